@@ -1,0 +1,1 @@
+"""The ingress sidecar: watches container events and keeps Caddy in step."""

@@ -1,0 +1,38 @@
+"""Errors a user may read.
+
+    StackpadError
+    ├── InvalidRequest   what was asked for cannot be meant
+    ├── Conflict         somebody else holds it: a subnet, an address, a port, a host name
+    ├── NotFound         nothing here has that name
+    ├── Exhausted        a range has no room left
+    └── Unavailable      a kernel, an engine, a store or a proxy did not do its part
+
+Every message names the value and what to do about it. An adapter translates the exceptions of its
+library into one of these and chains the original.
+"""
+
+from __future__ import annotations
+
+
+class StackpadError(Exception):
+    """Base of all errors whose text is meant for a user."""
+
+
+class InvalidRequest(StackpadError):
+    """A value that cannot be meant: malformed, unknown, or contradicting another one."""
+
+
+class Conflict(StackpadError):
+    """The value is fine, but somebody else holds it; the message names the holder."""
+
+
+class NotFound(StackpadError):
+    """Nothing of that name or id is known here."""
+
+
+class Exhausted(StackpadError):
+    """A range of addresses or ports has nothing left to give."""
+
+
+class Unavailable(StackpadError):
+    """The kernel, the Docker engine, the store or Caddy failed to answer or refused."""
