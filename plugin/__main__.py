@@ -1,0 +1,41 @@
+"""``python -m plugin``: binds the sockets, then loads the rest and serves.
+
+Run by Docker as the entry point of the managed plugin; or from a checkout, where ``HOST_RUN=/run HOST_PROC=/proc
+HOST_LIB=/var/lib`` make it a plugin of the machine's own engine under the name ``stackpad``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from plugin import sockets
+
+
+def main() -> int:
+    """Serve until SIGTERM; returns the exit status."""
+    if "--version" in sys.argv[1:]:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"stackpad {version('stackpad')}\n")
+        return 0
+    if len(sys.argv) > 1:
+        sys.stdout.write(f"{__doc__}\nSettings come from the environment; see the README.\n")
+        return 0 if "--help" in sys.argv[1:] else 2
+    run = Path(os.environ.get("HOST_RUN") or "/host/run")
+    managed, plain = sockets.MANAGED, sockets.host_socket(run)
+    # From a checkout both names are the same.
+    paths = [plain] if run == Path("/run") else [managed, plain]
+    listening = [sockets.listen(path) for path in paths]
+    try:
+        from plugin import app
+
+        return app.main(listening)
+    finally:
+        for path in paths:
+            sockets.remove(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""What the command line is told: a small read-only HTTP interface on a socket that only root can open."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from plugin.directory import Directory
+from plugin.metrics import Metrics
+from plugin.reconciler import Reconciler
+from plugin.settings import Settings
+from plugin.state import State
+
+
+class Admin:
+    """Answers ``/status``, ``/networks``, ``/ports``, ``/metrics`` and ``/healthz``."""
+
+    def __init__(
+        self, settings: Settings, state: State, reconciler: Reconciler, directory: Directory, metrics: Metrics
+    ) -> None:
+        self._settings, self._state, self._reconciler = settings, state, reconciler
+        self._directory, self._metrics = directory, metrics
+        self._started = time.time()
+        self.problems: list[str] = []
+
+    def application(self) -> web.Application:
+        """The application to be served on the admin socket."""
+        application = web.Application()
+        application.router.add_get("/status", self._status)
+        application.router.add_get("/networks", self._networks)
+        application.router.add_get("/ports", self._ports)
+        application.router.add_get("/metrics", self._exposition)
+        application.router.add_get("/healthz", self._health)
+        return application
+
+    async def _status(self, _: web.Request) -> web.Response:
+        facts = self._reconciler.facts
+        return _json(
+            {
+                "ready": self._reconciler.ready.is_set(),
+                "started": self._started,
+                "engine": self._directory.engine_version,
+                "networks": len(self._state.networks),
+                "endpoints": len(self._state.endpoints),
+                "range": str(self._settings.range4),
+                "range6": str(self._settings.range6 or self._state.unique_local_range),
+                "mtu": facts.mtu,
+                "addresses": sorted(map(str, facts.addresses)),
+                "repairs": self._reconciler.repairs,
+                "problems": self.problems
+                + [f"network {i[:12]}: {r}" for i, r in self._reconciler.failures.items()],
+            }
+        )
+
+    async def _networks(self, _: web.Request) -> web.Response:
+        return _json(
+            [
+                {
+                    "id": network.id,
+                    "name": self._directory.network_name(network.id),
+                    "environment": network.environment or self._directory.network_name(network.id),
+                    "bridge": network.bridge,
+                    "subnets": [subnet.pool for subnet in network.subnets],
+                    "gateways": [subnet.gateway for subnet in network.subnets if subnet.gateway],
+                    "internal": network.internal,
+                    "egress": network.egress and not network.internal,
+                    "mtu": network.mtu or self._reconciler.facts.mtu,
+                    "endpoints": [
+                        {
+                            "id": endpoint.id,
+                            "container": self._directory.container_name(endpoint.id),
+                            "addresses": [str(ip) for ip in endpoint.addresses],
+                            "mac": endpoint.mac,
+                            "lost": endpoint.id in self._reconciler.lost,
+                        }
+                        for endpoint in self._state.endpoints_of(network.id)
+                    ],
+                    "problem": self._reconciler.failures.get(network.id),
+                }
+                for network in self._state.networks.values()
+            ]
+        )
+
+    async def _ports(self, _: web.Request) -> web.Response:
+        return _json(
+            [
+                {
+                    "protocol": port.protocol,
+                    "host_address": port.host_address,
+                    "host_port": port.host_port,
+                    "container_port": port.container_port,
+                    "addresses": [str(ip) for ip in endpoint.addresses],
+                    "container": self._directory.container_name(endpoint.id),
+                    "network": self._directory.network_name(endpoint.network_id),
+                    "endpoint": endpoint.id,
+                }
+                for endpoint in self._state.endpoints.values()
+                for port in endpoint.ports
+            ]
+        )
+
+    async def _exposition(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.exposition(), content_type="text/plain", charset="utf-8")
+
+    async def _health(self, _: web.Request) -> web.Response:
+        ready = self._reconciler.ready.is_set()
+        return web.Response(status=200 if ready else 503, text="ready\n" if ready else "not reconciled yet\n")
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

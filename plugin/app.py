@@ -1,0 +1,107 @@
+"""Builds every object of the plugin, starts them in order and stops them in reverse.
+
+A stop leaves the kernel as it is: containers go on, and the next process takes over what it finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import structlog
+from aiohttp import web
+
+from plugin import sockets
+from plugin.admin import Admin
+from plugin.directory import Directory
+from plugin.driver import NetworkDriver
+from plugin.ipam import Ipam
+from plugin.kernel import Kernel
+from plugin.metrics import Metrics
+from plugin.ports import PortReservations
+from plugin.reconciler import Reconciler
+from plugin.server import Server, calls
+from plugin.settings import Settings
+from plugin.state import State
+from stackpad.errors import StackpadError
+
+JANITOR_EVERY = 60.0
+JANITOR_GRACE = 300.0
+"""Seconds between two rounds of the janitor, and until something nobody took up is given back."""
+
+SHUTDOWN = 5.0
+"""Seconds calls in flight have to finish at a stop."""
+
+
+def main(listening: Sequence[socket.socket]) -> int:
+    """Run on the sockets of Docker's drivers until SIGTERM or SIGINT; returns the exit status."""
+    reasons: list[BaseException] = []
+    try:
+        asyncio.run(_serve(Settings.load(), listening))
+    except* StackpadError as group:
+        reasons += group.exceptions
+    for reason in reasons:
+        sys.stderr.write(f"stackpad: {reason}\n")
+    return 1 if reasons else 0
+
+
+async def _serve(settings: Settings, listening: Sequence[socket.socket]) -> None:
+    log = structlog.get_logger("plugin")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        state = await stack.enter_async_context(State(settings.state_file))
+        kernel = await stack.enter_async_context(Kernel(run=settings.host_run, proc=settings.host_proc))
+        reconciler, ports, metrics, directory = (
+            Reconciler(state, kernel),
+            PortReservations(),
+            Metrics(),
+            Directory(),
+        )
+        metrics.watch(state, reconciler)
+        metrics.starts.set_to_current_time()
+        ipam = Ipam(state, settings, kernel.routes)
+        driver = NetworkDriver(state, ipam, ports, reconciler, kernel.routes)
+        admin = Admin(settings, state, reconciler, directory, metrics)
+        ready = asyncio.Event()
+        server = Server(calls(driver, ipam), ready, metrics)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        background = [tasks.create_task(reconciler.run(), name="reconciler")]
+        docker = await _site(stack, server.application(), listening)
+        await _site(stack, admin.application(), [sockets.listen(settings.admin_socket)])
+        await reconciler.ready.wait()
+        for endpoint in state.endpoints.values():
+            if endpoint.ports and endpoint.id not in reconciler.lost:
+                admin.problems += ports.restore(endpoint)
+        ready.set()
+        background.append(tasks.create_task(_janitor(ipam, metrics), name="janitor"))
+        # What is here now stays: the collector need not walk it again and again.
+        gc.freeze()
+        log.info("serving", networks=len(state.networks), endpoints=len(state.endpoints), sockets=docker)
+        await stop.wait()
+        for task in background:
+            task.cancel()
+
+
+async def _site(
+    stack: contextlib.AsyncExitStack, application: web.Application, listening: Sequence[socket.socket]
+) -> list[str]:
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    for bound in listening:
+        await web.SockSite(runner, bound).start()
+    return [str(bound.getsockname()) for bound in listening]
+
+
+async def _janitor(ipam: Ipam, metrics: Metrics) -> None:
+    while True:
+        await asyncio.sleep(JANITOR_EVERY)
+        await ipam.collect(JANITOR_GRACE)
+        metrics.collections.inc()

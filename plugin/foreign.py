@@ -1,0 +1,134 @@
+"""The accepts our traffic needs in chains that are not ours.
+
+Docker sets the FORWARD policy to DROP, and in netfilter an accept in one table does not save a packet from a drop
+in another. So our bridges are accepted in ``DOCKER-USER``, the chain Docker leaves to its users (or in FORWARD,
+where there is no such chain but a DROP policy). Our own drops have been made by then: ours is the earlier hook.
+
+The rules go to the end of the chain, before its closing RETURN if it has one: what an operator has written there
+to keep somebody out goes on holding for our networks too. They carry the comment ``stackpad`` and are the only
+ones touched. Both back ends of iptables are looked after, each only where its table is in use already.
+
+Blocking, for the kernel thread.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from plugin.naming import BRIDGE_PREFIX
+from stackpad.errors import Unavailable
+
+COMMENT = "stackpad"
+DOCKER_USER = "DOCKER-USER"
+_TIMEOUT = 10.0
+
+RULES = tuple(f"{side} {BRIDGE_PREFIX}+ -m comment --comment {COMMENT} -j ACCEPT" for side in ("-i", "-o"))
+
+
+class ForeignChains:
+    """Our accepts in the chains of iptables, in both families and back ends.
+
+    ``run`` and ``proc`` are the host's ``/run`` and ``/proc``, where the lock of the legacy back end and its list
+    of tables are.
+    """
+
+    def __init__(self, run: Path, proc: Path) -> None:
+        self._lock = run / "xtables.lock"
+        self._proc = proc
+
+    def repair(self) -> list[str]:
+        """Put back what is missing; returns the chains that were mended, as ``iptables-nft DOCKER-USER``."""
+        mended = []
+        for tool in self._tools():
+            chain = _target(self._listed(tool, DOCKER_USER), self._listed(tool, "FORWARD"))
+            if chain is None:
+                continue
+            script = mend(chain, self._listed(tool, chain))
+            if script:
+                self._run(f"{tool}-restore", "--noflush", script=script)
+                mended.append(f"{tool} {chain}")
+        return mended
+
+    def remove(self) -> None:
+        """Take our rules out again; for an uninstallation."""
+        for tool in self._tools():
+            for chain in (DOCKER_USER, "FORWARD"):
+                ours = [line for line in self._listed(tool, chain) if _is_ours(line)]
+                if ours:
+                    deletions = "".join(line.replace("-A", "-D", 1) + "\n" for line in ours)
+                    self._run(f"{tool}-restore", "--noflush", script=f"*filter\n{deletions}COMMIT\n")
+
+    def uses_legacy(self) -> bool:
+        """Whether the legacy back end is in use; its changes do not show in nftables' generation id."""
+        return any("legacy" in tool for tool in self._tools())
+
+    def _tools(self) -> Iterator[str]:
+        for family, tables in (("iptables", "ip_tables_names"), ("ip6tables", "ip6_tables_names")):
+            yield f"{family}-nft"
+            try:
+                in_use = "filter" in (self._proc / "self/net" / tables).read_text().split()
+            except OSError:
+                in_use = False
+            if in_use:
+                yield f"{family}-legacy"
+
+    def _listed(self, tool: str, chain: str) -> list[str]:
+        try:
+            return self._run(tool, "-S", chain).splitlines()
+        except Unavailable:
+            return []  # no such chain
+
+    def _run(self, *command: str, script: str = "") -> str:
+        environment = {**os.environ, "XTABLES_LOCKFILE": str(self._lock)}
+        try:
+            done = subprocess.run(
+                [command[0], *(["-w", "5"] if "-S" in command or "legacy" in command[0] else []), *command[1:]],
+                input=script,
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT,
+                check=False,
+                env=environment,
+            )
+        except FileNotFoundError as error:
+            raise Unavailable(f"there is no {command[0]} command; install the package iptables") from error
+        except subprocess.TimeoutExpired as error:
+            raise Unavailable(f"{command[0]} did not finish within {_TIMEOUT:.0f} s") from error
+        if done.returncode:
+            raise Unavailable(f"{shlex.join(command)} failed: {done.stderr.strip()}")
+        return done.stdout
+
+
+def _target(docker_user: Sequence[str], forward: Sequence[str]) -> str | None:
+    if docker_user:
+        return DOCKER_USER
+    return "FORWARD" if "-P FORWARD DROP" in forward else None
+
+
+def mend(chain: str, listed: Sequence[str]) -> str:
+    """The ``iptables-restore`` script that makes ``chain`` right, given what ``-S`` says of it; empty if it is.
+
+    Right is: both of ours there, and no RETURN for everything before them.
+    """
+    rules = [line for line in listed if line.startswith(f"-A {chain} ") or line == f"-A {chain}"]
+    others = [line for line in rules if not _is_ours(line)]
+    closing = f"-A {chain} -j RETURN"
+    end = others.index(closing) if closing in others else len(others)
+    wanted = [*others[:end], *(f"-A {chain} {rule}" for rule in RULES), *others[end:]]
+    if [_plain(line) for line in rules] == [_plain(line) for line in wanted]:
+        return ""
+    deletions = "".join(line.replace("-A", "-D", 1) + "\n" for line in rules if _is_ours(line))
+    additions = "".join(f"-I {chain} {end + 1 + offset} {rule}\n" for offset, rule in enumerate(RULES))
+    return f"*filter\n{deletions}{additions}COMMIT\n"
+
+
+def _is_ours(line: str) -> bool:
+    return f"--comment {COMMENT}" in _plain(line) and f"{BRIDGE_PREFIX}+" in line
+
+
+def _plain(line: str) -> str:
+    return line.replace('"', "")

@@ -1,0 +1,154 @@
+"""The one place where the kernel is written: links, firewall and foreign chains, in one thread.
+
+A netlink request and a child process block; here they block a thread that has nothing else to do. Deleting links
+has a thread of its own, because it waits for the kernel's grace periods. Methods are safe to call from the event
+loop and are run in the order of the calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+from plugin.dataplane import Dataplane, Element, Plan
+from plugin.firewall import Firewall
+from plugin.foreign import ForeignChains
+from plugin.links import Links, Trash
+from plugin.node import Node, NodeFacts, Route
+from stackpad.errors import StackpadError
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What is there: our links, our firewall elements (``None``: the rules are not intact), and the node."""
+
+    links: Dataplane
+    elements: frozenset[Element] | None
+    facts: NodeFacts
+
+
+class Kernel:
+    """Adapter for everything of the kernel that we observe and change; an asynchronous context manager."""
+
+    def __init__(self, *, run: Path, proc: Path) -> None:
+        self._run, self._proc = run, proc
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+        self._trash_thread = ThreadPoolExecutor(1, thread_name_prefix="trash")
+
+    async def __aenter__(self) -> Kernel:
+        """Open the sockets, in the threads that will use them."""
+        await self._call(self._open)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the sockets; what is in the kernel stays, containers go on."""
+        await self._call(self._close)
+        self._thread.shutdown()
+        self._trash_thread.shutdown()
+
+    def _open(self) -> None:
+        self._links = Links(self._proc)
+        self._node = Node(self._proc)
+        self._firewall = Firewall()
+        self._foreign = ForeignChains(self._run, self._proc)
+        self._trash = Trash()
+
+    def _close(self) -> None:
+        self._links.close()
+        self._node.close()
+        self._trash.close()
+
+    async def observe(self) -> Observation:
+        """Everything, read anew."""
+        return await self._call(
+            lambda: Observation(self._links.observe(), self._firewall.observe(), self._node.facts())
+        )
+
+    async def facts(self) -> NodeFacts:
+        """The node's own addresses and uplinks."""
+        return await self._call(self._node.facts)
+
+    async def routes(self) -> list[Route]:
+        """The node's routes that a new network must not cover."""
+        return await self._call(self._node.routes)
+
+    async def prepare(self, *, ipv6: bool) -> None:
+        """Switch forwarding on, for IPv6 only if some network has it."""
+        await self._call(self._links.prepare, ipv6=ipv6)
+
+    async def install_firewall(self, elements: frozenset[Element]) -> None:
+        """Replace our tables by whole ones holding ``elements``."""
+        await self._call(self._firewall.install, elements)
+
+    async def observe_firewall(self) -> frozenset[Element] | None:
+        """The elements in our sets, ``None`` if the rules are not intact."""
+        return await self._call(self._firewall.observe)
+
+    async def firewall_intact(self) -> bool:
+        """Whether nobody but us has written to nftables since the last look."""
+        return await self._call(self._firewall.intact)
+
+    async def repair_foreign(self) -> list[str]:
+        """Put our accepts back where Docker's chains lack them; returns the chains mended."""
+        return await self._call(self._foreign.repair)
+
+    async def foreign_is_silent(self) -> bool:
+        """Whether changes of the foreign chains may go unnoticed by :meth:`firewall_intact`."""
+        return await self._call(self._foreign.uses_legacy)
+
+    async def apply(self, plans: Sequence[Plan]) -> list[StackpadError | None]:
+        """Carry out ``plans`` and say for each what went wrong, if anything did.
+
+        Their firewall changes are one transaction; where that fails, each is tried by itself, so that one network's
+        trouble is not another's.
+        """
+        outcome = await self._call(self._apply, plans)
+        if any(plan.old_links for plan in plans):
+            self._trash_thread.submit(self._trash.empty)
+        return outcome
+
+    def _apply(self, plans: Sequence[Plan]) -> list[StackpadError | None]:
+        outcome: list[StackpadError | None] = [None] * len(plans)
+        for position, plan in enumerate(plans):
+            try:
+                self._links.apply(plan)
+            except StackpadError as error:
+                outcome[position] = error
+        sound = [position for position, error in enumerate(outcome) if error is None]
+        try:
+            self._change_firewall([plans[position] for position in sound])
+        except StackpadError as error:
+            if len(sound) == 1:
+                outcome[sound[0]] = error
+            else:
+                for position in sound:
+                    try:
+                        self._change_firewall([plans[position]])
+                    except StackpadError as own:
+                        outcome[position] = own
+        for position, plan in enumerate(plans):
+            try:
+                self._links.discard(plan.old_links)
+            except StackpadError as error:
+                outcome[position] = outcome[position] or error
+        return outcome
+
+    def _change_firewall(self, plans: Sequence[Plan]) -> None:
+        new = [element for plan in plans for element in plan.new_elements]
+        old = [element for plan in plans for element in plan.old_elements]
+        self._firewall.apply(new, old)
+
+    async def _call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, functools.partial(function, *args, **kwargs))

@@ -1,0 +1,231 @@
+"""The loop that makes the kernel agree with the state; nobody else changes the kernel.
+
+A driver call changes the state and then waits here until its network is *settled*. The loop takes every network
+that changed since the last round, computes what each needs, and carries out the differences to what it last applied
+in one batch; calls that arrive meanwhile are the next batch. At the start, when a hint says that somebody has
+changed something, and from time to time, nothing remembered is trusted: everything is observed and compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Collection, Iterable
+
+import structlog
+
+from plugin import naming
+from plugin.dataplane import EMPTY, Dataplane, desired, plan, union
+from plugin.kernel import Kernel
+from plugin.model import Network
+from plugin.monitor import Hint, Monitor
+from plugin.node import NodeFacts
+from plugin.state import State
+from stackpad.errors import StackpadError, Unavailable
+
+LOOK = 0.25
+"""Seconds between two looks whether somebody has touched the firewall."""
+
+RESYNC = 60.0
+"""Seconds between two comparisons of everything, hint or no hint."""
+
+RETRY = 2.0
+"""Seconds until a failed comparison is tried again."""
+
+
+class Reconciler:
+    """Brings the kernel to what the state says, and keeps it there."""
+
+    def __init__(self, state: State, kernel: Kernel) -> None:
+        self.ready = asyncio.Event()
+        self.facts = NodeFacts(1500, frozenset(), frozenset())
+        self.repairs = 0
+        self.failures: dict[str, str] = {}
+        self._state, self._kernel = state, kernel
+        self._applied: dict[str, Dataplane] = {}
+        self._lost: frozenset[str] = frozenset()
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._wake = asyncio.Event()
+        self._hints: set[Hint] = set(Hint)
+        self._last_resync = 0.0
+        self._log = structlog.get_logger("reconciler")
+
+    def touch(self, network_id: str) -> None:
+        """The network has changed; the kernel follows soon, and nobody waits for it."""
+        self._waiting.setdefault(network_id, [])
+        self._wake.set()
+
+    async def settle(self, network_id: str) -> None:
+        """Return when the kernel has what the state says of this network now.
+
+        Raises :class:`StackpadError` with the reason if that cannot be done.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(network_id, []).append(future)
+        self._wake.set()
+        await future
+
+    def forget_port(self, network_id: str, endpoint_id: str) -> None:
+        """Treat an endpoint's veth pair as gone, so that the next round makes one."""
+        name = naming.port_name(endpoint_id)
+        applied = self._applied.get(network_id, EMPTY)
+        ports = {key: port for key, port in applied.ports.items() if key != name}
+        self._applied[network_id] = Dataplane(applied.bridges, ports, applied.elements)
+        self._lost -= {endpoint_id}
+
+    @property
+    def lost(self) -> Collection[str]:
+        """Endpoints that Docker has not taken back although their veth pair is gone."""
+        return self._lost
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        with Monitor(self._hear, self._expects):
+            while True:
+                await self._round()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK):
+                        await self._wake.wait()
+
+    async def _round(self) -> None:
+        self._wake.clear()
+        if time.monotonic() - self._last_resync > RESYNC:
+            self._hints.update(Hint)
+        try:
+            if Hint.LINKS in self._hints:
+                await self._compare_everything()
+            elif Hint.NODE in self._hints:
+                await self._refresh_facts()
+            touched = not await self._kernel.firewall_intact()
+            if touched:
+                await self._repair_firewall()
+            if self._waiting:
+                await self._apply_changes()
+            if touched or await self._kernel.foreign_is_silent():
+                await self._mend_foreign()
+        except StackpadError as error:
+            self._log.error("the kernel could not be brought in step", reason=str(error), retry_in=RETRY)
+            self._hints.update(Hint)
+            self._fail_waiting(error)
+            await asyncio.sleep(RETRY)
+
+    def _hear(self, hint: Hint) -> None:
+        self._hints.add(hint)
+        self._wake.set()
+
+    def _expects(self, name: str) -> bool:
+        return any(name in part.bridges or name in part.ports for part in self._applied.values())
+
+    async def _compare_everything(self) -> None:
+        self._hints.clear()
+        self._last_resync = time.monotonic()
+        seen = await self._kernel.observe()
+        self.facts = seen.facts
+        self._lost = frozenset(
+            endpoint.id
+            for endpoint in self._state.endpoints.values()
+            if endpoint.sandbox and naming.port_name(endpoint.id) not in seen.links.ports
+        )
+        networks = dict(self._state.networks)
+        await self._kernel.prepare(ipv6=any(network.ipv6 for network in networks.values()))
+        wanted = {network.id: self._desired(network) for network in networks.values()}
+        whole = union(wanted.values())
+        elements = whole.elements | self.facts.elements
+        if seen.elements is None:
+            # Rules first: a link without rules around it must not exist.
+            await self._kernel.install_firewall(elements)
+            self._repaired("firewall", "the tables were missing or changed")
+        whole = Dataplane(whole.bridges, whole.ports, elements)
+        observed = Dataplane(
+            seen.links.bridges, seen.links.ports, elements if seen.elements is None else seen.elements
+        )
+        steps = plan(whole, observed)
+        if steps:
+            (error,) = await self._kernel.apply([steps])
+            if error is not None:
+                raise error
+            self._repaired("links", f"{len(steps.new_bridges)} bridges made, {len(steps.old_links)} links removed")
+        await self._mend_foreign()
+        self._applied = wanted
+        self.failures.clear()
+        self.ready.set()
+
+    async def _refresh_facts(self) -> None:
+        self._hints.discard(Hint.NODE)
+        facts = await self._kernel.facts()
+        if facts == self.facts:
+            return
+        before, self.facts = self.facts, facts
+        steps = plan(Dataplane(elements=facts.elements), Dataplane(elements=before.elements))
+        (error,) = await self._kernel.apply([steps])
+        if error is not None:
+            raise error
+        if facts.mtu != before.mtu:
+            for network_id in self._state.networks:
+                self.touch(network_id)
+
+    async def _apply_changes(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        networks = self._state.networks
+        wanted = {
+            network_id: self._desired(networks[network_id]) if network_id in networks else EMPTY
+            for network_id in waiting
+        }
+        if any(networks[network_id].ipv6 for network_id in waiting if network_id in networks):
+            await self._kernel.prepare(ipv6=True)
+        plans = {key: plan(part, self._applied.get(key, EMPTY)) for key, part in wanted.items()}
+        outcome = await self._kernel.apply(list(plans.values()))
+        for (network_id, futures), error in zip(waiting.items(), outcome, strict=True):
+            if error is None:
+                self._applied[network_id] = wanted[network_id]
+                self.failures.pop(network_id, None)
+                if wanted[network_id] is EMPTY:
+                    del self._applied[network_id]
+            else:
+                self.failures[network_id] = str(error)
+                self._hints.update(Hint)
+                self._log.warning("network not settled", network=network_id[:12], reason=str(error))
+            _resolve(futures, error)
+
+    async def _repair_firewall(self) -> None:
+        """Somebody has written to nftables; put right what of it was ours."""
+        found = await self._kernel.observe_firewall()
+        wanted = union(self._applied.values()).elements | self.facts.elements
+        if found is None:
+            await self._kernel.install_firewall(wanted)
+            self._repaired("firewall", "the tables were flushed or changed")
+        elif found != wanted:
+            steps = plan(Dataplane(elements=wanted), Dataplane(elements=found))
+            (error,) = await self._kernel.apply([steps])
+            if error is not None:
+                raise error
+            self._repaired("firewall", f"{len(found ^ wanted)} elements differed")
+
+    async def _mend_foreign(self) -> None:
+        for chain in await self._kernel.repair_foreign():
+            self._repaired(chain, "our accepts were missing")
+
+    def _desired(self, network: Network) -> Dataplane:
+        endpoints = self._state.endpoints_of(network.id)
+        return desired(network, endpoints, uplink_mtu=self.facts.mtu, lost=self._lost)
+
+    def _repaired(self, what: str, reason: str) -> None:
+        if self.ready.is_set():
+            self.repairs += 1
+            self._log.warning("repaired", what=what, reason=reason)
+
+    def _fail_waiting(self, error: StackpadError) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for futures in waiting.values():
+            _resolve(futures, Unavailable(str(error)))
+
+
+def _resolve(futures: Iterable[asyncio.Future[None]], error: StackpadError | None) -> None:
+    for future in futures:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)

@@ -1,0 +1,188 @@
+"""The isolation rules: a fixed ruleset, and sets that say which links and addresses it is about.
+
+Pure. The rules themselves never change while the plugin runs; networks, endpoints and published ports are
+elements of exact-match sets and verdict-free maps, so creating a network costs a handful of elements whatever
+the number of networks, and a packet costs the same few hash look-ups. (Interval sets are kept out: a single
+large one in any table makes every element update on the machine slow, see ``docs/design.md``.)
+
+Two tables. ``bridge stackpad`` sees frames as they enter a bridge from a container: who sends must use the MAC
+and IP addresses of its endpoint, and may not play router. ``inet stackpad`` sees what is routed and what is meant
+for the node: a container reaches its own network, the outside (unless internal), and of the node what the outside
+may reach as well.
+
+The default for our bridges (``sp-*``) is to drop: a bridge that is in no set is connected to nothing, so the
+order in which links and elements appear can never open a gap. Our drops come before the engine's own rules
+(``filter - 10``), because in netfilter a drop is final and an accept is not: the accepts our traffic needs from
+Docker's chains are written there, see :mod:`plugin.foreign`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from plugin.dataplane import FILTER, SWITCH, Element
+
+SETS = {
+    (FILTER, "same_network"): "type ifname . ifname",
+    (FILTER, "internal"): "type ifname",
+    (FILTER, "no_egress"): "type ifname",
+    (FILTER, "own_gateway4"): "type ifname . ipv4_addr",
+    (FILTER, "own_gateway6"): "type ifname . ipv6_addr",
+    (FILTER, "node4"): "type ipv4_addr",
+    (FILTER, "node6"): "type ipv6_addr",
+    (FILTER, "uplink_bridges"): "type ifname",
+    (SWITCH, "senders4"): "type ifname . ether_addr . ipv4_addr",
+    (SWITCH, "senders6"): "type ifname . ether_addr . ipv6_addr",
+}
+"""Sets by table and name, with their type."""
+
+MAPS = {
+    (FILTER, "published4"): "type inet_proto . inet_service : ipv4_addr . inet_service",
+    (FILTER, "published6"): "type inet_proto . inet_service : ipv6_addr . inet_service",
+    (FILTER, "published4_at"): "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
+    (FILTER, "published6_at"): "type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service",
+}
+"""Published ports: where a packet for the node goes."""
+
+_SWITCH_CHAINS = """
+chain enter {
+  type filter hook prerouting priority -300; policy accept;
+  iifname != "spv*" accept
+  ether type ip iifname . ether saddr . ip saddr @senders4 accept
+  ether type arp arp htype 1 arp ptype ip iifname . arp saddr ether . arp saddr ip @senders4 accept
+  ether type ip6 icmpv6 type { nd-router-advert, nd-redirect } counter drop comment "only the node is a router"
+  ether type ip6 iifname . ether saddr . ip6 saddr @senders6 accept
+  counter drop comment "not an address of this endpoint"
+}
+"""
+
+_FILTER_CHAINS = """
+chain loopback_guard {
+  type filter hook prerouting priority raw; policy accept;
+  iifname "sp-*" ip daddr 127.0.0.0/8 counter drop comment "the node's loopback is not on the wire"
+}
+
+chain publish {
+  fib daddr type != local return
+  dnat ip to ip daddr . meta l4proto . th dport map @published4_at
+  dnat ip to meta l4proto . th dport map @published4
+  dnat ip6 to ip6 daddr . meta l4proto . th dport map @published6_at
+  dnat ip6 to meta l4proto . th dport map @published6
+}
+
+chain publish_to_outside {
+  type nat hook prerouting priority dstnat - 5; policy accept;
+  meta l4proto != { tcp, udp } accept
+  iifname @internal accept
+  iifname "sp-*" ip daddr != @node4 accept
+  iifname "sp-*" ip6 daddr != @node6 accept
+  jump publish
+}
+
+chain publish_to_node {
+  type nat hook output priority -105; policy accept;
+  meta l4proto { tcp, udp } jump publish
+}
+
+chain source_nat {
+  type nat hook postrouting priority srcnat - 5; policy accept;
+  oifname "sp-*" ip saddr 127.0.0.0/8 masquerade comment "the node's own, by 127.0.0.1"
+  oifname "sp-*" ip6 saddr ::1 masquerade comment "the node's own, by ::1"
+  iifname . oifname @same_network ct status dnat masquerade comment "hairpin: the answer must come back this way"
+  iifname "sp-*" oifname != "sp-*" masquerade
+}
+
+chain to_node {
+  type filter hook input priority filter - 10; policy accept;
+  iifname != "sp-*" accept
+  ct state established,related accept
+  meta l4proto { icmp, icmpv6 } jump to_node_ping
+  iifname . ip daddr @own_gateway4 meta l4proto { tcp, udp } th dport 53 accept
+  iifname . ip6 daddr @own_gateway6 meta l4proto { tcp, udp } th dport 53 accept
+  iifname @internal counter drop comment "internal network to node"
+  ip daddr @node4 jump to_node_service
+  ip6 daddr @node6 jump to_node_service
+  counter drop comment "container to node"
+}
+
+chain to_node_ping {
+  iifname . ip daddr @own_gateway4 accept
+  iifname . ip6 daddr @own_gateway6 accept
+  ip6 daddr { fe80::/10, ff02::/16 } icmpv6 type { echo-request, echo-reply } accept
+  ip6 daddr { fe80::/10, ff02::/16 } icmpv6 type nd-neighbor-solicit accept
+  ip6 daddr { fe80::/10, ff02::/16 } icmpv6 type { nd-neighbor-advert, nd-router-solicit } accept
+  iifname @internal return
+  ip daddr @node4 accept
+  ip6 daddr @node6 accept
+}
+
+chain to_node_service {
+  meta l4proto { tcp, udp } th dport 53 accept
+  tcp dport { 80, 443 } accept
+  udp dport 443 accept
+}
+
+chain forward_guard {
+  type filter hook forward priority filter - 10; policy accept;
+  iifname . oifname @same_network accept
+  iifname "sp-*" jump from_container
+  oifname "sp-*" jump to_container
+}
+
+chain from_container {
+  iifname @internal counter drop comment "internal network"
+  fib saddr . iif oif missing counter drop comment "not a source of this network"
+  ct state established,related return
+  ct status dnat return
+  iifname @no_egress counter drop comment "no egress"
+  ip daddr 169.254.0.0/16 counter drop comment "metadata"
+  ip6 daddr { fd00:ec2::254, fd20:ce::254 } counter drop comment "metadata"
+  oifname "sp-*" counter drop comment "other network"
+  oifname @uplink_bridges return
+  meta oifkind "bridge" counter drop comment "Docker's own bridges"
+}
+
+chain to_container {
+  oifname @internal counter drop comment "internal network"
+  ct state established,related accept
+  ct status dnat accept
+  counter drop comment "not published"
+}
+"""
+
+
+def _declarations(table: str) -> str:
+    sets = "".join(f"set {name} {{ {kind}; }}\n" for (of, name), kind in SETS.items() if of == table)
+    maps = "".join(f"map {name} {{ {kind}; }}\n" for (of, name), kind in MAPS.items() if of == table)
+    return sets + maps
+
+
+def install(elements: Iterable[Element]) -> str:
+    """One transaction that puts both tables in place, whatever was there, with ``elements`` in them.
+
+    The kernel swaps old for new at once: there is no moment without rules.
+    """
+    bodies = ((FILTER, _FILTER_CHAINS), (SWITCH, _SWITCH_CHAINS))
+    lines = []
+    for table, chains in bodies:
+        # "add" before "delete" because deleting a table that is not there is an error.
+        lines.append(f"add table {table}\ndelete table {table}\n")
+        lines.append(f"table {table} {{\n{_declarations(table)}{chains}}}\n")
+    return "".join(lines) + change(elements, ())
+
+
+def change(new: Iterable[Element], old: Iterable[Element]) -> str:
+    """One transaction that takes ``old`` elements out and puts ``new`` ones in; empty if there are none."""
+    return _elements("delete", old) + _elements("add", new)
+
+
+def _elements(verb: str, elements: Iterable[Element]) -> str:
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for element in elements:
+        # A map's element is deleted by its key alone.
+        text = f"{element.key} : {element.value}" if element.value and verb == "add" else element.key
+        grouped.setdefault((element.table, element.set), []).append(text)
+    return "".join(
+        f"{verb} element {table} {name} {{ {', '.join(sorted(keys))} }}\n"
+        for (table, name), keys in sorted(grouped.items())
+    )

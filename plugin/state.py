@@ -1,0 +1,216 @@
+"""What Docker told us, on disk before it is answered.
+
+Docker sends ``CreateNetwork`` once in a network's life, not after a restart and not after a reboot, so this is the
+only record of it. SQLite with a full sync at each commit: an answered call survives a power cut. Writes happen in
+one thread, in the order of the calls; reads come from memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import sqlite3
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from plugin.model import Allocation, Endpoint, IPAddress, Network, Pool, decode, encode
+from stackpad.errors import Unavailable
+
+SCHEMA = 1
+"""Version of the layout below; a newer one is refused, an older one would be migrated here."""
+
+_TABLES = {"networks": Network, "endpoints": Endpoint, "pools": Pool, "allocations": Allocation}
+_Statement = tuple[str, tuple[Any, ...]]
+
+
+class State:
+    """Networks, endpoints, pools and allocations by key; every mutator returns after the disk has it.
+
+    Memory changes at once and the disk a moment later: two calls in flight see each other. If the disk refuses
+    (:class:`Unavailable`), memory is taken back to what was there before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file at ``path``; raises :class:`Unavailable` if it cannot be used."""
+        self.networks: dict[str, Network] = {}
+        self.endpoints: dict[str, Endpoint] = {}
+        self.pools: dict[str, Pool] = {}
+        self.allocations: dict[str, dict[IPAddress, Allocation]] = {}
+        self.unique_local_range = ipaddress.IPv6Network("::/128")
+        self._endpoints_of: dict[str, set[str]] = {}
+        self._network_of: dict[str, str] = {}
+        self._path = path
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="state")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            path.chmod(0o600)
+            self._open()
+        except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
+            raise Unavailable(
+                f"the state file {path} cannot be used: {error}; repair the disk, or move the file away "
+                "to begin anew (networks must then be created again)"
+            ) from error
+
+    async def __aenter__(self) -> State:
+        """The state itself; leaving closes the file."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish what is being written and close the file."""
+        self._writer.shutdown()
+        self._database.close()
+
+    def endpoints_of(self, network_id: str) -> list[Endpoint]:
+        """The endpoints of one network."""
+        return [self.endpoints[endpoint_id] for endpoint_id in self._endpoints_of.get(network_id, ())]
+
+    def network_of_pool(self, pool: str) -> Network | None:
+        """The network one of whose ranges is ``pool``, in CIDR form."""
+        return self.networks.get(self._network_of.get(pool, ""))
+
+    def allocations_of(self, pool_id: str) -> dict[IPAddress, Allocation]:
+        """The addresses of one pool that are not free."""
+        return self.allocations.get(pool_id, {})
+
+    async def put_network(self, network: Network) -> None:
+        """Keep a network, new or changed."""
+        await self._put(self.networks, network.id, network, "networks", network.id)
+        self._network_of.update((subnet.pool, network.id) for subnet in network.subnets)
+
+    async def put_endpoint(self, endpoint: Endpoint) -> None:
+        """Keep an endpoint, new or changed."""
+        known = self._endpoints_of.setdefault(endpoint.network_id, set())
+        known.add(endpoint.id)
+        try:
+            await self._put(self.endpoints, endpoint.id, endpoint, "endpoints", endpoint.id)
+        except Unavailable:
+            if endpoint.id not in self.endpoints:
+                known.discard(endpoint.id)
+            raise
+
+    async def put_pool(self, pool: Pool) -> None:
+        """Keep a pool, new or changed."""
+        await self._put(self.pools, pool.id, pool, "pools", pool.id)
+
+    async def put_allocation(self, address: IPAddress, allocation: Allocation) -> None:
+        """Keep an address of a pool as taken."""
+        table = self.allocations.setdefault(allocation.pool_id, {})
+        key = _allocation_key(allocation.pool_id, address)
+        await self._put(table, address, allocation, "allocations", key)
+
+    async def drop_network(self, network_id: str) -> None:
+        """Forget a network and its endpoints."""
+        endpoints = self._endpoints_of.pop(network_id, set())
+        network = self.networks.pop(network_id, None)
+        for subnet in network.subnets if network is not None else ():
+            if self._network_of.get(subnet.pool) == network_id:
+                del self._network_of[subnet.pool]
+        for endpoint_id in endpoints:
+            self.endpoints.pop(endpoint_id, None)
+        await self._write([_delete("networks", network_id), *(_delete("endpoints", e) for e in endpoints)])
+
+    async def drop_endpoint(self, endpoint_id: str) -> None:
+        """Forget an endpoint."""
+        endpoint = self.endpoints.pop(endpoint_id, None)
+        if endpoint is not None:
+            self._endpoints_of[endpoint.network_id].discard(endpoint_id)
+            await self._write([_delete("endpoints", endpoint_id)])
+
+    async def drop_pool(self, pool_id: str) -> None:
+        """Forget a pool and its addresses."""
+        addresses = self.allocations.pop(pool_id, {})
+        known = self.pools.pop(pool_id, None) is not None
+        if known or addresses:
+            keys = (_delete("allocations", _allocation_key(pool_id, address)) for address in addresses)
+            await self._write([_delete("pools", pool_id), *keys])
+
+    async def drop_allocation(self, pool_id: str, address: IPAddress) -> None:
+        """Forget that an address is taken."""
+        if self.allocations_of(pool_id).pop(address, None) is not None:
+            await self._write([_delete("allocations", _allocation_key(pool_id, address))])
+
+    async def _put(self, table: dict[Any, Any], key: Any, record: Any, name: str, stored_key: str) -> None:
+        before = table.get(key)
+        if before == record:
+            return
+        table[key] = record
+        try:
+            await self._write([_insert(name, stored_key, encode(record))])
+        except Unavailable:
+            if before is None:
+                table.pop(key, None)
+            else:
+                table[key] = before
+            raise
+
+    async def _write(self, statements: Iterable[_Statement]) -> None:
+        statements = list(statements)
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._commit, statements)
+
+    def _commit(self, statements: Iterable[_Statement]) -> None:
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                for sql, values in statements:
+                    self._database.execute(sql, values)
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise Unavailable(
+                f"{self._path} cannot be written: {error}; make room or repair the disk, then try again"
+            ) from error
+
+    def _open(self) -> None:
+        version = self._database.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA:
+            raise OSError(f"it was written by a newer version of the plugin (layout {version}, known is {SCHEMA})")
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        for name in _TABLES:
+            self._database.execute(
+                f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, record BLOB NOT NULL)"
+            )
+        self._database.execute(f"PRAGMA user_version = {SCHEMA}")
+        self._database.execute("CREATE TABLE IF NOT EXISTS node (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        # RFC 4193 §3.2.2: 40 random bits, chosen once, make the node's own range of IPv6 addresses.
+        chosen = str(ipaddress.IPv6Network((b"\xfd" + os.urandom(5) + bytes(10), 48)))
+        self._database.execute("INSERT OR IGNORE INTO node VALUES ('unique_local_range', ?)", (chosen,))
+        row = self._database.execute("SELECT value FROM node WHERE name = 'unique_local_range'").fetchone()
+        self.unique_local_range = ipaddress.IPv6Network(row[0])
+        for network in self._load("networks", Network):
+            self.networks[network.id] = network
+            self._network_of.update((subnet.pool, network.id) for subnet in network.subnets)
+        for endpoint in self._load("endpoints", Endpoint):
+            self.endpoints[endpoint.id] = endpoint
+            self._endpoints_of.setdefault(endpoint.network_id, set()).add(endpoint.id)
+        for pool in self._load("pools", Pool):
+            self.pools[pool.id] = pool
+        for allocation in self._load("allocations", Allocation):
+            self.allocations.setdefault(allocation.pool_id, {})[allocation.ip] = allocation
+
+    def _load(self, table: str, kind: Any) -> list[Any]:
+        rows = self._database.execute(f"SELECT record FROM {table}")  # noqa: S608 - a constant of this module
+        return [decode(record, kind) for (record,) in rows]
+
+
+def _insert(table: str, key: str, record: bytes) -> _Statement:
+    return f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (key, record)  # noqa: S608 - a constant of this module
+
+
+def _delete(table: str, key: str) -> _Statement:
+    return f"DELETE FROM {table} WHERE key = ?", (key,)  # noqa: S608 - a constant of this module
+
+
+def _allocation_key(pool_id: str, address: IPAddress) -> str:
+    return f"{pool_id} {address}"
