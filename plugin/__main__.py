@@ -33,8 +33,8 @@ def main() -> int:
 
         return app.main(listening)
     finally:
-        for path in paths:
-            sockets.remove(path)
+        for listener in listening:
+            listener.remove()
 
 
 if __name__ == "__main__":

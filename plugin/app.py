@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import gc
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +26,7 @@ from plugin.ports import PortReservations
 from plugin.reconciler import Reconciler
 from plugin.server import Server, calls
 from plugin.settings import Settings
+from plugin.sockets import Listener
 from plugin.state import State
 from stackpad.errors import StackpadError
 
@@ -38,7 +38,7 @@ SHUTDOWN = 5.0
 """Seconds calls in flight have to finish at a stop."""
 
 
-def main(listening: Sequence[socket.socket]) -> int:
+def main(listening: Sequence[Listener]) -> int:
     """Run on the sockets of Docker's drivers until SIGTERM or SIGINT; returns the exit status."""
     reasons: list[BaseException] = []
     try:
@@ -50,7 +50,7 @@ def main(listening: Sequence[socket.socket]) -> int:
     return 1 if reasons else 0
 
 
-async def _serve(settings: Settings, listening: Sequence[socket.socket]) -> None:
+async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
     log = structlog.get_logger("plugin")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -73,8 +73,10 @@ async def _serve(settings: Settings, listening: Sequence[socket.socket]) -> None
         server = Server(calls(driver, ipam), ready, metrics)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [tasks.create_task(reconciler.run(), name="reconciler")]
-        docker = await _site(stack, server.application(), listening)
-        await _site(stack, admin.application(), [sockets.listen(settings.admin_socket)])
+        await _site(stack, server.application(), listening)
+        own = sockets.listen(settings.admin_socket)
+        stack.callback(own.remove)
+        await _site(stack, admin.application(), [own])
         await reconciler.ready.wait()
         for endpoint in state.endpoints.values():
             if endpoint.ports and endpoint.id not in reconciler.lost:
@@ -83,21 +85,25 @@ async def _serve(settings: Settings, listening: Sequence[socket.socket]) -> None
         background.append(tasks.create_task(_janitor(ipam, metrics), name="janitor"))
         # What is here now stays: the collector need not walk it again and again.
         gc.freeze()
-        log.info("serving", networks=len(state.networks), endpoints=len(state.endpoints), sockets=docker)
+        log.info(
+            "serving",
+            networks=len(state.networks),
+            endpoints=len(state.endpoints),
+            sockets=[str(listener.path) for listener in listening],
+        )
         await stop.wait()
         for task in background:
             task.cancel()
 
 
 async def _site(
-    stack: contextlib.AsyncExitStack, application: web.Application, listening: Sequence[socket.socket]
-) -> list[str]:
+    stack: contextlib.AsyncExitStack, application: web.Application, listening: Sequence[Listener]
+) -> None:
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    for bound in listening:
-        await web.SockSite(runner, bound).start()
-    return [str(bound.getsockname()) for bound in listening]
+    for listener in listening:
+        await web.SockSite(runner, listener.socket).start()
 
 
 async def _janitor(ipam: Ipam, metrics: Metrics) -> None:

@@ -63,7 +63,7 @@ class Firewall:
         """The elements in our sets, or ``None`` if the tables, chains or rules are not what was installed."""
         current = generation()
         listing = _list()
-        if _fingerprint(listing) != self._fingerprint:
+        if not self._fingerprint or _fingerprint(listing) != self._fingerprint:
             return None
         self._generation = current
         return frozenset(_listed_elements(listing))

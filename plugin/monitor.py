@@ -23,6 +23,7 @@ _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _NEWLINK, _DELLINK, _NEWADDR, _DELADDR, _NEWROUTE, _DELROUTE = 16, 17, 20, 21, 24, 25
 _IFLA_IFNAME = 3
 _IFF_UP = 1
+_SCOPE_LINK = 253
 _HEADER = struct.Struct("=IHHII")
 _BUFFER = 4 << 20
 
@@ -87,6 +88,8 @@ class Monitor:
                 elif not name.startswith("veth"):
                     yield Hint.NODE
             elif kind in {_NEWADDR, _DELADDR}:
+                if body[3] >= _SCOPE_LINK:
+                    continue  # link-local addresses come and go with a link
                 name = _interface(int.from_bytes(body[4:8], "little"))
                 if not naming.is_ours(name):
                     yield Hint.NODE

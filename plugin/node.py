@@ -1,7 +1,7 @@
 """What there is on the node beside us: its addresses, its way out, the routes a new network must not cover.
 
-Read from the host's ``/proc/net`` and ``/sys/class/net``: the tables there cost a tenth of a netlink dump decoded
-in Python, and a node with a thousand networks has a thousand routes. Blocking.
+Routes are read from the host's ``/proc/net``: the tables there cost a hundredth of a netlink dump decoded in Python,
+and a node with a thousand networks has a thousand routes. Blocking.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from plugin import naming
 from plugin.dataplane import FILTER, Element
@@ -59,9 +61,8 @@ class Route:
 class Node:
     """Reads the node; ``proc`` is the host's ``/proc``."""
 
-    def __init__(self, proc: Path, sys: Path = Path("/sys/class/net")) -> None:
+    def __init__(self, proc: Path) -> None:
         self._net = proc / "self/net"
-        self._sys = sys
         self._netlink = IPRoute(strict_check=True)
 
     def close(self) -> None:
@@ -72,30 +73,37 @@ class Node:
         """The node as it is now."""
         uplinks = {route.device for route in self._all_routes() if not route.on_link}
         addresses: set[IPAddress] = set()
+        mtus: set[int] = set()
+        bridges: set[str] = set()
         for index, name in socket.if_nameindex():
             if name == "lo" or naming.is_ours(name):
                 continue
-            link = self._sys / name
-            # A bridge without a way out is some engine's network, and its ports are that network's.
-            if (link / "brport").exists() or ((link / "bridge").exists() and name not in uplinks):
+            link = self._link(index)
+            is_bridge = link.get(("linkinfo", "kind")) == "bridge"
+            # A bridge without a way out is some engine's network, and a bridge's port has no address of its own.
+            if not link or link.get("master") or (is_bridge and name not in uplinks):
                 continue
-            for address in self._netlink.get_addr(index=index):
-                ip = ipaddress.ip_address(address.get("local") or address.get("address"))
-                if not ip.is_link_local and not ip.is_loopback:
-                    addresses.add(ip)
-        mtus = [mtu for name in uplinks if (mtu := self._mtu(name))]
-        bridges = (name for name in uplinks if (self._sys / name / "bridge").exists())
+            if name in uplinks:
+                mtus.add(link.get("mtu"))
+                bridges.update([name] if is_bridge else [])
+            addresses.update(self._addresses(index))
         return NodeFacts(min(mtus, default=DEFAULT_MTU), frozenset(addresses), frozenset(bridges))
 
     def routes(self) -> list[Route]:
         """Routes that are neither ours nor a default route."""
         return [route for route in self._all_routes() if route.net.prefixlen]
 
-    def _mtu(self, name: str) -> int:
+    def _link(self, index: int) -> Any:
         try:
-            return int((self._sys / name / "mtu").read_text())
-        except (OSError, ValueError):
-            return 0
+            return self._netlink.link("get", index=index)[0]
+        except NetlinkError:
+            return {}  # gone since it was listed
+
+    def _addresses(self, index: int) -> Iterator[IPAddress]:
+        for address in self._netlink.get_addr(index=index):
+            ip = ipaddress.ip_address(address.get("local") or address.get("address"))
+            if not ip.is_link_local and not ip.is_loopback:
+                yield ip
 
     def _all_routes(self) -> Iterator[Route]:
         for line in self._lines("route")[1:]:

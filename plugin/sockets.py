@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 MANAGED = Path("/run/docker/plugins/stackpad.sock")
@@ -20,7 +21,25 @@ def host_socket(run: Path) -> Path:
     return run / "docker" / "plugins" / "stackpad.sock"
 
 
-def listen(path: Path) -> socket.socket:
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket, and the name in the file system by which it is reached."""
+
+    socket: socket.socket
+    path: Path
+    inode: int
+
+    def remove(self) -> None:
+        """Take the name away, unless it is a successor's already.
+
+        A plugin that is gone must not leave a socket for the engine to wait at.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if self.path.stat().st_ino == self.inode:
+                self.path.unlink()
+
+
+def listen(path: Path) -> Listener:
     """A listening socket at ``path`` that only root can connect to; a stale one is replaced.
 
     Binds beside the place and renames, so that there is no moment without a socket.
@@ -37,11 +56,6 @@ def listen(path: Path) -> socket.socket:
         os.umask(before)
     listening.listen(128)
     listening.setblocking(False)
+    inode = temporary.stat().st_ino
     temporary.rename(path)
-    return listening
-
-
-def remove(path: Path) -> None:
-    """Take a socket's name away; a plugin that is gone must not leave one for the engine to wait at."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+    return Listener(listening, path, inode)
