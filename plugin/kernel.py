@@ -1,8 +1,8 @@
 """The one place where the kernel is written: links, firewall and foreign chains, in one thread.
 
 A netlink request and a child process block; here they block a thread that has nothing else to do. Deleting links
-has a thread of its own, because it waits for the kernel's grace periods. Methods are safe to call from the event
-loop and are run in the order of the calls.
+and forgetting flows have a thread of their own: nobody waits for them, and they wait for the kernel. Methods are safe
+to call from the event loop and are run in the order of the calls.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
+from plugin import flows
 from plugin.dataplane import Dataplane, Element, Plan
 from plugin.firewall import Firewall
 from plugin.foreign import ForeignChains
@@ -116,6 +117,9 @@ class Kernel:
         outcome = await self._call(self._apply, plans)
         if any(plan.old_links for plan in plans):
             self._trash_thread.submit(self._trash.empty)
+        selections = [s for plan in plans for s in flows.stale(plan.new_elements, plan.old_elements)]
+        if selections:
+            self._trash_thread.submit(flows.forget, selections)
         return outcome
 
     def _apply(self, plans: Sequence[Plan]) -> list[StackpadError | None]:

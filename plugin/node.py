@@ -1,7 +1,7 @@
 """What there is on the node beside us: its addresses, its way out, the routes a new network must not cover.
 
-Routes are read from the host's ``/proc/net``: the tables there cost a hundredth of a netlink dump decoded in Python,
-and a node with a thousand networks has a thousand routes. Blocking.
+Routes are read from the host's ``/proc/net``: a node with a thousand networks has a thousand routes, and the tables
+there cost a hundredth of a netlink dump decoded in Python. Blocking.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ class Reconciler:
         self.failures: dict[str, str] = {}
         self._state, self._kernel = state, kernel
         self._applied: dict[str, Dataplane] = {}
+        self._leaving: set[str] = set()
         self._lost: frozenset[str] = frozenset()
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._wake = asyncio.Event()
@@ -115,7 +116,10 @@ class Reconciler:
         self._wake.set()
 
     def _expects(self, name: str) -> bool:
-        return any(name in part.bridges or name in part.ports for part in self._applied.values())
+        # Our own removals are heard while they are still under way.
+        return name not in self._leaving and any(
+            name in part.bridges or name in part.ports for part in self._applied.values()
+        )
 
     async def _compare_everything(self) -> None:
         self._hints.clear()
@@ -175,6 +179,7 @@ class Reconciler:
         if any(networks[network_id].ipv6 for network_id in waiting if network_id in networks):
             await self._kernel.prepare(ipv6=True)
         plans = {key: plan(part, self._applied.get(key, EMPTY)) for key, part in wanted.items()}
+        self._leaving = {name for steps in plans.values() for name in steps.old_links}
         outcome = await self._kernel.apply(list(plans.values()))
         for (network_id, futures), error in zip(waiting.items(), outcome, strict=True):
             if error is None:
