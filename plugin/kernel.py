@@ -1,8 +1,8 @@
 """The one place where the kernel is written: links, firewall and foreign chains, in one thread.
 
 A netlink request and a child process block; here they block a thread that has nothing else to do. Deleting links
-and forgetting flows have a thread of their own: nobody waits for them, and they wait for the kernel. Methods are safe
-to call from the event loop and are run in the order of the calls.
+and forgetting flows have a thread of their own: nobody waits for them, and they wait for the kernel. Methods are
+safe to call from the event loop and are run in the order of the calls.
 """
 
 from __future__ import annotations
