@@ -1,0 +1,254 @@
+"""One Docker host: a network and a mount namespace, and an engine in them.
+
+A *holder* process keeps the mount namespace: with a ``/run`` and ``/var/lib`` of its own and, for an engine that is
+not the machine's, a root file system of its own (an overlay over the tree). Engines come and go in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.testbed import network
+from tests.testbed.images import Images
+from tests.testbed.plan import NodePlan, Plan
+from tests.testbed.shell import Failed, alive, run, spawn, wait_until
+from tests.testbed.trees import tree
+
+PLUGIN = "stackpad/net"
+
+_HOLD = """
+set -e
+mount --make-rprivate /
+{root}
+mount -t tmpfs -o mode=755 run /run
+mount --make-shared /run
+mkdir -p /run/docker /run/lock
+mount --bind {home}/lib /var/lib
+hostname {name}
+echo $$ > {home}/holder.pid
+exec sleep infinity
+"""
+
+_OWN_ROOT = """
+mount -t overlay -o lowerdir={tree},upperdir={home}/upper,workdir={home}/work overlay {home}/root
+for there in /proc /sys /dev; do mount --rbind $there {home}/root$there; done
+mkdir -p {home}/root{home} {home}/root/machine
+mount --bind {home} {home}/root{home}
+cp /etc/resolv.conf {home}/root/etc/resolv.conf
+cd {home}/root
+pivot_root . machine
+umount -l /machine
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A running node; ``home`` is its directory on the machine."""
+
+    plan: Plan
+    spec: NodePlan
+    home: Path
+
+    @property
+    def name(self) -> str:
+        """``n1`` and so on."""
+        return self.spec.name
+
+    @property
+    def address(self) -> str:
+        """Where other nodes reach it."""
+        return self.spec.address
+
+    @property
+    def address6(self) -> str:
+        """The same for IPv6."""
+        return self.spec.address6
+
+    @property
+    def docker_host(self) -> str:
+        """The engine's socket, as seen from the machine."""
+        return f"unix://{self.home / 'docker.sock'}"
+
+    @property
+    def root(self) -> Path:
+        """The node's file system, as seen from the machine."""
+        return Path(f"/proc/{self._pid('holder.pid')}/root")
+
+    def start(self) -> None:
+        """Make the mount namespace and start the engine."""
+        for part in ("lib", "upper", "work", "root", "data"):
+            (self.home / part).mkdir(parents=True, exist_ok=True)
+        own = self.spec.engine != "debian12"
+        root = _OWN_ROOT.format(tree=tree(self.spec.engine), home=self.home) if own else ""
+        script = _HOLD.format(root=root, home=self.home, name=f"{self.plan.name}-{self.name}")
+        enter = [
+            "nsenter",
+            f"--net=/run/netns/{self.spec.netns}",
+            "unshare",
+            "--mount",
+            "--uts",
+            "bash",
+            "-c",
+            script,
+        ]
+        spawn(enter, self.home / "holder.log")
+        wait_until(f"{self.name}'s namespaces", (self.home / "holder.pid").exists, 20)
+        wait_until(f"{self.name}'s mounts", lambda: (self.root / "run/lock").exists(), 20)
+        self.start_engine()
+
+    def start_engine(self, *options: str) -> None:
+        """Start the engine and wait until it answers; ``options`` are dockerd's."""
+        command = [
+            *self.enter(), "dockerd", "--data-root", self.home / "data", "--exec-root", self.home / "exec",
+            "--pidfile", self.home / "docker.pid", "--host", "unix:///run/docker.sock",
+            "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{self.spec.netns}",
+            "--host", self.docker_host, *options,
+        ]  # fmt: skip
+        (self.home / "docker.pid").unlink(missing_ok=True)
+        pid = spawn(command, self.home / "dockerd.log")
+
+        def answers() -> bool:
+            if not alive(pid):
+                raise Failed(f"{self.name}'s engine ended:\n{self.log(8)}")
+            return bool(self.docker("version", "--format", "{{.Server.Version}}", check=False).strip())
+
+        wait_until(f"{self.name}'s engine", answers)
+
+    def stop_engine(self, how: int = signal.SIGTERM) -> None:
+        """Stop the engine, or with SIGKILL have it die, and wait for its end."""
+        pid = self._pid("docker.pid")
+        os.kill(pid, how)
+        wait_until(f"the end of {self.name}'s engine", lambda: not alive(pid))
+        if how == signal.SIGKILL:
+            # Its own containerd outlives a killed dockerd, and the next one takes it over.
+            (self.home / "docker.pid").unlink(missing_ok=True)
+
+    def restart_engine(self, *options: str, how: int = signal.SIGTERM) -> None:
+        """Stop and start the engine."""
+        self.stop_engine(how)
+        self.start_engine(*options)
+
+    def reboot(self) -> None:
+        """Take everything the kernel and ``/run`` hold away, as a reboot does, and start the engine again."""
+        self.stop_engine(signal.SIGKILL)
+        holder = self._pid("holder.pid")
+        self._end(pid for pid in self._processes() if pid != holder)
+        self.exec("nft", "flush", "ruleset")
+        for name in self._links():
+            if name not in {"lo", "eth0"}:
+                self.exec("ip", "link", "del", name, check=False)
+        wipe = (
+            "umount -l /run/docker/netns/* /run/docker 2>/dev/null; rm -rf /run/*; mkdir -p /run/docker /run/lock"
+        )
+        self.exec("sh", "-c", wipe)
+        self.exec("sh", "-c", f"umount -l {self.home}/exec/netns/* 2>/dev/null; rm -rf {self.home}/exec")
+        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            self.exec("sh", "-c", f"echo 0 > /proc/sys/net/{name}")
+        network.connect(self.plan, self.spec)
+        self.start_engine()
+
+    def end(self) -> None:
+        """End every process of the node and free its mounts."""
+        self._end(self._processes())
+        for group in sorted(self._cgroups(), reverse=True):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+
+    def load(self, images: Images, *, plugin: bool) -> None:
+        """Load the images, and install the plugin."""
+        for archive in images.archives:
+            self.docker("load", "--quiet", "--input", archive)
+        if plugin:
+            self.install_plugin(images.plugin)
+
+    def install_plugin(self, directory: Path, name: str = PLUGIN) -> None:
+        """Create the managed plugin from its directory and enable it."""
+        self.docker("plugin", "create", name, directory)
+        self.docker("plugin", "enable", name)
+
+    def docker(self, *arguments: str | Path, check: bool = True, timeout: float = 300) -> str:
+        """Run the Docker client against this node's engine; returns what it printed."""
+        return self.try_docker(*arguments, check=check, timeout=timeout).stdout
+
+    def try_docker(
+        self, *arguments: str | Path, check: bool = False, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """The same with exit status and both outputs."""
+        env = {"DOCKER_HOST": self.docker_host}
+        return run("docker", *arguments, env=env, check=check, timeout=timeout)
+
+    def exec(
+        self, *command: str | Path, check: bool = True, script: str | None = None, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the node's namespaces, in its root file system."""
+        return run(*self.enter(), *command, check=check, script=script, timeout=timeout)
+
+    def inside(self, container: str, *command: str, check: bool = False, timeout: float = 60) -> tuple[int, str]:
+        """Run a command in a container; returns exit status and everything printed."""
+        done = self.try_docker("exec", container, *command, check=check, timeout=timeout)
+        return done.returncode, done.stdout + done.stderr
+
+    def engine_version(self) -> str:
+        """The engine's version, as ``docker version`` says it."""
+        return self.docker("version", "--format", "{{.Server.Version}}").strip()
+
+    def address_of(self, container: str, network_name: str, version: int = 4) -> str:
+        """A container's address on a network."""
+        networks = json.loads(self.docker("inspect", container, "--format", "{{json .NetworkSettings.Networks}}"))
+        return str(networks[network_name]["IPAddress" if version == 4 else "GlobalIPv6Address"])
+
+    def plugin_pid(self) -> int:
+        """The process id of the plugin."""
+        for pid in network.inhabitants(self.spec.netns):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:3] == [b"-m", b"plugin"]:
+                    return pid
+        raise Failed(f"no plugin runs on {self.name}")
+
+    def log(self, lines: int = 30) -> str:
+        """The last lines of the engine's log."""
+        return "\n".join((self.home / "dockerd.log").read_text(errors="replace").splitlines()[-lines:])
+
+    def _processes(self) -> list[int]:
+        """Processes in the node's namespace, and those of its containers, which have namespaces of their own."""
+        found = set(network.inhabitants(self.spec.netns))
+        for group in self._cgroups():
+            with contextlib.suppress(OSError):
+                found.update(map(int, (group / "cgroup.procs").read_text().split()))
+        return sorted(found)
+
+    def _cgroups(self) -> list[Path]:
+        """The control groups of the node's containers, in every hierarchy."""
+        tops = [*Path("/sys/fs/cgroup").glob(f"*/{self.spec.netns}"), Path("/sys/fs/cgroup") / self.spec.netns]
+        return [path for top in tops if top.is_dir() for path in (top, *(p for p in top.rglob("*") if p.is_dir()))]
+
+    def _links(self) -> list[str]:
+        listing = json.loads(self.exec("ip", "-j", "link").stdout or "[]")
+        return [str(link["ifname"]) for link in listing]
+
+    def enter(self) -> list[str | Path]:
+        """The words that put a command into the node's namespaces."""
+        return ["nsenter", "--target", str(self._pid("holder.pid")), "--mount", "--net", "--uts"]
+
+    def _pid(self, name: str) -> int:
+        try:
+            return int((self.home / name).read_text())
+        except (FileNotFoundError, ValueError) as error:
+            raise Failed(f"{self.name} does not run: there is no {self.home / name}") from error
+
+    def _end(self, pids: Iterable[int]) -> None:
+        pids = list(pids)
+        for how, patience in ((signal.SIGTERM, 8), (signal.SIGKILL, 8)):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, how)
+            with contextlib.suppress(Failed):
+                wait_until("processes to end", lambda: not any(map(alive, pids)), patience)
+                return

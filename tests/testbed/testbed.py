@@ -1,0 +1,141 @@
+"""A whole testbed: up, down, and what it says about itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.testbed import network, plan
+from tests.testbed.images import Images, build
+from tests.testbed.node import Node
+from tests.testbed.plan import BASE_DOMAIN, NodePlan, Plan
+from tests.testbed.proxy import Proxy
+from tests.testbed.shell import Failed, need, run, say, step
+
+
+def home() -> Path:
+    """Where running testbeds keep their things; ``STACKPAD_TESTBEDS`` moves it. Short, for socket paths are."""
+    return Path(os.environ.get("STACKPAD_TESTBEDS") or "/var/tmp/stackpad-testbeds")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a testbed is brought up with, beyond its plan."""
+
+    plugin: bool = True
+    ingress: bool = True
+    engine_options: tuple[str, ...] = ()
+
+
+class Testbed:
+    """A testbed by its plan; tests hold one, the command line makes one from what is on disk."""
+
+    __test__ = False
+
+    def __init__(self, made: Plan) -> None:
+        self.plan = made
+        self.home = home() / made.name
+        self.nodes = [Node(made, spec, self.home / spec.name) for spec in made.nodes]
+
+    @property
+    def proxy(self) -> Proxy:
+        """Caddy and the ingress, on the first node."""
+        return Proxy(self.nodes[0])
+
+    def up(self, options: Options) -> None:
+        """Bring it up; what has been made is taken down again if that fails."""
+        need("ip", "nsenter", "unshare", "docker", "dockerd", "nft", "iptables")
+        images = build()
+        try:
+            with step(f"testbed {self.plan.name}: {len(self.nodes)} node(s)"):
+                self.home.mkdir(parents=True)
+                (self.home / "plan.json").write_text(json.dumps(asdict(self.plan)))
+                network.lay(self.plan)
+                with ThreadPoolExecutor(2) as pool:
+                    list(pool.map(lambda node: self._start(node, images, options), self.nodes))
+                if options.ingress and options.plugin:
+                    self.proxy.start()
+        except BaseException:
+            say("it did not come up; taking down what there is")
+            for node in self.nodes:
+                with contextlib.suppress(OSError, Failed):
+                    say(f"{node.name}: {node.log(5)}")
+            self.down()
+            raise
+
+    def down(self) -> None:
+        """Remove every process, mount, namespace, link and file of it; what is gone already is passed over."""
+        if self.home.exists():
+            with contextlib.suppress(Failed):
+                self.proxy.stop()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda node: node.end(), self.nodes))
+        network.take_up(self.plan)
+        for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+            mounted = line.split()[1]
+            if mounted.startswith(f"{self.home}/"):
+                run("umount", "-l", mounted, check=False)
+        shutil.rmtree(self.home, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            home().rmdir()
+
+    def document(self) -> dict[str, Any]:
+        """The testbed for a program to read: nodes with their sockets, and how to reach its web."""
+        return {
+            "name": self.plan.name,
+            "nodes": [
+                {
+                    "name": node.name,
+                    "docker_host": node.docker_host,
+                    "netns": node.spec.netns,
+                    "address": node.address,
+                    "address6": node.address6,
+                    "engine": node.engine_version(),
+                    "root": str(node.root),
+                }
+                for node in self.nodes
+            ],
+            "base_domain": BASE_DOMAIN,
+            "https": f"https://{self.nodes[0].address}:443",
+            "ca": str(self.proxy.ca),
+        }
+
+    def _start(self, node: Node, images: Images, options: Options) -> None:
+        with step(f"{node.name}: engine {node.spec.engine}"):
+            node.start()
+        with step(f"{node.name}: images{' and plugin' if options.plugin else ''}"):
+            node.load(images, plugin=options.plugin)
+
+
+def running() -> Iterator[Testbed]:
+    """The testbeds of this machine."""
+    for file in sorted(home().glob("*/plan.json")):
+        with contextlib.suppress(ValueError, KeyError):
+            yield _load(file)
+
+
+def find(name: str) -> Testbed | None:
+    """A running testbed by its name."""
+    return next((testbed for testbed in running() if testbed.plan.name == name), None)
+
+
+def make(name: str, count: int, engines: str) -> Testbed:
+    """A testbed to be brought up, with a number no other on this machine has."""
+    taken = {testbed.plan.number for testbed in running()}
+    taken.update(int(found) for found in re.findall(r"\bsptest(\d+)", run("ip", "-o", "link").stdout))
+    number = next(number for number in range(1, 200) if number not in taken)
+    return Testbed(plan.make(name, number, count, engines))
+
+
+def _load(file: Path) -> Testbed:
+    saved = json.loads(file.read_text())
+    nodes = tuple(NodePlan(**node) for node in saved.pop("nodes"))
+    return Testbed(Plan(**saved, nodes=nodes))
