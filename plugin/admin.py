@@ -50,8 +50,7 @@ class Admin:
                 "mtu": facts.mtu,
                 "addresses": sorted(map(str, facts.addresses)),
                 "repairs": self._reconciler.repairs,
-                "problems": self.problems
-                + [f"network {i[:12]}: {r}" for i, r in self._reconciler.failures.items()],
+                "problems": self.problems + [f"network {i[:12]}: {r}" for i, r in self._reconciler.failures.items()],
             }
         )
 

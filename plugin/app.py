@@ -29,6 +29,7 @@ from plugin.settings import Settings
 from plugin.sockets import Listener
 from plugin.state import State
 from stackpad.errors import StackpadError
+from stackpad.runtime import configure_logging
 
 JANITOR_EVERY = 60.0
 JANITOR_GRACE = 300.0
@@ -42,7 +43,9 @@ def main(listening: Sequence[Listener]) -> int:
     """Run on the sockets of Docker's drivers until SIGTERM or SIGINT; returns the exit status."""
     reasons: list[BaseException] = []
     try:
-        asyncio.run(_serve(Settings.load(), listening))
+        settings = Settings.load()
+        configure_logging(settings.log_level)
+        asyncio.run(_serve(settings, listening))
     except* StackpadError as group:
         reasons += group.exceptions
     for reason in reasons:
@@ -96,9 +99,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
             task.cancel()
 
 
-async def _site(
-    stack: contextlib.AsyncExitStack, application: web.Application, listening: Sequence[Listener]
-) -> None:
+async def _site(stack: contextlib.AsyncExitStack, application: web.Application, listening: Sequence[Listener]) -> None:
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

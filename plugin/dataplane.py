@@ -69,9 +69,7 @@ FILTER = "inet stackpad"
 SWITCH = "bridge stackpad"
 
 
-def desired(
-    network: Network, endpoints: Iterable[Endpoint], *, uplink_mtu: int, lost: Collection[str] = ()
-) -> Dataplane:
+def desired(network: Network, endpoints: Iterable[Endpoint], *, uplink_mtu: int, lost: Collection[str] = ()) -> Dataplane:
     """What ``network`` with ``endpoints`` needs in the kernel.
 
     ``uplink_mtu`` (bytes) is what a container gets when the network names none. Endpoints whose id is in

@@ -135,9 +135,7 @@ class NetworkDriver:
         """Disconnect an endpoint; its link stays for Docker to take out of the container."""
         return await self._withdraw(request, left=True)
 
-    async def program_external_connectivity(
-        self, request: protocol.ProgramExternalConnectivity
-    ) -> dict[str, object]:
+    async def program_external_connectivity(self, request: protocol.ProgramExternalConnectivity) -> dict[str, object]:
         """Publish the endpoint's ports; what was published for it before is replaced."""
         endpoint = self._endpoint(request)
         ports = self._ports.reserve(endpoint, port_requests(request.options))
@@ -245,9 +243,7 @@ def _mac(text: str) -> str:
     if len(octets) != 6 or any(len(o) != 2 or not set(o) <= set("0123456789abcdef") for o in octets):
         raise InvalidRequest(f"MAC address {ascii(text)[:80]} is not of the form 02:42:ac:11:00:02")
     if int(octets[0], 16) & 1 or not any(int(octet, 16) for octet in octets):
-        raise InvalidRequest(
-            f"MAC address {text} is a group's or nobody's; the first octet must be even, not all zero"
-        )
+        raise InvalidRequest(f"MAC address {text} is a group's or nobody's; the first octet must be even, not all zero")
     return ":".join(octets)
 
 

@@ -109,11 +109,7 @@ class Ipam:
                 continue
             in_use = self._in_use(pool)
             for address, allocation in list(self._state.allocations_of(pool.id).items()):
-                if (
-                    allocation.kind is AddressKind.ENDPOINT
-                    and allocation.created < before
-                    and address not in in_use
-                ):
+                if allocation.kind is AddressKind.ENDPOINT and allocation.created < before and address not in in_use:
                     await self._state.drop_allocation(pool.id, address)
 
     async def _named(self, net: IPNet, sub_pool: IPNet | None) -> Pool:

@@ -72,9 +72,7 @@ class Kernel:
 
     async def observe(self) -> Observation:
         """Everything, read anew."""
-        return await self._call(
-            lambda: Observation(self._links.observe(), self._firewall.observe(), self._node.facts())
-        )
+        return await self._call(lambda: Observation(self._links.observe(), self._firewall.observe(), self._node.facts()))
 
     async def facts(self) -> NodeFacts:
         """The node's own addresses and uplinks."""

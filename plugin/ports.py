@@ -118,10 +118,7 @@ class PortReservations:
                 f"port {ports[0]}/{request.protocol} of {where} is taken by {who}; "
                 f"publish another, or -p {request.container_port} to have a free one chosen"
             )
-        return (
-            f"all ports {ports[0]}-{ports[-1]}/{request.protocol} of {where} are taken, one by {who}; "
-            "widen the range"
-        )
+        return f"all ports {ports[0]}-{ports[-1]}/{request.protocol} of {where} are taken, one by {who}; widen the range"
 
 
 def _refuse_family(endpoint: Endpoint, request: PortRequest) -> None:

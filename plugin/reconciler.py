@@ -141,9 +141,7 @@ class Reconciler:
             await self._kernel.install_firewall(elements)
             self._repaired("firewall", "the tables were missing or changed")
         whole = Dataplane(whole.bridges, whole.ports, elements)
-        observed = Dataplane(
-            seen.links.bridges, seen.links.ports, elements if seen.elements is None else seen.elements
-        )
+        observed = Dataplane(seen.links.bridges, seen.links.ports, elements if seen.elements is None else seen.elements)
         steps = plan(whole, observed)
         if steps:
             (error,) = await self._kernel.apply([steps])
@@ -173,8 +171,7 @@ class Reconciler:
         waiting, self._waiting = self._waiting, {}
         networks = self._state.networks
         wanted = {
-            network_id: self._desired(networks[network_id]) if network_id in networks else EMPTY
-            for network_id in waiting
+            network_id: self._desired(networks[network_id]) if network_id in networks else EMPTY for network_id in waiting
         }
         if any(networks[network_id].ipv6 for network_id in waiting if network_id in networks):
             await self._kernel.prepare(ipv6=True)

@@ -53,9 +53,7 @@ def calls(driver: NetworkDriver, ipam: Ipam) -> dict[str, Call]:
         "EndpointOperInfo": Call(driver.endpoint_info, protocol.EndpointRef),
         "Join": Call(driver.join, protocol.Join),
         "Leave": Call(driver.leave, protocol.EndpointRef),
-        "ProgramExternalConnectivity": Call(
-            driver.program_external_connectivity, protocol.ProgramExternalConnectivity
-        ),
+        "ProgramExternalConnectivity": Call(driver.program_external_connectivity, protocol.ProgramExternalConnectivity),
         "RevokeExternalConnectivity": Call(driver.revoke_external_connectivity, protocol.EndpointRef),
         "DiscoverNew": _constant({}),
         "DiscoverDelete": _constant({}),
@@ -66,9 +64,7 @@ def calls(driver: NetworkDriver, ipam: Ipam) -> dict[str, Call]:
     }
     address: dict[str, Call] = {
         "GetCapabilities": _constant({"RequiresMACAddress": False, "RequiresRequestReplay": True}),
-        "GetDefaultAddressSpaces": _constant(
-            {"LocalDefaultAddressSpace": SPACE, "GlobalDefaultAddressSpace": SPACE}
-        ),
+        "GetDefaultAddressSpaces": _constant({"LocalDefaultAddressSpace": SPACE, "GlobalDefaultAddressSpace": SPACE}),
         "RequestPool": Call(ipam.request_pool, protocol.RequestPool),
         "ReleasePool": Call(ipam.release_pool, protocol.ReleasePool),
         "RequestAddress": Call(ipam.request_address, protocol.RequestAddress),
@@ -99,9 +95,7 @@ class Server:
         began = time.perf_counter()
         call = self._table.get(method)
         if call is None:
-            return _error(
-                f"{ascii(method)[1:60]} is no call this plugin knows; is something else than Docker calling?"
-            )
+            return _error(f"{ascii(method)[1:60]} is no call this plugin knows; is something else than Docker calling?")
         try:
             async with asyncio.timeout(DEADLINE):
                 body = await request.read()
@@ -113,9 +107,7 @@ class Server:
         except TimeoutError:
             self._log.error("too slow", call=method, seconds=DEADLINE)
             self._metrics.call(method, "timeout", time.perf_counter() - began)
-            return _error(
-                f"{method[1:]} did not finish within {DEADLINE:.0f} s; see the plugin's log, then try again"
-            )
+            return _error(f"{method[1:]} did not finish within {DEADLINE:.0f} s; see the plugin's log, then try again")
         except web.HTTPRequestEntityTooLarge:
             self._metrics.call(method, "refused", time.perf_counter() - began)
             return _error(f"{method[1:]}: the body is larger than {MAX_BODY} bytes, more than Docker ever sends")
@@ -139,9 +131,7 @@ class Server:
         try:
             decoded = msgspec.json.decode(body, type=call.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise StackpadError(
-                f"{method[1:]} cannot be understood: {error}; is it Docker that is calling?"
-            ) from error
+            raise StackpadError(f"{method[1:]} cannot be understood: {error}; is it Docker that is calling?") from error
         if not call.at_once:
             await self._ready.wait()
         return await call.handler(decoded)

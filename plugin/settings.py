@@ -60,9 +60,7 @@ class Settings:
         range4 = _network(environment, "RANGE", 4) or default.range4
         range6 = _network(environment, "RANGE6", 6)
         if range6 is not None and range6.prefixlen > 64:
-            raise InvalidRequest(
-                f"RANGE6={range6} has no room for a /64; give at least one, such as fd12:3456:789a::/48"
-            )
+            raise InvalidRequest(f"RANGE6={range6} has no room for a /64; give at least one, such as fd12:3456:789a::/48")
         block = _prefix(environment, "BLOCK_PREFIX", default.block_prefix, range4.prefixlen, 30)
         return cls(
             log_level=level,

@@ -178,9 +178,7 @@ class State:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
         for name in _TABLES:
-            self._database.execute(
-                f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, record BLOB NOT NULL)"
-            )
+            self._database.execute(f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, record BLOB NOT NULL)")
         self._database.execute(f"PRAGMA user_version = {SCHEMA}")
         self._database.execute("CREATE TABLE IF NOT EXISTS node (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
         # RFC 4193 §3.2.2: 40 random bits, chosen once, make the node's own range of IPv6 addresses.

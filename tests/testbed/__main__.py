@@ -71,15 +71,11 @@ def _images(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.testbed", description=__doc__)
-    parser.add_argument(
-        "--name", default="default", help="several testbeds can be up at once, under different names"
-    )
+    parser.add_argument("--name", default="default", help="several testbeds can be up at once, under different names")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="bring a testbed up and print what it is")
     up.add_argument("--nodes", type=int, default=1, help="how many Docker hosts (default 1)")
-    up.add_argument(
-        "--engine", default=ENGINES[0], help=f"{' or '.join(ENGINES)}; or one for each node, with commas"
-    )
+    up.add_argument("--engine", default=ENGINES[0], help=f"{' or '.join(ENGINES)}; or one for each node, with commas")
     up.add_argument("--no-plugin", action="store_true", help="leave the engines as they are")
     up.add_argument("--no-ingress", action="store_true", help="start neither Caddy nor the ingress")
     up.set_defaults(do=_up)

@@ -106,7 +106,5 @@ def _plugin(builder: Builder, plugin: Path, key: str) -> None:
     size = sum(file.lstat().st_size for file in (plugin / "rootfs").rglob("*") if not file.is_symlink())
     say(f"plugin root filesystem: {size / 1e6:.0f} MB")
     if size > LIMIT:
-        raise SystemExit(
-            f"the plugin's root filesystem has {size / 1e6:.0f} MB, over the limit of {LIMIT / 1e6:.0f}"
-        )
+        raise SystemExit(f"the plugin's root filesystem has {size / 1e6:.0f} MB, over the limit of {LIMIT / 1e6:.0f}")
     (plugin / ".key").write_text(key)

@@ -31,6 +31,10 @@ mount -t tmpfs -o mode=755 run /run
 mount --make-shared /run
 mkdir -p /run/docker /run/lock
 mount --bind {home}/lib /var/lib
+mkdir -p {home}/cgroup && mount --rbind /sys/fs/cgroup {home}/cgroup
+mount -t sysfs sysfs /sys
+mount --rbind {home}/cgroup /sys/fs/cgroup
+umount -l {home}/cgroup
 hostname {name}
 echo $$ > {home}/holder.pid
 exec sleep infinity
@@ -144,9 +148,7 @@ class Node:
         for name in self._links():
             if name not in {"lo", "eth0"}:
                 self.exec("ip", "link", "del", name, check=False)
-        wipe = (
-            "umount -l /run/docker/netns/* /run/docker 2>/dev/null; rm -rf /run/*; mkdir -p /run/docker /run/lock"
-        )
+        wipe = "umount -l /run/docker/netns/* /run/docker 2>/dev/null; rm -rf /run/*; mkdir -p /run/docker /run/lock"
         self.exec("sh", "-c", wipe)
         self.exec("sh", "-c", f"umount -l {self.home}/exec/netns/* 2>/dev/null; rm -rf {self.home}/exec")
         for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):

@@ -1,0 +1,53 @@
+"""``python -m ingress``: keeps Caddy in step with the web containers of this node's engine."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from ingress.app import serve
+from ingress.settings import HELP, Settings
+from stackpad.errors import StackpadError
+from stackpad.runtime import configure_logging
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until SIGTERM; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ingress",
+        description=__doc__,
+        epilog="Settings, from the environment:\n" + "".join(f"  {name:14} {text}\n" for name, text in HELP.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--check", action="store_true", help="check the settings and end")
+    parser.add_argument("--version", action="store_true", help="print the version and end")
+    options = parser.parse_args(arguments)
+    if options.version:
+        try:
+            print(f"stackpad {version('stackpad')}")  # noqa: T201 - what was asked for
+        except PackageNotFoundError:
+            print("stackpad, from a checkout")  # noqa: T201 - what was asked for
+        return 0
+    reasons: list[BaseException] = []
+    try:
+        settings = Settings.load()
+        configure_logging(settings.log_level)
+        if not options.check:
+            asyncio.run(serve(settings))
+    except* (StackpadError, OSError) as group:
+        reasons += group.exceptions
+    for reason in reasons:
+        sys.stderr.write(f"ingress: {_words(reason)}\n")
+    return 1 if reasons else 0
+
+
+def _words(reason: BaseException) -> str:
+    while isinstance(reason, BaseExceptionGroup):
+        reason = reason.exceptions[0]
+    return str(reason)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""What Caddy is told: one owned object with a table in it; pure.
+
+Layout: most hosts are a line of a ``map`` from host name to upstream and state, since Caddy sets a route up anew for
+every change anywhere and finds it by walking the list. Hosts that need more (replicas, paths, h2c) have a route of their
+own before it. Tenants' hosts never stand in a ``host`` matcher: Caddy would manage a certificate for each.
+
+Every unknown host ends in a 404 of ours; Caddy itself would answer 200 with an empty body.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ingress.pages import page
+from ingress.routes import HostRoute, PathRoute, Table
+from stackpad.labels import Wire
+
+OBJECT, MARKER, POLICY, ERRORS = "stackpad", "stackpad-gen", "stackpad-tls", "stackpad-errors"
+"""Our ``@id`` s in Caddy's configuration: the route, the generation in it, the TLS policy, the error pages."""
+
+HOST = "{http.request.host}"
+RETRY_AFTER = "5"
+
+DRAIN = "1h"
+"""How long a WebSocket outlives a change of configuration, where Caddy can do that (2.7 and newer)."""
+
+Json = dict[str, Any]
+
+
+def route(table: Table, *, keep_streams: bool) -> Json:
+    """The owned object. ``keep_streams`` uses ``stream_close_delay``, which Caddy knows since 2.7."""
+    special = [entry for host in table.hosts if host.simple is None for entry in _special(host, keep_streams)]
+    mappings = [_mapping(host.host, simple) for host in table.hosts if (simple := host.simple) is not None]
+    routes: list[Json] = [
+        {"handle": [{"handler": "subroute", "routes": special}]},
+        {
+            "handle": [
+                {
+                    "handler": "map",
+                    "source": HOST,
+                    "destinations": ["{sp_up}", "{sp_state}"],
+                    "mappings": mappings,
+                    "defaults": ["", "unknown"],
+                }
+            ]
+        },
+        _answer("unknown", 404),
+        _answer("down", 503),
+        {"handle": [_proxy(["{sp_up}"], Wire.HTTP, keep_streams)]},
+    ]
+    body = {"handler": "subroute", "routes": routes}
+    marker = {"@id": MARKER, "handler": "vars", "stackpad_generation": digest(body)}
+    return {"@id": OBJECT, "handle": [marker, body], "terminal": True}
+
+
+def generation(owned: Json) -> str:
+    """The generation an owned object carries."""
+    return str(owned["handle"][0]["stackpad_generation"])
+
+
+def digest(body: Any) -> str:
+    """A short digest of anything JSON can say."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def errors() -> Json:
+    """The route for the server's own errors: a dead upstream is told as such, by us."""
+    return {
+        "@id": ERRORS,
+        "handle": [
+            {"handler": "subroute", "routes": [_error(502), _error(503), _error(504)]},
+        ],
+    }
+
+
+def server(owned: Json, port: int) -> Json:
+    """A server of our own, for a Caddy that has none on the HTTPS port."""
+    return {"listen": [f":{port}"], "routes": [owned], "errors": {"routes": [errors()]}}
+
+
+def policy(*, tls: str, email: str, ca: str, ca_root: str) -> Json:
+    """The policy by which certificates are had on demand; no subjects, so it is for every name nobody else claims."""
+    if tls == "internal":
+        issuer: Json = {"module": "internal"}
+    else:
+        issuer = {"module": "acme"}
+        issuer |= {"email": email} if email else {}
+        issuer |= {"ca": ca} if ca else {}
+        issuer |= {"trusted_roots_pem_files": [ca_root]} if ca_root else {}
+    return {"@id": POLICY, "on_demand": True, "issuers": [issuer]}
+
+
+def permission(endpoint: str, *, module: bool) -> Json:
+    """Who is asked before a certificate is had; ``module`` is the form since Caddy 2.8."""
+    return {"permission": {"module": "http", "endpoint": endpoint}} if module else {"ask": endpoint}
+
+
+def missing(tree: Any, path: Iterable[str], value: Any) -> tuple[str, Any]:
+    """Where to put ``value`` so that it ends up at ``path``: the highest part that is not there, and what goes in it."""
+    steps = list(path)
+    for depth, step in enumerate(steps):
+        there = tree.get(step) if isinstance(tree, Mapping) else None
+        if there is None:
+            for outer in reversed(steps[depth + 1 :]):
+                value = {outer: value}
+            return "/".join(steps[: depth + 1]), value
+        tree = there
+    return "/".join(steps), value
+
+
+def find_server(tree: Any, port: int) -> str | None:
+    """The name of the server that listens on ``port``, if there is one in Caddy's configuration."""
+    servers = (((tree or {}).get("apps") or {}).get("http") or {}).get("servers") or {}
+    for name, there in servers.items():
+        if any(str(listen).rpartition(":")[2] == str(port) for listen in there.get("listen") or ()):
+            return str(name)
+    return None
+
+
+def _mapping(host: str, simple: PathRoute) -> Json:
+    if simple.upstreams:
+        return {"input": host, "outputs": [simple.upstreams[0], "up"]}
+    return {"input": host, "outputs": ["", "down"]}
+
+
+def _special(host: HostRoute, keep_streams: bool) -> Iterable[Json]:
+    for path in host.paths:
+        match: Json = {"vars": {HOST: [host.host]}}
+        if path.path:
+            match["path"] = [path.path, f"{path.path}/*"]
+        handle = [_proxy(path.upstreams, path.wire, keep_streams)] if path.upstreams else [_static(503)]
+        yield {"match": [match], "handle": handle, "terminal": True}
+    if host.paths[-1].path:
+        # Paths alone leave the rest of the host to nobody.
+        yield {"match": [{"vars": {HOST: [host.host]}}], "handle": [_static(404)], "terminal": True}
+
+
+def _proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool) -> Json:
+    proxy: Json = {
+        "handler": "reverse_proxy",
+        "upstreams": [{"dial": upstream} for upstream in upstreams],
+        # A connection that cannot be made is made to another replica, or once more; a request is never sent twice.
+        "load_balancing": {"try_duration": "2s", "try_interval": "50ms"},
+    }
+    if len(proxy["upstreams"]) > 1:
+        proxy["load_balancing"]["selection_policy"] = {"policy": "round_robin"}
+        proxy["health_checks"] = {"passive": {"fail_duration": "3s", "max_fails": 1}}
+    if wire is Wire.H2C:
+        proxy["transport"] = {"protocol": "http", "versions": ["h2c", "2"]}
+    if keep_streams:
+        proxy["stream_close_delay"] = DRAIN
+    return proxy
+
+
+def _answer(state: str, status: int) -> Json:
+    return {"match": [{"vars": {"{sp_state}": [state]}}], "handle": [_static(status)], "terminal": True}
+
+
+def _static(status: int) -> Json:
+    headers = {"Content-Type": ["text/html; charset=utf-8"], "Cache-Control": ["no-store"]}
+    if status in {502, 503, 504}:
+        headers["Retry-After"] = [RETRY_AFTER]
+    return {"handler": "static_response", "status_code": str(status), "headers": headers, "body": page(status)}
+
+
+def _error(status: int) -> Json:
+    return {
+        "match": [{"vars": {"{http.error.status_code}": [str(status)]}}],
+        "handle": [_static(status)],
+        "terminal": True,
+    }

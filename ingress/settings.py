@@ -1,0 +1,113 @@
+"""Settings of the ingress, from its environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackpad.errors import InvalidRequest
+from stackpad.hosts import LABEL, host_name
+
+LEVELS = ("debug", "info", "warning", "error")
+ISSUERS = ("acme", "internal")
+
+HELP = {
+    "BASE_DOMAIN": "domain under which projects get their names; required, e.g. stackpad.test",
+    "ORG": "organisation of services that name none (default: local)",
+    "TLS": "acme for certificates of a public authority, internal for Caddy's own (default: acme)",
+    "ACME_EMAIL": "address the authority may write to",
+    "ACME_CA": "directory of another ACME authority",
+    "ACME_CA_ROOT": "file with the root certificate that authority is trusted by",
+    "DOCKER_HOST": "the engine's socket (default: unix:///run/docker.sock)",
+    "CADDY_ADMIN": "Caddy's admin socket (default: /run/caddy/admin.sock)",
+    "ADMIN_SOCKET": "our own socket for the command line (default: /run/stackpad/ingress.sock)",
+    "ASK_LISTEN": "where Caddy asks whether a host may have a certificate (default: 127.0.0.1:9180)",
+    "HTTPS_PORT": "port of the server made where there is none (default: 443)",
+    "STATE_DIR": "where claims of host names are kept (default: /var/lib/stackpad)",
+    "DRIVERS": "network drivers whose containers are served (default: stackpad,stackpad/net:latest)",
+    "LOG_LEVEL": "debug, info, warning or error (default: info)",
+}
+"""Every setting and what it means; ``python -m ingress --help`` prints it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator may set; see :data:`HELP`."""
+
+    base_domain: str
+    org: str = "local"
+    tls: str = "acme"
+    acme_email: str = ""
+    acme_ca: str = ""
+    acme_ca_root: str = ""
+    docker_host: str = "unix:///run/docker.sock"
+    caddy_admin: Path = Path("/run/caddy/admin.sock")
+    admin_socket: Path = Path("/run/stackpad/ingress.sock")
+    ask_host: str = "127.0.0.1"
+    ask_port: int = 9180
+    https_port: int = 443
+    state_dir: Path = Path("/var/lib/stackpad")
+    drivers: frozenset[str] = frozenset({"stackpad", "stackpad/net:latest"})
+    log_level: str = "info"
+
+    @property
+    def claims_file(self) -> Path:
+        """Where who owns which host name is kept."""
+        return self.state_dir / "claims.json"
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Read the environment; raises :class:`InvalidRequest` naming the setting and what would be right."""
+
+        def text(name: str, default: str) -> str:
+            return environment.get(name, "").strip() or default
+
+        if not environment.get("BASE_DOMAIN", "").strip():
+            raise InvalidRequest("BASE_DOMAIN is not set; give the domain projects get names under, e.g. stackpad.test")
+        org = text("ORG", "local").lower()
+        if not LABEL.fullmatch(org):
+            raise InvalidRequest(f"ORG={org!r} cannot be part of a host name")
+        host, port = _listen(text("ASK_LISTEN", "127.0.0.1:9180"))
+        return cls(
+            base_domain=host_name(environment["BASE_DOMAIN"]),
+            org=org,
+            tls=_one_of("TLS", text("TLS", "acme"), ISSUERS),
+            acme_email=text("ACME_EMAIL", ""),
+            acme_ca=text("ACME_CA", ""),
+            acme_ca_root=text("ACME_CA_ROOT", ""),
+            docker_host=text("DOCKER_HOST", "unix:///run/docker.sock"),
+            caddy_admin=Path(text("CADDY_ADMIN", "/run/caddy/admin.sock")),
+            admin_socket=Path(text("ADMIN_SOCKET", "/run/stackpad/ingress.sock")),
+            ask_host=host,
+            ask_port=port,
+            https_port=_port("HTTPS_PORT", text("HTTPS_PORT", "443")),
+            state_dir=Path(text("STATE_DIR", "/var/lib/stackpad")),
+            drivers=frozenset(text("DRIVERS", "stackpad,stackpad/net:latest").replace(" ", "").split(",")),
+            log_level=_one_of("LOG_LEVEL", text("LOG_LEVEL", "info").lower(), LEVELS),
+        )
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise InvalidRequest(f"{name}={value!r} is unknown; use one of {', '.join(allowed)}")
+    return value
+
+
+def _port(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535):
+        raise InvalidRequest(f"{name}={text!r} is not a port between 1 and 65535")
+    return int(text)
+
+
+def _listen(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    try:
+        loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise InvalidRequest(f"ASK_LISTEN={text!r} is not a loopback address with a port, such as 127.0.0.1:9180")
+    return host.strip("[]"), _port("ASK_LISTEN", port)

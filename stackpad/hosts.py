@@ -1,0 +1,48 @@
+"""The grammar of host names; pure.
+
+RFC 1123 §2.1 with RFC 952's letters, digits and hyphens, RFC 1035's lengths, RFC 5891's ASCII form for names of other
+scripts. Nothing that passes has a meaning to Caddy beyond its letters: no wildcard, brace, port or address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+import idna
+
+from stackpad.errors import InvalidRequest
+
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+MAX_LENGTH = 253
+
+
+def host_name(text: str) -> str:
+    """``text`` in the form in which it is compared: ASCII, lower case, no trailing dot.
+
+    Raises :class:`InvalidRequest` naming the value if it is not a host name of at least two labels.
+    """
+    name = text.strip().rstrip(".")
+    if not name.isascii():
+        try:
+            name = idna.encode(name, uts46=True).decode("ascii")
+        except (idna.IDNAError, UnicodeError) as error:
+            raise InvalidRequest(f"{ascii(text)[:80]} is not a domain name: {error}") from error
+    name = name.lower()
+    labels = name.split(".")
+    if len(name) > MAX_LENGTH or len(labels) < 2 or not all(LABEL.fullmatch(label) for label in labels):
+        raise InvalidRequest(
+            f"{ascii(text)[:80]} is not a domain name such as www.example.org: letters, digits and '-' between dots, "
+            "no wildcard, port or path"
+        )
+    if labels[-1].isdigit() or _is_address(name):
+        raise InvalidRequest(f"{ascii(text)[:80]} is an address, not a domain name")
+    return name
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,158 @@
+"""The vocabulary of container labels, and the strict reading of it.
+
+Pure. A container is a tenant's: what it says is checked here, once, and nothing unchecked goes further. A label that
+cannot be meant costs its own container its route and is reported with what would be right; it costs nobody else
+anything.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from stackpad.errors import InvalidRequest
+from stackpad.hosts import LABEL, host_name
+
+PREFIX = "stackpad."
+TYPE, PORT, PROTOCOL, PATH = "stackpad.type", "stackpad.port", "stackpad.protocol", "stackpad.path"
+PROJECT, ORG, ENVIRONMENT, DOMAINS = "stackpad.project", "stackpad.org", "stackpad.environment", "stackpad.domains"
+KNOWN = (TYPE, PORT, PROTOCOL, PATH, PROJECT, ORG, ENVIRONMENT, DOMAINS)
+
+COMPOSE_SERVICE = "com.docker.compose.service"
+PRODUCTION = "production"
+MAX_DOMAINS = 50
+
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_REPLICA = re.compile(r"[-_][0-9]{1,4}$")
+
+
+class Kind(StrEnum):
+    """What a service is; only ``web`` is ever exposed."""
+
+    WEB = "web"
+    DATABASE = "database"
+    CACHE = "cache"
+    GENERIC = "generic"
+
+
+class Wire(StrEnum):
+    """What a web service speaks: HTTP/1.1, or HTTP/2 without TLS (gRPC)."""
+
+    HTTP = "http"
+    H2C = "h2c"
+
+
+@dataclass(frozen=True, slots=True)
+class WebRequest:
+    """What a web container asks for. ``port`` is ``None`` if the label does not say; ``path`` has no trailing slash."""
+
+    org: str
+    project: str
+    environment: str
+    service: str
+    port: int | None
+    path: str
+    wire: Wire
+    domains: tuple[str, ...]
+
+    def platform_host(self, base_domain: str) -> str:
+        """The host name that follows from organisation, project and environment."""
+        first = self.project if self.environment == PRODUCTION else f"{self.project}-{self.environment}"
+        return host_name(f"{first}.{self.org}.{base_domain}")
+
+
+def kind(labels: Mapping[str, str]) -> Kind:
+    """What the container is; raises :class:`InvalidRequest` for a type there is not."""
+    text = labels.get(TYPE, Kind.GENERIC)
+    try:
+        return Kind(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{TYPE}={shown(text)} is unknown; use one of {', '.join(Kind)}") from error
+
+
+def web(labels: Mapping[str, str], *, name: str, network: str, org: str, base_domain: str) -> WebRequest:
+    """What a container of type ``web`` asks for.
+
+    ``network`` is the name of its network, from which project and environment follow where no label names them:
+    ``my-app-production`` is ``production`` of ``my-app``. ``org`` is the node's default. Raises
+    :class:`InvalidRequest` for the first label that cannot be meant.
+    """
+    for label in labels:
+        if label.startswith(PREFIX) and label not in KNOWN:
+            close = difflib.get_close_matches(label, KNOWN, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(KNOWN)}"
+            raise InvalidRequest(f"unknown label {shown(label)}; {hint}")
+    project, environment = _from_network(network)
+    service = labels.get(COMPOSE_SERVICE) or _REPLICA.sub("", name) or name
+    request = WebRequest(
+        org=_label(ORG, labels.get(ORG, org)),
+        project=_label(PROJECT, labels.get(PROJECT, project)),
+        environment=_label(ENVIRONMENT, labels.get(ENVIRONMENT, environment)),
+        service=service[:128],
+        port=_port(labels.get(PORT)),
+        path=_path(labels.get(PATH, "")),
+        wire=_wire(labels.get(PROTOCOL, Wire.HTTP)),
+        domains=_domains(labels.get(DOMAINS, "")),
+    )
+    own = request.platform_host(base_domain)
+    for domain in request.domains:
+        if domain != own and (domain == base_domain or domain.endswith(f".{base_domain}")):
+            raise InvalidRequest(
+                f"{DOMAINS}: {domain} lies under {base_domain}, where names follow from project and organisation; "
+                "a custom domain is one of your own"
+            )
+    return request
+
+
+def _from_network(network: str) -> tuple[str, str]:
+    project, dash, environment = network.rpartition("-")
+    return (project, environment) if dash else (network, PRODUCTION)
+
+
+def _label(label: str, text: str) -> str:
+    lowered = text.lower()
+    if not LABEL.fullmatch(lowered):
+        raise InvalidRequest(
+            f"{label}={shown(text)} cannot be part of a host name: use up to 63 letters, digits and '-', not at its ends"
+        )
+    return lowered
+
+
+def _port(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535):
+        raise InvalidRequest(f"{PORT}={shown(text)} is not a port between 1 and 65535")
+    return int(text)
+
+
+def _path(text: str) -> str:
+    stripped = text.rstrip("/")
+    if stripped and (len(stripped) > 200 or not _PATH.fullmatch(stripped) or ".." in stripped):
+        raise InvalidRequest(f"{PATH}={shown(text)} is not a path such as /api: letters, digits and ._~- between slashes")
+    return stripped
+
+
+def _wire(text: str) -> Wire:
+    try:
+        return Wire(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{PROTOCOL}={shown(text)} is unknown; use {' or '.join(Wire)}") from error
+
+
+def _domains(text: str) -> tuple[str, ...]:
+    if len(text) > MAX_DOMAINS * 254:
+        raise InvalidRequest(f"{DOMAINS} has {len(text)} characters; at most {MAX_DOMAINS} domains go there")
+    found = dict.fromkeys(host_name(word) for word in re.split(r"[\s,]+", text) if word)
+    if len(found) > MAX_DOMAINS:
+        raise InvalidRequest(f"{DOMAINS} names {len(found)} domains; at most {MAX_DOMAINS} go there")
+    return tuple(found)
+
+
+def shown(value: str) -> str:
+    """A tenant's text as it is safe to show: one line, no control characters, not longer than a line."""
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:76] + "..." + text[-1]
