@@ -17,7 +17,7 @@ import structlog
 from ingress.routes import Problem, State, WebContainer
 from ingress.settings import Settings
 from stackpad import labels
-from stackpad.engine import Engine, Resync
+from stackpad.engine import Engine, Event, Resync
 from stackpad.errors import InvalidRequest, NotFound, StackpadError, Unavailable
 from stackpad.labels import Kind
 
@@ -28,7 +28,9 @@ GONE_AFTER = 3.0
 """Seconds a removed container's names are kept, so that one made anew finds them."""
 
 _LABEL = f"{labels.TYPE}={Kind.WEB}"
-_LEAVING = {"die", "kill", "stop", "pause", "destroy", "oom"}
+_LEAVING = {"die", "stop", "pause"}
+_LAST_SIGNALS = {"2", "3", "9", "15"}
+"""Signals that ask a process to end (SIGINT, SIGQUIT, SIGKILL, SIGTERM): it gets nothing new from then on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Follower:
                     elif item.type == "network" and item.action in {"connect", "disconnect"}:
                         await self._look(item.attributes.get("container", ""), known_only=item.action == "disconnect")
                     elif item.type == "container" and item.attributes.get(labels.TYPE) == Kind.WEB:
-                        await self._follow(item.action, item.id)
+                        await self._follow(item)
                 except Unavailable as error:
                     self._stale(error)
 
@@ -74,15 +76,13 @@ class Follower:
             except Unavailable as error:
                 self._stale(error)
 
-    async def _follow(self, action: str, container_id: str) -> None:
-        if action == "destroy":
-            self._drop_later(container_id)
-        elif action in _LEAVING:
-            self._mark(container_id, State.DOWN)
-            if action in {"kill", "pause"}:
-                await self._look(container_id)
-        elif action in {"start", "unpause", "health_status", "rename", "restart"}:
-            await self._look(container_id)
+    async def _follow(self, event: Event) -> None:
+        if event.action == "destroy":
+            self._drop_later(event.id)
+        elif event.action in _LEAVING or (event.action == "kill" and event.attributes.get("signal") in _LAST_SIGNALS):
+            self._mark(event.id, State.DOWN)
+        elif event.action in {"start", "unpause", "health_status", "rename", "restart"}:
+            await self._look(event.id)
 
     async def _list(self) -> None:
         listed = await self._engine.containers({"label": [_LABEL]})

@@ -28,6 +28,7 @@ from plugin.server import Server, calls
 from plugin.settings import Settings
 from plugin.sockets import Listener
 from plugin.state import State
+from stackpad.engine import Engine
 from stackpad.errors import StackpadError
 from stackpad.runtime import configure_logging
 
@@ -61,16 +62,13 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
     async with contextlib.AsyncExitStack() as stack:
         state = await stack.enter_async_context(State(settings.state_file))
         kernel = await stack.enter_async_context(Kernel(run=settings.host_run, proc=settings.host_proc))
-        reconciler, ports, metrics, directory = (
-            Reconciler(state, kernel),
-            PortReservations(),
-            Metrics(),
-            Directory(),
-        )
+        reconciler, ports, metrics = Reconciler(state, kernel), PortReservations(), Metrics()
         metrics.watch(state, reconciler)
         metrics.starts.set_to_current_time()
         ipam = Ipam(state, settings, kernel.routes)
         driver = NetworkDriver(state, ipam, ports, reconciler, kernel.routes)
+        engine = await stack.enter_async_context(Engine(settings.engine))
+        directory = Directory(engine, state.networks.keys, driver.forget_network)
         admin = Admin(settings, state, reconciler, directory, metrics)
         ready = asyncio.Event()
         server = Server(calls(driver, ipam), ready, metrics)
@@ -86,6 +84,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
                 admin.problems += ports.restore(endpoint)
         ready.set()
         background.append(tasks.create_task(_janitor(ipam, metrics), name="janitor"))
+        background.append(tasks.create_task(directory.run(), name="directory"))
         # What is here now stays: the collector need not walk it again and again.
         gc.freeze()
         log.info(

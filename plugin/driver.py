@@ -69,14 +69,19 @@ class NetworkDriver:
 
     async def delete_network(self, request: protocol.NetworkRef) -> dict[str, object]:
         """Take a network away with everything that is left in it."""
-        known = self._state.networks.get(request.network_id)
-        if known is not None:
-            for endpoint in self._state.endpoints_of(known.id):
-                self._ports.release(endpoint.id)
-            await self._state.drop_network(known.id)
-            self._reconciler.touch(known.id)
-            await self._ipam.network_deleted(known)
+        await self.forget_network(request.network_id)
         return {}
+
+    async def forget_network(self, network_id: str) -> None:
+        """Drop a network, its endpoints, ports and pools; nothing if it is not known."""
+        known = self._state.networks.get(network_id)
+        if known is None:
+            return
+        for endpoint in self._state.endpoints_of(known.id):
+            self._ports.release(endpoint.id)
+        await self._state.drop_network(known.id)
+        self._reconciler.touch(known.id)
+        await self._ipam.network_deleted(known)
 
     async def create_endpoint(self, request: protocol.CreateEndpoint) -> dict[str, object]:
         """Admit a container to a network, with the addresses Docker has chosen or been told."""

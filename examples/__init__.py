@@ -1,0 +1,1 @@
+"""Things to try, each run by the tests too."""

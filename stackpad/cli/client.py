@@ -1,0 +1,110 @@
+"""HTTP over a unix socket, with the standard library: the sockets of plugin, ingress, engine and Caddy.
+
+One request per connection; nothing here is long-lived. Whatever goes wrong is an
+:class:`~stackpad.errors.Unavailable` that names the socket and what to look at.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from stackpad.errors import Unavailable
+
+T = TypeVar("T")
+
+TIMEOUT = 5.0
+"""Seconds for connecting and for each read; everything asked for is in the other side's memory."""
+
+MAX_BODY = 256 << 20
+"""Bytes that are read at most; a node with a thousand networks says about half a megabyte."""
+
+PLUGIN_REMEDY = "is the plugin enabled? see docker plugin ls"
+INGRESS_REMEDY = "is the ingress running?"
+ENGINE_REMEDY = "is the Docker engine running? see systemctl status docker"
+CADDY_REMEDY = "is Caddy running, with this socket as its admin address?"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who listens at a socket: what to call it, where it is, what to look at when it does not answer.
+
+    ``host`` goes into the header ``Host``: Caddy on a unix socket takes the empty one, and others any.
+    """
+
+    name: str
+    path: Path
+    remedy: str
+    host: str = ""
+
+
+def plugin(path: Path) -> Server:
+    """The plugin's socket for the command line."""
+    return Server("the plugin", path, PLUGIN_REMEDY)
+
+
+def ingress(path: Path) -> Server:
+    """The ingress's."""
+    return Server("the ingress", path, INGRESS_REMEDY)
+
+
+def engine(path: Path) -> Server:
+    """The Docker engine's API."""
+    return Server("the Docker engine", path, ENGINE_REMEDY, host="docker")
+
+
+def caddy(path: Path) -> Server:
+    """Caddy's admin API."""
+    return Server("Caddy", path, CADDY_REMEDY)
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket instead of a host."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def request(server: Server, path: str, *, method: str = "GET", timeout: float = TIMEOUT) -> bytes:
+    """The body of a successful answer; raises :class:`Unavailable` for everything else."""
+    connection = _Connection(server.path, timeout)
+    try:
+        connection.request(method, path, headers={"Host": server.host})
+        response = connection.getresponse()
+        body = response.read(MAX_BODY)
+    except FileNotFoundError as error:
+        raise Unavailable(f"{server.name} is not there: no socket {server.path}; {server.remedy}") from error
+    except PermissionError as error:
+        raise Unavailable(f"{server.path} may only be opened by root; use sudo") from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = str(error) or type(error).__name__
+        raise Unavailable(f"{server.name} at {server.path} does not answer: {reason}; {server.remedy}") from error
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        raise Unavailable(
+            f"{server.name} at {server.path} answers {path} with {response.status} {response.reason}; {server.remedy}"
+        )
+    return body
+
+
+def fetch(server: Server, path: str, kind: type[T], *, method: str = "GET", timeout: float = TIMEOUT) -> T:
+    """A JSON answer as a value of ``kind``; fields that ``kind`` does not have are passed over."""
+    body = request(server, path, method=method, timeout=timeout)
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Unavailable(
+            f"{server.name} at {server.path} answers {path} with something else than expected: {error}; "
+            "is it of the same version as this command?"
+        ) from error

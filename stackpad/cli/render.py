@@ -1,0 +1,199 @@
+"""From reports to rows and words; pure.
+
+A :class:`Grid` is a table before it is drawn: :func:`text` draws it for a pipe, :mod:`stackpad.cli.output` for a
+terminal. What a tenant chose, such as a container's name, is made safe to show here.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from stackpad.cli.reports import NetworkReport, PortReport, Routes, Status
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table: column heads (none for pairs of name and value), rows, and lines that follow it."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    empty: str = ""
+
+
+def text(grid: Grid) -> str:
+    """The table in plain text: columns two spaces apart, a cell's lines below each other."""
+    lines = [] if grid.rows else [grid.empty]
+    if grid.rows:
+        table = [*([grid.heads] if grid.heads else []), *grid.rows]
+        widths = [max(_width(row[column]) for row in table) for column in range(len(table[0]))]
+        for row in table:
+            cells = [cell.split("\n") for cell in row]
+            for index in range(max(map(len, cells))):
+                parts = [cell[index] if index < len(cell) else "" for cell in cells]
+                padded = (part.ljust(width) for part, width in zip(parts, widths, strict=True))
+                lines.append("  ".join(padded).rstrip())
+    return "\n".join([*lines, *grid.notes]) + "\n"
+
+
+def status(report: Status, routes: Routes | None, now: float) -> Grid:
+    """The node at a glance; ``routes`` is ``None`` where no ingress runs."""
+    problems = [*report.problems]
+    if routes is not None:
+        problems += _ingress_problems(routes)
+    rows = [
+        ("plugin", f"ready, up {duration(now - report.started)}" if report.ready else "not reconciled yet"),
+        ("engine", report.engine or "not known yet"),
+        ("networks", str(report.networks)),
+        ("endpoints", str(report.endpoints)),
+        ("addresses", ", ".join(report.addresses) or NOTHING),
+        ("MTU", str(report.mtu)),
+        ("ranges", ", ".join(part for part in (report.range, report.range6) if part) or NOTHING),
+        ("repairs", str(report.repairs)),
+        ("ingress", "not on this node" if routes is None else _ingress(routes)),
+        ("problems", "\n".join(map(clean, problems)) or "none"),
+    ]
+    return Grid((), tuple(rows))
+
+
+def networks(reports: Iterable[NetworkReport]) -> Grid:
+    """The networks, a row each."""
+    rows = tuple(
+        (
+            clean(report.shown_name),
+            clean(report.environment or NOTHING),
+            "\n".join(report.subnets) or NOTHING,
+            "\n".join(gateway.partition("/")[0] for gateway in report.gateways) or NOTHING,
+            report.bridge,
+            str(report.mtu),
+            reach(report),
+            str(len(report.endpoints)),
+        )
+        for report in sorted(reports, key=lambda report: report.shown_name)
+    )
+    heads = ("NETWORK", "ENVIRONMENT", "SUBNETS", "GATEWAY", "BRIDGE", "MTU", "OUTSIDE", "CONTAINERS")
+    notes = tuple(f"{clean(r.shown_name)}: {clean(r.problem)}" for r in reports if r.problem)
+    return Grid(heads, rows, notes, "no networks; make one with: docker network create -d stackpad NAME")
+
+
+def network(report: NetworkReport) -> Grid:
+    """The containers of one network."""
+    rows = tuple(
+        (
+            clean(endpoint.name),
+            "\n".join(endpoint.addresses) or NOTHING,
+            endpoint.mac or NOTHING,
+            "link is gone; restart it" if endpoint.lost else NOTHING,
+        )
+        for endpoint in sorted(report.endpoints, key=lambda endpoint: endpoint.name)
+    )
+    notes = (clean(report.problem),) if report.problem else ()
+    return Grid(("CONTAINER", "ADDRESSES", "MAC", "PROBLEM"), rows, notes, "no containers on this network")
+
+
+def ports(reports: Iterable[PortReport]) -> Grid:
+    """The published ports as ``docker ps`` would write them; consecutive ones as a range."""
+    grouped: dict[tuple[str, str], list[PortReport]] = {}
+    for report in reports:
+        grouped.setdefault((report.name, report.network or NOTHING), []).append(report)
+    rows = []
+    for (container, network_name), of_one in sorted(grouped.items()):
+        rows.append((clean(container), clean(network_name), "\n".join(published(of_one))))
+    empty = "no published ports; publish one with: docker run -p 8080:80 --network NAME …"
+    return Grid(("CONTAINER", "NETWORK", "PORTS"), tuple(rows), empty=empty)
+
+
+def published(reports: Iterable[PortReport]) -> list[str]:
+    """Ports of one container in Docker's notation, such as ``0.0.0.0:8000-8003->80-83/tcp``."""
+    bindings = sorted(
+        (address, report.protocol, report.host_port, report.container_port)
+        for report in reports
+        for address in _host_addresses(report)
+    )
+    runs: list[tuple[str, str, int, int, int]] = []
+    for address, protocol, host, container in bindings:
+        if runs:
+            last_address, last_protocol, first_host, first_container, length = runs[-1]
+            follows = (first_host + length, first_container + length) == (host, container)
+            if follows and (last_address, last_protocol) == (address, protocol):
+                runs[-1] = (address, protocol, first_host, first_container, length + 1)
+                continue
+        runs.append((address, protocol, host, container, 1))
+    return [
+        f"{address}:{_range(host, length)}->{_range(container, length)}/{protocol}"
+        for address, protocol, host, container, length in runs
+    ]
+
+
+def routes(report: Routes, now: float) -> Grid:
+    """The hosts, a row for each path; below them what is not served, and why."""
+    rows = tuple(
+        (
+            clean(route.host + ("" if route.path == "/" else route.path)),
+            route.state + (f": {clean(route.reason)}" if route.reason else ""),
+            clean(route.owner),
+            clean(route.service),
+            "\n".join(route.upstreams) or NOTHING,
+            f"{duration(now - route.since)} ago",
+        )
+        for route in sorted(report.routes, key=lambda route: (route.host, route.path))
+    )
+    heads = ("HOST", "STATE", "OWNER", "SERVICE", "UPSTREAMS", "SINCE")
+    notes = tuple(map(clean, _ingress_problems(report)))
+    return Grid(heads, rows, notes, "no routes; label a container with stackpad.type=web")
+
+
+def reach(report: NetworkReport) -> str:
+    """What containers of a network reach of the outside."""
+    if report.internal:
+        return "internal"
+    return "yes" if report.egress else "published ports only"
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units, as people say it."""
+    left = datetime.timedelta(seconds=max(0, int(seconds)))
+    minutes, rest = divmod(left.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    units = ((left.days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
+    first = next((index for index, (number, _) in enumerate(units) if number), len(units) - 1)
+    return " ".join(f"{number} {unit}" for number, unit in units[first : first + 2] if number) or "0 s"
+
+
+def clean(value: str) -> str:
+    """A text with nothing in it that a terminal obeys: control and formatting characters are written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+
+
+def _ingress(routes_: Routes) -> str:
+    count = Counter(route.state for route in routes_.routes)
+    states = ", ".join(f"{number} {state}" for state, number in sorted(count.items()))
+    step = "in step" if routes_.problem is None else "not in step"
+    return f"{step}, {len(routes_.routes)} routes" + (f" ({states})" if states else "")
+
+
+def _ingress_problems(routes_: Routes) -> list[str]:
+    lines = [] if routes_.problem is None else [f"ingress: {routes_.problem}"]
+    if routes_.stale:
+        lines.append("ingress: the Docker engine does not answer; the routes are those known last")
+    return lines + [f"container {p.container or p.id[:12]}: {p.problem}" for p in routes_.problems]
+
+
+def _host_addresses(report: PortReport) -> Sequence[str]:
+    if report.host_address is not None:
+        return (f"[{report.host_address}]" if ":" in report.host_address else report.host_address,)
+    versions = {":" in address for address in report.addresses}
+    return tuple(shown for shown, is_6 in (("0.0.0.0", False), ("[::]", True)) if is_6 in versions)
+
+
+def _range(first: int, length: int) -> str:
+    return str(first) if length == 1 else f"{first}-{first + length - 1}"
+
+
+def _width(cell: str) -> int:
+    return max(map(len, cell.split("\n")))

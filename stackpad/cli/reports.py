@@ -1,0 +1,120 @@
+"""What plugin and ingress say of themselves, as it comes over their sockets; pure.
+
+Every field has a default, so that a command of one version can read a plugin of another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class _Report(msgspec.Struct, frozen=True, kw_only=True):
+    def plain(self) -> dict[str, Any]:
+        """The report as ``--json`` prints it."""
+        return dict(msgspec.to_builtins(self))
+
+
+class Status(_Report, frozen=True, kw_only=True):
+    """``GET /status`` of the plugin; ``started`` is Unix time, ``mtu`` in bytes."""
+
+    ready: bool = False
+    started: float = 0.0
+    engine: str | None = None
+    networks: int = 0
+    endpoints: int = 0
+    range: str = ""
+    range6: str = ""
+    mtu: int = 0
+    addresses: tuple[str, ...] = ()
+    repairs: int = 0
+    problems: tuple[str, ...] = ()
+
+
+class EndpointReport(_Report, frozen=True, kw_only=True):
+    """One container's attachment; ``lost`` if its link is gone although Docker has not taken it back."""
+
+    id: str = ""
+    container: str | None = None
+    addresses: tuple[str, ...] = ()
+    mac: str = ""
+    lost: bool = False
+
+    @property
+    def name(self) -> str:
+        """The container's name, or the endpoint's id while that is not known."""
+        return self.container or self.id[:12]
+
+
+class NetworkReport(_Report, frozen=True, kw_only=True):
+    """One entry of ``GET /networks`` of the plugin."""
+
+    id: str = ""
+    name: str | None = None
+    environment: str | None = None
+    bridge: str = ""
+    subnets: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    internal: bool = False
+    egress: bool = True
+    mtu: int = 0
+    endpoints: tuple[EndpointReport, ...] = ()
+    problem: str | None = None
+
+    @property
+    def shown_name(self) -> str:
+        """The network's name, or its id while that is not known."""
+        return self.name or self.id[:12]
+
+    def is_called(self, text: str) -> bool:
+        """Whether a user who writes ``text`` may mean this one: name, environment, or the beginning of its id."""
+        return text in {self.name, self.environment} or (len(text) >= 4 and self.id.startswith(text))
+
+
+class PortReport(_Report, frozen=True, kw_only=True):
+    """One entry of ``GET /ports`` of the plugin; without ``host_address`` the port is that of all addresses."""
+
+    protocol: str = "tcp"
+    host_address: str | None = None
+    host_port: int = 0
+    container_port: int = 0
+    addresses: tuple[str, ...] = ()
+    container: str | None = None
+    network: str | None = None
+    endpoint: str = ""
+
+    @property
+    def name(self) -> str:
+        """The container's name, or the endpoint's id while that is not known."""
+        return self.container or self.endpoint[:12]
+
+
+class RouteReport(_Report, frozen=True, kw_only=True):
+    """One host and path of the ingress's table; ``since`` is Unix time."""
+
+    host: str = ""
+    path: str = "/"
+    owner: str = ""
+    service: str = ""
+    state: str = ""
+    reason: str | None = None
+    upstreams: tuple[str, ...] = ()
+    since: float = 0.0
+
+
+class RouteProblem(_Report, frozen=True, kw_only=True):
+    """A container that is not served, or not at a name it asked for."""
+
+    container: str = ""
+    id: str = ""
+    problem: str = ""
+
+
+class Routes(_Report, frozen=True, kw_only=True):
+    """``GET /routes`` of the ingress; ``problem`` says why Caddy is not in step, ``stale`` that the engine is silent."""
+
+    problem: str | None = None
+    stale: bool = False
+    routes: tuple[RouteReport, ...] = ()
+    problems: tuple[RouteProblem, ...] = ()
