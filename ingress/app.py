@@ -31,8 +31,8 @@ from stackpad.errors import StackpadError
 LOOK = 1.0
 """Seconds between two looks whether Caddy still has what is ours."""
 
-GAP = 0.25
-"""Least seconds between two writes; more where a write takes long, since each costs every tenant something."""
+GAP, MOST = 0.25, 2.0
+"""Least and most seconds between two writes; more where one takes long, since each costs every tenant something."""
 
 SETTLE = 0.15
 """Seconds a host that is only starting may wait for its first write."""
@@ -102,30 +102,35 @@ class Ingress:
     async def _write(self) -> None:
         """The only writer: the first change at once, those that follow together a little later."""
         while True:
-            await self._wait(LOOK)
+            changed = await self._wait(LOOK)
             if not self._follower.view.complete:
                 continue
             try:
-                if self._recompute():
+                if changed and self._recompute():
                     # A host that is only starting is usually up in a moment; one write will do for both.
                     await self._wait(SETTLE)
                     self._recompute()
-                elif not await self._caddy.in_step():
+                if not changed:
+                    if await self._caddy.in_step():
+                        continue
                     self._count_repair()
                 began = time.monotonic()
                 if await self._apply():
-                    await asyncio.sleep(max(GAP, 5 * (time.monotonic() - began)))
+                    await asyncio.sleep(min(max(GAP, 5 * (time.monotonic() - began)), MOST))
                 self._trouble(None)
             except StackpadError as error:
                 self._trouble(str(error))
                 await asyncio.sleep(RETRY)
                 self._dirty.set()
 
-    async def _wait(self, seconds: float) -> None:
+    async def _wait(self, seconds: float) -> bool:
+        """Whether something changed within ``seconds``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._dirty.wait()
+        changed = self._dirty.is_set()
         self._dirty.clear()
+        return changed
 
     def _recompute(self) -> bool:
         """Make the table anew; true if all that is new in it are hosts nobody is up behind yet."""

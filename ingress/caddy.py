@@ -130,9 +130,8 @@ class Caddy:
 
     async def _insert(self, owned: Json) -> None:
         """Put our route, error pages and TLS policy where they are missing, beside whatever is there."""
-        _, body = await self._request("GET", "/config/")
-        tree = json.loads(body) or {}
-        await self._insert_tls(tree)
+        await self._insert_tls(await self._tree())
+        tree = await self._tree()
         name = caddyconfig.find_server(tree, self._settings.https_port)
         if name is None:
             wanted = caddyconfig.server(owned, self._settings.https_port)
@@ -156,9 +155,18 @@ class Caddy:
                 policy = caddyconfig.policy(
                     tls=chosen.tls, email=chosen.acme_email, ca=chosen.acme_ca, ca_root=chosen.acme_ca_root
                 )
+                if chosen.tls == "internal":
+                    await self._leave_trust_alone(tree)
                 # Permission first: an on-demand policy without one would have a certificate for any name.
-                await self._permit(tree, automation)
+                await self._permit(await self._tree(), automation)
                 await self._append(await self._tree(), ("apps", "tls", "automation", "policies"), policy)
+
+    async def _leave_trust_alone(self, tree: Json) -> None:
+        """Have Caddy's own authority not install itself into the machine's trust store, at every change anew."""
+        path = ("apps", "pki", "certificate_authorities", "local")
+        if _at(tree, path) is None:
+            place, value = caddyconfig.missing(tree, path, {"install_trust": False})
+            await self._change("PUT", f"/config/{place}", value)
 
     async def _permit(self, tree: Json, automation: Json) -> None:
         if automation.get("on_demand"):
