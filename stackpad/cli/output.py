@@ -10,6 +10,9 @@ import msgspec
 from stackpad.cli import render
 from stackpad.cli.render import Grid
 
+STYLES = {"problem": "bold red", "warning": "yellow", "skipped": "dim"}
+"""How a cell that says just this is set off."""
+
 
 def show(grid: Grid) -> None:
     """Write a table."""
@@ -24,11 +27,15 @@ def show(grid: Grid) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     if grid.rows:
         table = Table(box=None, show_header=bool(grid.heads), header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-        for head in grid.heads or ("",) * len(grid.rows[0]):
-            table.add_column(head, overflow="fold")
+        columns = len(grid.rows[0])
+        for index, head in enumerate(grid.heads or ("",) * columns):
+            wraps = grid.prose and index == columns - 1
+            table.add_column(head, overflow="fold", no_wrap=not wraps, min_width=None if wraps else grid.widths[index])
         for row in grid.rows:
-            table.add_row(*map(Text, row))
-        console.print(table)
+            table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        # What may not be wrapped goes beyond a narrow terminal's edge, as it does with docker ps.
+        needed = sum(width + 2 for width in grid.widths)
+        console.print(table, width=None if grid.prose else max(needed, console.width), soft_wrap=not grid.prose)
     else:
         console.print(grid.empty)
     for note in grid.notes:

@@ -18,12 +18,22 @@ NOTHING = "-"
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table: column heads (none for pairs of name and value), rows, and lines that follow it."""
+    """A table: column heads (none for pairs of name and value), rows, and lines that follow it.
+
+    ``prose`` says that the last column may be wrapped; names and addresses never are, so that they can be copied.
+    """
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     empty: str = ""
+    prose: bool = False
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The width of each column, in characters."""
+        table = [*([self.heads] if self.heads else []), *self.rows]
+        return tuple(max(_width(row[column]) for row in table) for column in range(len(table[0]))) if table else ()
 
 
 def text(grid: Grid) -> str:
@@ -31,12 +41,11 @@ def text(grid: Grid) -> str:
     lines = [] if grid.rows else [grid.empty]
     if grid.rows:
         table = [*([grid.heads] if grid.heads else []), *grid.rows]
-        widths = [max(_width(row[column]) for row in table) for column in range(len(table[0]))]
         for row in table:
             cells = [cell.split("\n") for cell in row]
             for index in range(max(map(len, cells))):
                 parts = [cell[index] if index < len(cell) else "" for cell in cells]
-                padded = (part.ljust(width) for part, width in zip(parts, widths, strict=True))
+                padded = (part.ljust(width) for part, width in zip(parts, grid.widths, strict=True))
                 lines.append("  ".join(padded).rstrip())
     return "\n".join([*lines, *grid.notes]) + "\n"
 
@@ -58,7 +67,7 @@ def status(report: Status, routes: Routes | None, now: float) -> Grid:
         ("ingress", "not on this node" if routes is None else _ingress(routes)),
         ("problems", "\n".join(map(clean, problems)) or "none"),
     ]
-    return Grid((), tuple(rows))
+    return Grid((), tuple(rows), prose=True)
 
 
 def networks(reports: Iterable[NetworkReport]) -> Grid:

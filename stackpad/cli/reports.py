@@ -5,18 +5,10 @@ Every field has a default, so that a command of one version can read a plugin of
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 
-class _Report(msgspec.Struct, frozen=True, kw_only=True):
-    def plain(self) -> dict[str, Any]:
-        """The report as ``--json`` prints it."""
-        return dict(msgspec.to_builtins(self))
-
-
-class Status(_Report, frozen=True, kw_only=True):
+class Status(msgspec.Struct, frozen=True, kw_only=True):
     """``GET /status`` of the plugin; ``started`` is Unix time, ``mtu`` in bytes."""
 
     ready: bool = False
@@ -32,7 +24,7 @@ class Status(_Report, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
 
 
-class EndpointReport(_Report, frozen=True, kw_only=True):
+class EndpointReport(msgspec.Struct, frozen=True, kw_only=True):
     """One container's attachment; ``lost`` if its link is gone although Docker has not taken it back."""
 
     id: str = ""
@@ -47,7 +39,7 @@ class EndpointReport(_Report, frozen=True, kw_only=True):
         return self.container or self.id[:12]
 
 
-class NetworkReport(_Report, frozen=True, kw_only=True):
+class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of ``GET /networks`` of the plugin."""
 
     id: str = ""
@@ -67,12 +59,17 @@ class NetworkReport(_Report, frozen=True, kw_only=True):
         """The network's name, or its id while that is not known."""
         return self.name or self.id[:12]
 
+    @property
+    def troubled(self) -> bool:
+        """Whether something of it is not as it should be."""
+        return self.problem is not None or any(endpoint.lost for endpoint in self.endpoints)
+
     def is_called(self, text: str) -> bool:
         """Whether a user who writes ``text`` may mean this one: name, environment, or the beginning of its id."""
         return text in {self.name, self.environment} or (len(text) >= 4 and self.id.startswith(text))
 
 
-class PortReport(_Report, frozen=True, kw_only=True):
+class PortReport(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of ``GET /ports`` of the plugin; without ``host_address`` the port is that of all addresses."""
 
     protocol: str = "tcp"
@@ -90,7 +87,7 @@ class PortReport(_Report, frozen=True, kw_only=True):
         return self.container or self.endpoint[:12]
 
 
-class RouteReport(_Report, frozen=True, kw_only=True):
+class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
     """One host and path of the ingress's table; ``since`` is Unix time."""
 
     host: str = ""
@@ -103,7 +100,7 @@ class RouteReport(_Report, frozen=True, kw_only=True):
     since: float = 0.0
 
 
-class RouteProblem(_Report, frozen=True, kw_only=True):
+class RouteProblem(msgspec.Struct, frozen=True, kw_only=True):
     """A container that is not served, or not at a name it asked for."""
 
     container: str = ""
@@ -111,10 +108,15 @@ class RouteProblem(_Report, frozen=True, kw_only=True):
     problem: str = ""
 
 
-class Routes(_Report, frozen=True, kw_only=True):
+class Routes(msgspec.Struct, frozen=True, kw_only=True):
     """``GET /routes`` of the ingress; ``problem`` says why Caddy is not in step, ``stale`` that the engine is silent."""
 
     problem: str | None = None
     stale: bool = False
     routes: tuple[RouteReport, ...] = ()
     problems: tuple[RouteProblem, ...] = ()
+
+    @property
+    def troubled(self) -> bool:
+        """Whether Caddy is not in step, or somebody is not served as they ask."""
+        return self.problem is not None or self.stale or bool(self.problems)

@@ -1,0 +1,320 @@
+"""What ``stackpad doctor`` concludes from what it found; pure.
+
+Each check looks at :class:`Facts` and says how it stands and, unless well, what to do. What could not be found out
+is said as such: a check that was skipped is not one that passed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from stackpad.cli.render import Grid, clean
+from stackpad.cli.reports import NetworkReport, Routes, Status
+
+DRIVERS = frozenset({"stackpad", "stackpad/net:latest"})
+TABLES = ("inet stackpad", "bridge stackpad")
+OLDEST_ENGINE = (20, 10, 0)
+CRASHING_ENGINES = ((29, 0, 0), (29, 0, 2))
+"""First and last engine that ends when a remote driver's container with published ports stops (moby, fixed in 29.0.3)."""
+
+MAX_NAMED = 5
+_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+
+
+class Level(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check's outcome; ``remedy`` is empty if there is nothing to do."""
+
+    name: str
+    level: Level
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Stands where something could not be found out, and says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was found on the node.
+
+    ``engine_networks`` are names by id of those that Docker knows with a driver of ours. ``filters`` is what
+    ``-S`` prints of the table ``filter``, by the command asked. ``mtus`` are those of the bridges that are there.
+    ``ingress`` and ``caddy`` are ``None`` where there is no such socket.
+    """
+
+    status: Status | Unknown
+    networks: tuple[NetworkReport, ...] | Unknown
+    plain_socket: str | Unknown
+    engine_version: str | Unknown
+    engine_networks: Mapping[str, str] | Unknown
+    forwarding: Mapping[str, bool] = field(default_factory=dict)
+    tables: frozenset[str] | Unknown = frozenset()
+    filters: Mapping[str, str | Unknown] = field(default_factory=dict)
+    mtus: Mapping[str, int] = field(default_factory=dict)
+    ingress: Routes | Unknown | None = None
+    caddy: str | Unknown | None = None
+
+
+def diagnose(facts: Facts) -> list[Check]:
+    """All checks, in the order in which one would look."""
+    return [
+        _plugin(facts),
+        _reconciled(facts),
+        _plain_socket(facts),
+        _engine(facts),
+        _known_networks(facts),
+        *_forwarding(facts),
+        _tables(facts),
+        *_accepts(facts),
+        _mtu(facts),
+        _reported(facts),
+        *_ingress(facts),
+    ]
+
+
+def failed(checks: list[Check]) -> bool:
+    """Whether any of them found a problem."""
+    return any(check.level is Level.PROBLEM for check in checks)
+
+
+def grid(checks: list[Check]) -> Grid:
+    """The checks as rows, each remedy below what it is for."""
+    rows = tuple(
+        (check.level.value, check.name, clean(check.detail) + (f"\n→ {check.remedy}" if check.remedy else ""))
+        for check in checks
+    )
+    return Grid(("STATE", "CHECK", "FOUND"), rows, prose=True)
+
+
+def _plugin(facts: Facts) -> Check:
+    if isinstance(facts.status, Unknown):
+        return Check(
+            "plugin",
+            Level.PROBLEM,
+            facts.status.reason,
+            "docker plugin ls shows whether it is enabled; docker plugin enable stackpad/net starts it",
+        )
+    return Check("plugin", Level.OK, "its socket answers")
+
+
+def _reconciled(facts: Facts) -> Check:
+    if isinstance(facts.status, Unknown):
+        return _skipped("reconciled", "the plugin does not answer")
+    if not facts.status.ready:
+        return Check(
+            "reconciled",
+            Level.PROBLEM,
+            "the kernel has not been brought in step since the plugin started",
+            "wait a few seconds; if it stays so, the plugin's log says why (journalctl -u docker)",
+        )
+    return Check("reconciled", Level.OK, "the kernel is as the state says")
+
+
+def _plain_socket(facts: Facts) -> Check:
+    if isinstance(facts.plain_socket, Unknown):
+        return Check(
+            "driver name",
+            Level.PROBLEM,
+            f"-d stackpad cannot be resolved: {facts.plain_socket.reason}",
+            "docker plugin disable -f stackpad/net && docker plugin enable stackpad/net; "
+            "until then -d stackpad/net:latest is the same driver",
+        )
+    return Check("driver name", Level.OK, f"-d stackpad is served at {facts.plain_socket}")
+
+
+def _engine(facts: Facts) -> Check:
+    if isinstance(facts.engine_version, Unknown):
+        return Check("engine", Level.PROBLEM, facts.engine_version.reason, "systemctl status docker says more")
+    found = _VERSION.match(facts.engine_version)
+    if found is None:
+        return Check("engine", Level.WARNING, f"version {facts.engine_version} cannot be read", "use 20.10 or newer")
+    version = tuple(int(part or 0) for part in found.groups())
+    first, last = CRASHING_ENGINES
+    if version < OLDEST_ENGINE:
+        return Check(
+            "engine",
+            Level.PROBLEM,
+            f"Docker {facts.engine_version} is older than 20.10 and not supported",
+            "upgrade the engine",
+        )
+    if first <= version <= last:
+        return Check(
+            "engine",
+            Level.WARNING,
+            f"Docker {facts.engine_version} crashes when a container on a plugin's network gives its ports back",
+            "upgrade to 29.0.3 or newer, or go back to 28",
+        )
+    return Check("engine", Level.OK, f"Docker {facts.engine_version}")
+
+
+def _known_networks(facts: Facts) -> Check:
+    if isinstance(facts.networks, Unknown) or isinstance(facts.engine_networks, Unknown):
+        return _skipped("networks", "plugin or engine does not answer")
+    known = {network.id: network.shown_name for network in facts.networks}
+    unknown = sorted(name for key, name in facts.engine_networks.items() if key not in known)
+    left = sorted(name for key, name in known.items() if key not in facts.engine_networks)
+    if unknown:
+        return Check(
+            "networks",
+            Level.PROBLEM,
+            f"Docker has {_named(unknown)}, which the plugin does not know: its state was lost",
+            "remove these networks and create them again (docker network rm, docker network create)",
+        )
+    if left:
+        return Check(
+            "networks",
+            Level.WARNING,
+            f"the plugin has {_named(left)}, which Docker does not know: removed while the plugin was off",
+            "their ranges stay taken; restart the plugin, and report it if they are still there a minute later",
+        )
+    return Check("networks", Level.OK, f"{len(known)}, the same as Docker knows")
+
+
+def _forwarding(facts: Facts) -> Iterator[Check]:
+    for name, on in facts.forwarding.items():
+        if on:
+            yield Check("forwarding", Level.OK, f"{name} = 1")
+        else:
+            yield Check(
+                "forwarding",
+                Level.PROBLEM,
+                f"{name} = 0: containers reach nothing outside their own network",
+                f"sysctl -w {name}=1, and look in /etc/sysctl.d for what turned it off",
+            )
+
+
+def _tables(facts: Facts) -> Check:
+    if isinstance(facts.tables, Unknown):
+        return _skipped("firewall", facts.tables.reason)
+    missing = [table for table in TABLES if table not in facts.tables]
+    if missing:
+        return Check(
+            "firewall",
+            Level.PROBLEM,
+            f"nftables has no table {' and no table '.join(missing)}: isolation is not in force",
+            "a running plugin puts them back within a second; enable it, or see its log (journalctl -u docker)",
+        )
+    return Check("firewall", Level.OK, "both nftables tables are in place")
+
+
+def _accepts(facts: Facts) -> Iterator[Check]:
+    for tool, listing in facts.filters.items():
+        name = f"{tool} accepts"
+        if isinstance(listing, Unknown):
+            yield _skipped(name, listing.reason)
+            continue
+        lines = listing.replace('"', "").splitlines()
+        docker_user = "-N DOCKER-USER" in lines
+        chain = "DOCKER-USER" if docker_user else "FORWARD"
+        if not docker_user and "-P FORWARD DROP" not in lines:
+            yield Check(name, Level.OK, "not needed: there is no DOCKER-USER, and FORWARD accepts")
+            continue
+        ours = [line for line in lines if line.startswith(f"-A {chain} ") and "--comment stackpad" in line]
+        sides = {side for side in ("-i", "-o") if any(f" {side} sp-+ " in line for line in ours)}
+        if len(sides) == 2:
+            yield Check(name, Level.OK, f"{chain} lets our bridges pass")
+        else:
+            yield Check(
+                name,
+                Level.PROBLEM,
+                f"{chain} has no accept for our bridges: Docker's own rules drop their traffic",
+                "a running plugin puts them back within a second; something removes them again, or it does not run",
+            )
+
+
+def _mtu(facts: Facts) -> Check:
+    if isinstance(facts.networks, Unknown) or isinstance(facts.status, Unknown):
+        return _skipped("MTU", "the plugin does not answer")
+    missing = [network.shown_name for network in facts.networks if network.bridge not in facts.mtus]
+    if missing:
+        return Check(
+            "MTU",
+            Level.PROBLEM,
+            f"no bridge for {_named(missing)}",
+            "the plugin makes it anew within a minute; if not, its log says why (journalctl -u docker)",
+        )
+    other = [network.shown_name for network in facts.networks if facts.mtus[network.bridge] != network.mtu]
+    if other:
+        return Check(
+            "MTU",
+            Level.WARNING,
+            f"the bridge of {_named(other)} has another MTU than its network",
+            "somebody changed it with ip link; the plugin puts it right within a minute",
+        )
+    large = [network.shown_name for network in facts.networks if network.mtu > facts.status.mtu]
+    if large:
+        return Check(
+            "MTU",
+            Level.WARNING,
+            f"{_named(large)} has a larger MTU than the node's way out ({facts.status.mtu})",
+            "create the network with -o com.docker.network.driver.mtu="
+            f"{facts.status.mtu} or less, or leave the option out",
+        )
+    return Check("MTU", Level.OK, f"{facts.status.mtu} to the outside, and no network has more")
+
+
+def _reported(facts: Facts) -> Check:
+    if isinstance(facts.status, Unknown):
+        return _skipped("plugin's report", "the plugin does not answer")
+    if facts.status.problems:
+        return Check(
+            "plugin's report",
+            Level.PROBLEM,
+            "\n".join(map(clean, facts.status.problems)),
+            "stackpad networks and the plugin's log (journalctl -u docker) say more",
+        )
+    repaired = f"; {facts.status.repairs} repairs since it started" if facts.status.repairs else ""
+    return Check("plugin's report", Level.OK, f"no problems{repaired}")
+
+
+def _ingress(facts: Facts) -> Iterator[Check]:
+    if facts.ingress is None:
+        yield _skipped("ingress", "none on this node")
+    elif isinstance(facts.ingress, Unknown):
+        yield Check("ingress", Level.PROBLEM, facts.ingress.reason, "start it, and see its log")
+    elif facts.ingress.problem is not None:
+        yield Check("ingress", Level.PROBLEM, f"Caddy is not in step: {facts.ingress.problem}", "see the log of Caddy")
+    elif facts.ingress.stale:
+        yield Check("ingress", Level.PROBLEM, "the Docker engine does not answer it", "is its DOCKER_HOST right?")
+    elif facts.ingress.problems:
+        yield Check(
+            "ingress",
+            Level.WARNING,
+            f"{len(facts.ingress.problems)} containers are not served as they ask",
+            "stackpad routes says which and why",
+        )
+    else:
+        yield Check("ingress", Level.OK, f"in step, {len(facts.ingress.routes)} routes")
+    if facts.caddy is None:
+        yield _skipped("Caddy", "no admin socket on this node")
+    elif isinstance(facts.caddy, Unknown):
+        yield Check("Caddy", Level.PROBLEM, facts.caddy.reason, "systemctl status caddy says more")
+    else:
+        yield Check("Caddy", Level.OK, f"its admin socket {facts.caddy} answers")
+
+
+def _skipped(name: str, reason: str) -> Check:
+    return Check(name, Level.SKIPPED, reason)
+
+
+def _named(names: list[str]) -> str:
+    shown = ", ".join(map(clean, names[:MAX_NAMED]))
+    more = len(names) - MAX_NAMED
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -1,0 +1,138 @@
+"""Finds out what ``stackpad doctor`` wants to know; reads only, and survives whatever is not there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from stackpad.cli import client
+from stackpad.cli.checks import DRIVERS, Facts, Unknown
+from stackpad.cli.reports import NetworkReport, Routes, Status
+from stackpad.errors import Unavailable
+
+T = TypeVar("T")
+
+_SIOCGIFMTU = 0x8921
+_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things are on a node; the defaults are a real one's."""
+
+    plugin: Path = Path("/run/stackpad/net.sock")
+    ingress: Path = Path("/run/stackpad/ingress.sock")
+    plain: Path = Path("/run/docker/plugins/stackpad.sock")
+    engine: Path = Path("/run/docker.sock")
+    caddy: Path = Path("/run/caddy/admin.sock")
+    proc: Path = Path("/proc")
+
+
+class _EngineNetwork(msgspec.Struct):
+    id: str = msgspec.field(name="Id")
+    name: str = msgspec.field(name="Name")
+    driver: str = msgspec.field(name="Driver")
+
+
+def examine(places: Places) -> Facts:
+    """Look at everything once."""
+    plugin, engine = client.plugin(places.plugin), client.engine(places.engine)
+    networks = _try(lambda: client.fetch(plugin, "/networks", tuple[NetworkReport, ...]))
+    ipv6 = not isinstance(networks, Unknown) and any(":" in pool for report in networks for pool in report.subnets)
+    return Facts(
+        status=_try(lambda: client.fetch(plugin, "/status", Status)),
+        networks=networks,
+        plain_socket=_try(lambda: _activate(places.plain)),
+        engine_version=_try(lambda: str(client.fetch(engine, "/version", dict[str, Any]).get("Version", ""))),
+        engine_networks=_try(lambda: _engine_networks(engine)),
+        forwarding=_forwarding(places.proc, ipv6=ipv6),
+        tables=_try(_tables),
+        filters={
+            tool: _try(lambda tool=tool: _run(tool, "-S"))  # type: ignore[misc]
+            for tool in ("iptables", *(["ip6tables"] if ipv6 else []))
+        },
+        mtus={} if isinstance(networks, Unknown) else _mtus(report.bridge for report in networks),
+        ingress=_try(lambda: client.fetch(client.ingress(places.ingress), "/routes", Routes))
+        if os.path.exists(places.ingress)
+        else None,
+        caddy=_try(lambda: _caddy(places.caddy)) if os.path.exists(places.caddy) else None,
+    )
+
+
+def _try(look: Callable[[], T]) -> T | Unknown:
+    try:
+        return look()
+    except Unavailable as error:
+        return Unknown(str(error))
+
+
+def _activate(path: Path) -> str:
+    """The handshake that the engine makes with a plugin of that name."""
+    server = client.plugin(path)
+    answer = client.fetch(server, "/Plugin.Activate", dict[str, Any], method="POST")
+    if "NetworkDriver" not in (answer.get("Implements") or ()):
+        raise Unavailable(f"{path} answers, but not as a network driver; who else listens there? see ss -lxp")
+    return str(path)
+
+
+def _engine_networks(engine: client.Server) -> dict[str, str]:
+    listed = client.fetch(engine, "/networks", list[_EngineNetwork])
+    return {network.id: network.name for network in listed if network.driver in DRIVERS}
+
+
+def _caddy(path: Path) -> str:
+    client.request(client.caddy(path), "/config/")
+    return str(path)
+
+
+def _forwarding(proc: Path, *, ipv6: bool) -> dict[str, bool]:
+    names = ["net.ipv4.ip_forward", *(["net.ipv6.conf.all.forwarding"] if ipv6 else [])]
+    found = {}
+    for name in names:
+        try:
+            found[name] = (proc / "sys" / name.replace(".", "/")).read_text().strip() != "0"
+        except OSError:
+            continue  # a kernel without that family
+    return found
+
+
+def _tables() -> frozenset[str]:
+    lines = _run("nft", "list", "tables").splitlines()
+    return frozenset(line.removeprefix("table ") for line in lines if line.startswith("table "))
+
+
+def _mtus(bridges: Any) -> dict[str, int]:
+    """MTU by interface; those that are not there are left out (netdevice(7), SIOCGIFMTU)."""
+    found = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        for bridge in bridges:
+            try:
+                answer = fcntl.ioctl(channel, _SIOCGIFMTU, struct.pack("16s16x", bridge.encode()[:15]))
+            except OSError:
+                continue
+            found[bridge] = struct.unpack_from("i", answer, 16)[0]
+    return found
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+    except FileNotFoundError as error:
+        raise Unavailable(f"there is no {command[0]} command here to look with") from error
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"{command[0]} did not finish within {_TIMEOUT:.0f} s") from error
+    if done.returncode < 0:
+        raise Unavailable(f"{' '.join(command)} crashed (signal {-done.returncode})")
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        raise Unavailable(f"{' '.join(command)} failed: {reason}")
+    return done.stdout
