@@ -1,20 +1,19 @@
 """What ``stackpad doctor`` concludes from what it found; pure.
 
-Each check looks at :class:`Facts` and says how it stands and, unless well, what to do. What could not be found out
-is said as such: a check that was skipped is not one that passed.
+Each check looks at :class:`~stackpad.cli.facts.Facts` and says how it stands and, unless well, what to do. What could
+not be found out is said as such: a check that was skipped is not one that passed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 
+from stackpad.cli.facts import Facts, Unknown
 from stackpad.cli.render import Grid, clean
-from stackpad.cli.reports import NetworkReport, Routes, Status
 
-DRIVERS = frozenset({"stackpad", "stackpad/net:latest"})
 TABLES = ("inet stackpad", "bridge stackpad")
 OLDEST_ENGINE = (20, 10, 0)
 CRASHING_ENGINES = ((29, 0, 0), (29, 0, 2))
@@ -41,35 +40,6 @@ class Check:
     level: Level
     detail: str
     remedy: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """Stands where something could not be found out, and says why."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What was found on the node.
-
-    ``engine_networks`` are names by id of those that Docker knows with a driver of ours. ``filters`` is what
-    ``-S`` prints of the table ``filter``, by the command asked. ``mtus`` are those of the bridges that are there.
-    ``ingress`` and ``caddy`` are ``None`` where there is no such socket.
-    """
-
-    status: Status | Unknown
-    networks: tuple[NetworkReport, ...] | Unknown
-    plain_socket: str | Unknown
-    engine_version: str | Unknown
-    engine_networks: Mapping[str, str] | Unknown
-    forwarding: Mapping[str, bool] = field(default_factory=dict)
-    tables: frozenset[str] | Unknown = frozenset()
-    filters: Mapping[str, str | Unknown] = field(default_factory=dict)
-    mtus: Mapping[str, int] = field(default_factory=dict)
-    ingress: Routes | Unknown | None = None
-    caddy: str | Unknown | None = None
 
 
 def diagnose(facts: Facts) -> list[Check]:

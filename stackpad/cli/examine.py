@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from stackpad.cli import client
-from stackpad.cli.checks import DRIVERS, Facts, Unknown
+from stackpad.cli.facts import DRIVERS, Facts, Unknown
 from stackpad.cli.reports import NetworkReport, Routes, Status
 from stackpad.errors import Unavailable
 

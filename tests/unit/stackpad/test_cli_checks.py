@@ -1,0 +1,136 @@
+"""What the doctor concludes, without a node."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from stackpad.cli.checks import Level, diagnose, failed
+from stackpad.cli.facts import Facts, Unknown
+from stackpad.cli.reports import NetworkReport, RouteProblem, Routes, Status
+from tests.unit.stackpad.canned import NETWORKS, STATUS
+
+ACCEPTS = (
+    '-P FORWARD DROP\n-N DOCKER-USER\n-A DOCKER-USER -i sp-+ -m comment --comment "stackpad" -j ACCEPT\n'
+    "-A DOCKER-USER -o sp-+ -m comment --comment stackpad -j ACCEPT\n-A DOCKER-USER -j RETURN\n"
+)
+NETWORK = msgspec.convert(NETWORKS[0], NetworkReport)
+WELL = Facts(
+    status=msgspec.convert(STATUS, Status),
+    networks=(NETWORK,),
+    plain_socket="/run/docker/plugins/stackpad.sock",
+    engine_version="28.5.2",
+    engine_networks={NETWORK.id: "my-app-production"},
+    forwarding={"net.ipv4.ip_forward": True},
+    tables=frozenset({"inet stackpad", "bridge stackpad", "ip nat"}),
+    filters={"iptables": ACCEPTS},
+    mtus={NETWORK.bridge: 1500},
+    ingress=Routes(),
+    caddy="/run/caddy/admin.sock",
+)
+
+
+def level(facts: Facts, name: str) -> Level:
+    (check,) = [check for check in diagnose(facts) if check.name == name]
+    assert bool(check.remedy) is (check.level in {Level.WARNING, Level.PROBLEM}), check
+    return check.level
+
+
+def test_a_sound_node() -> None:
+    checks = diagnose(WELL)
+    assert {check.level for check in checks} == {Level.OK}
+    assert not failed(checks)
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("20.10.24+dfsg1", Level.OK),
+        ("28.5.2", Level.OK),
+        ("29.0.3", Level.OK),
+        ("29.1", Level.OK),
+        ("29.0.0", Level.WARNING),
+        ("29.0.2", Level.WARNING),
+        ("dev", Level.WARNING),
+        ("19.03.15", Level.PROBLEM),
+        (Unknown("silent"), Level.PROBLEM),
+    ],
+)
+def test_engines(version: str | Unknown, expected: Level) -> None:
+    assert level(replace(WELL, engine_version=version), "engine") is expected
+
+
+@pytest.mark.parametrize(
+    ("listing", "expected"),
+    [
+        (ACCEPTS, Level.OK),
+        (ACCEPTS.replace(" -o ", " -i "), Level.PROBLEM),
+        ("-P FORWARD DROP\n-N DOCKER-USER\n-A DOCKER-USER -j RETURN\n", Level.PROBLEM),
+        ("-P FORWARD DROP\n", Level.PROBLEM),
+        (ACCEPTS.replace("-N DOCKER-USER\n", "").replace("-A DOCKER-USER", "-A FORWARD"), Level.OK),
+        ("-P FORWARD ACCEPT\n", Level.OK),
+        (Unknown("there is no iptables command"), Level.SKIPPED),
+    ],
+)
+def test_accepts(listing: str | Unknown, expected: Level) -> None:
+    assert level(replace(WELL, filters={"iptables": listing}), "iptables accepts") is expected
+
+
+@pytest.mark.parametrize(
+    ("mtus", "network_mtu", "expected"),
+    [
+        ({NETWORK.bridge: 1500}, 1500, Level.OK),
+        ({NETWORK.bridge: 1400}, 1400, Level.OK),
+        ({}, 1500, Level.PROBLEM),
+        ({NETWORK.bridge: 1400}, 1500, Level.WARNING),
+        ({NETWORK.bridge: 9000}, 9000, Level.WARNING),
+    ],
+)
+def test_mtu(mtus: dict[str, int], network_mtu: int, expected: Level) -> None:
+    network = msgspec.structs.replace(NETWORK, mtu=network_mtu)
+    assert level(replace(WELL, networks=(network,), mtus=mtus), "MTU") is expected
+
+
+def test_missing_tables_and_forwarding_are_problems() -> None:
+    facts = replace(WELL, tables=frozenset({"inet stackpad"}), forwarding={"net.ipv4.ip_forward": False})
+    assert level(facts, "firewall") is level(facts, "forwarding") is Level.PROBLEM
+
+
+def test_what_could_not_be_looked_at_is_skipped_not_passed() -> None:
+    facts = replace(WELL, tables=Unknown("nft crashed"))
+    assert level(facts, "firewall") is Level.SKIPPED
+    assert not failed(diagnose(facts))
+
+
+def test_networks_of_one_side_only() -> None:
+    assert level(replace(WELL, engine_networks={NETWORK.id: "a", "ff": "lost"}), "networks") is Level.PROBLEM
+    assert level(replace(WELL, engine_networks={}), "networks") is Level.WARNING
+
+
+def test_many_names_are_cut_short() -> None:
+    many = {f"{number:064x}": f"net{number}" for number in range(9)}
+    (check,) = [c for c in diagnose(replace(WELL, engine_networks=many)) if c.name == "networks"]
+    assert "net0, net1, net2, net3, net4 and 4 more" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        (Routes(), Level.OK),
+        (None, Level.SKIPPED),
+        (Unknown("refused"), Level.PROBLEM),
+        (Routes(problem="Caddy is away"), Level.PROBLEM),
+        (Routes(stale=True), Level.PROBLEM),
+        (Routes(problems=(RouteProblem(container="web", problem="no port"),)), Level.WARNING),
+    ],
+)
+def test_ingress(report: Routes | Unknown | None, expected: Level) -> None:
+    assert level(replace(WELL, ingress=report), "ingress") is expected
+
+
+def test_a_plugin_that_is_not_ready_or_reports() -> None:
+    waiting = replace(WELL, status=msgspec.convert({**STATUS, "ready": False, "problems": ["a\nb"]}, Status))
+    assert level(waiting, "reconciled") is Level.PROBLEM
+    assert level(waiting, "plugin's report") is Level.PROBLEM
