@@ -57,11 +57,11 @@ requirements: $(VENV)/.complete
 	@tools/requirements.sh 1>&2
 
 # The checkout itself is put on the path, not installed: nothing is built, and nothing needs the network for it.
-$(VENV)/.complete: requirements.lock pyproject.toml
+$(VENV)/.complete: requirements.lock
 	@tools/requirements.sh python 1>&2
 	@echo "installing Python packages into $(VENV)" 1>&2
 	@python3 -m venv --clear $(VENV)
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock 1>&2
+	@$(VENV)/bin/pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock 1>&2
 	@$(PYTHON) -c "import pathlib, site; pathlib.Path(site.getsitepackages()[0], 'stackpad-checkout.pth').write_text('$(CURDIR)\n')"
 	@printf '#!/bin/sh\nexec %s -c "from stackpad.cli import main; main()" "$$@"\n' "$(CURDIR)/$(PYTHON)" > $(VENV)/bin/stackpad
 	@chmod +x $(VENV)/bin/stackpad

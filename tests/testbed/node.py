@@ -163,10 +163,11 @@ class Node:
             with contextlib.suppress(OSError):
                 group.rmdir()
 
-    def load(self, images: Images, *, plugin: bool) -> None:
-        """Load the images, and install the plugin."""
+    def load(self, images: Images, chosen: Iterable[str], *, plugin: bool) -> None:
+        """Load the chosen images, and install the plugin."""
         for archive in images.archives:
-            self.docker("load", "--quiet", "--input", archive)
+            if any(f"stackpad_{word}" in archive.name for word in chosen):
+                self.docker("load", "--quiet", "--input", archive)
         if plugin:
             self.install_plugin(images.plugin)
 

@@ -28,11 +28,11 @@ def home() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a testbed is brought up with, beyond its plan."""
+    """What a testbed is brought up with, beyond its plan; ``images`` by a word of their names."""
 
     plugin: bool = True
     ingress: bool = True
-    engine_options: tuple[str, ...] = ()
+    images: tuple[str, ...] = ("test", "example", "ingress")
 
 
 class Testbed:
@@ -112,7 +112,7 @@ class Testbed:
         with step(f"{node.name}: engine {node.spec.engine}"):
             node.start()
         with step(f"{node.name}: images{' and plugin' if options.plugin else ''}"):
-            node.load(images, plugin=options.plugin)
+            node.load(images, options.images, plugin=options.plugin)
 
 
 def running() -> Iterator[Testbed]:

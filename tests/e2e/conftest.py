@@ -1,0 +1,53 @@
+"""One testbed of one node per engine, for all tests of the session; containers and networks are each test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.workbench import Workbench
+from tests.testbed import testbed
+from tests.testbed.plan import ENGINES
+from tests.testbed.testbed import Options, Testbed
+
+CHOSEN = os.environ.get("STACKPAD_ENGINES", ",".join(ENGINES)).split(",")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip, saying what is missing, where no testbed can be."""
+    needed = ("dockerd", "docker", "debootstrap", "nft", "iptables", "ip")
+    missing = [program for program in needed if shutil.which(program) is None]
+    reason = "needs root" if os.geteuid() else f"missing: {', '.join(missing)}" if missing else ""
+    for item in items:
+        if item.path.is_relative_to(config.rootpath / "tests" / "e2e"):
+            item.add_marker(pytest.mark.e2e)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", params=CHOSEN)
+def bed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
+    """A testbed of one node with the engine, the plugin, Caddy and the ingress."""
+    name = f"test-{request.param}"
+    left = testbed.find(name)
+    if left is not None:
+        left.down()
+    made = testbed.make(name, 1, request.param)
+    made.up(Options(images=("test",)))
+    yield made
+    made.down()
+
+
+@pytest.fixture
+def bench(bed: Testbed) -> Iterator[Workbench]:
+    """The node as a place to work at; what a test makes there is removed after it."""
+    made = Workbench(bed)
+    try:
+        yield made
+    finally:
+        with contextlib.suppress(Exception):
+            made.clear()
