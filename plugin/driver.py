@@ -209,14 +209,15 @@ class NetworkDriver:
         for other in self._state.endpoints_of(there.id):
             if other.id != endpoint.id:
                 taken.update((ip, f"endpoint {other.id[:12]}") for ip in other.addresses)
-                if other.mac == endpoint.mac:
-                    raise Conflict(
-                        f"MAC address {endpoint.mac} is that of endpoint {other.id[:12]} in the same network; "
-                        "take another with --mac-address"
-                    )
         for ip in endpoint.addresses:
             if ip in taken:
                 raise Conflict(f"address {ip} is taken by {taken[ip]}; take another with --ip, or leave it out")
+        for other in self._state.endpoints_of(there.id):
+            if other.id != endpoint.id and other.mac == endpoint.mac:
+                raise Conflict(
+                    f"MAC address {endpoint.mac} is that of endpoint {other.id[:12]} in the same network; "
+                    "take another with --mac-address"
+                )
 
 
 def _endpoint(there: Network, endpoint_id: str, given: protocol.EndpointInterface) -> Endpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import sys
 from dataclasses import dataclass
@@ -32,7 +33,16 @@ class Images:
 
 
 def build(*, only_plugin: bool = False) -> Images:
-    """Build what has changed since the last time; what has not costs nothing, not even an engine."""
+    """Build what has changed since the last time; what has not costs nothing, not even an engine.
+
+    One build at a time: whoever comes second finds it done.
+    """
+    with (cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(only_plugin=only_plugin)
+
+
+def _build(*, only_plugin: bool) -> Images:
     key = digest([*_SOURCES, *_PACKAGING, ROOT / "Dockerfile", ROOT / "config.json"])
     plugin = ROOT / "build" / "plugin"
     contexts = {TEST: ROOT / "tests" / "images" / "test", EXAMPLE: ROOT / "examples" / "guestbook"}

@@ -185,7 +185,13 @@ class Node:
     ) -> subprocess.CompletedProcess[str]:
         """The same with exit status and both outputs."""
         env = {"DOCKER_HOST": self.docker_host}
-        return run("docker", *arguments, env=env, check=check, timeout=timeout)
+        return run(self.client, *arguments, env=env, check=check, timeout=timeout)
+
+    @property
+    def client(self) -> str:
+        """The Docker client that goes with the engine: an old engine does not know all that a newer client says."""
+        debians_own = Path("/usr/bin/docker")
+        return str(debians_own) if self.spec.engine == "debian12" and debians_own.exists() else "docker"
 
     def exec(
         self, *command: str | Path, check: bool = True, script: str | None = None, timeout: float = 300

@@ -1,0 +1,222 @@
+"""What survives what: the plugin killed, replaced or restarted, the engine restarted or killed, the host rebooted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.workbench import Target, Workbench, eventually, everything, hold
+from tests.testbed import images
+from tests.testbed.node import PLUGIN
+from tests.testbed.shell import wait_until
+
+
+class Scene:
+    """Two containers of one environment, one published, with a restart policy; and a stranger."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+        for name in ("shop", "other"):
+            bench.network(name, "--ipam-driver", "stackpad", "--ipv6")
+        always = ("--restart", "always")
+        bench.serve("server", "shop", "--publish", "8080:80", *always)
+        bench.start("client", "shop", *always)
+        bench.serve("stranger", "other", *always)
+
+    def check(self) -> None:
+        """Everything is as it should be, whatever has happened."""
+        bench = self.bench
+        bench.wait_plugin()
+        for name in ("server", "stranger"):
+            bench.wait_listening(name)
+        server, stranger = (bench.node.address_of(n, w) for n, w in (("server", "shop"), ("stranger", "other")))
+        assert bench.reaches("client", *everything(server))
+        assert not any(bench.ask("client", everything(stranger)))
+        resolved = bench.docker("exec", "client", "python3", "-c", "import socket; print(socket.gethostbyname('server'))")
+        assert resolved.strip() == server
+        eventually(lambda: bench.ask_from_outside(Target("tcp", bench.node.address, 8080))[0].startswith("server "))
+        eventually(lambda: [row["container"] for row in bench.ports()] == ["server"], "the published port in the list")
+        assert bench.reaches("client", Target("icmp", "198.51.100.1"))
+        assert not bench.reaches("client", Target("icmp", "169.254.169.254"))
+        bench.start("newcomer", "shop")
+        assert bench.reaches("newcomer", *everything(server))
+        bench.docker("rm", "--force", "newcomer")
+
+
+@pytest.fixture
+def scene(bench: Workbench) -> Scene:
+    """The scene, made anew for each test."""
+    return Scene(bench)
+
+
+@contextmanager
+def pings(scene: Scene) -> Iterator[list[str]]:
+    """Pings from client to server every 50 ms while something happens; yields what will hold the last lines."""
+    address = scene.bench.node.address_of("server", "shop")
+    process = subprocess.Popen(
+        ["docker", "-H", scene.bench.node.docker_host, "exec", "client", "ping", "-i", "0.05", "-w", "60", address],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    hold(0.5)
+    summary: list[str] = []
+    try:
+        yield summary
+        scene.bench.docker("exec", "client", "pkill", "-INT", "ping", check=False)
+        scene.bench.docker("exec", "client", "sh", "-c", "kill -INT $(busybox pidof ping)", check=False)
+    finally:
+        output, _ = process.communicate(timeout=30)
+        summary += output.splitlines()[-3:]
+
+
+def test_plugin_killed(scene: Scene) -> None:
+    before = scene.bench.links()
+    pid = scene.bench.node.plugin_pid()
+    with pings(scene) as summary:
+        os.kill(pid, signal.SIGKILL)
+        wait_until("another plugin process", lambda: _other_plugin(scene.bench, pid), 30)
+        scene.bench.wait_plugin()
+    assert " 0% packet loss" in "\n".join(summary), summary
+    assert scene.bench.links() == before, "the links are taken over, not made anew"
+    scene.check()
+
+
+def test_plugin_disabled_and_enabled(scene: Scene) -> None:
+    with pings(scene) as summary:
+        scene.bench.docker("plugin", "disable", "--force", PLUGIN)
+        assert not (scene.bench.node.root / "run/docker/plugins/stackpad.sock").exists(), "a stale socket stays behind"
+        scene.bench.docker("plugin", "enable", PLUGIN)
+        scene.bench.wait_plugin()
+    assert " 0% packet loss" in "\n".join(summary), summary
+    scene.check()
+
+
+def test_plugin_replaced(scene: Scene) -> None:
+    """The way to a new version of a plugin that no registry has: remove and create under the same name."""
+    with pings(scene) as summary:
+        scene.bench.docker("plugin", "disable", "--force", PLUGIN)
+        scene.bench.docker("plugin", "rm", "--force", PLUGIN)
+        scene.bench.node.install_plugin(images.build(only_plugin=True).plugin)
+        scene.bench.wait_plugin()
+    assert " 0% packet loss" in "\n".join(summary), summary
+    scene.check()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_engine_restarted(scene: Scene, how: signal.Signals) -> None:
+    scene.bench.node.restart_engine(how=how)
+    scene.check()
+    scene.bench.network("after-restart")
+    scene.bench.start("fresh", "after-restart")
+
+
+def test_engine_restarted_with_live_restore(scene: Scene) -> None:
+    scene.bench.node.restart_engine("--live-restore")
+    scene.check()
+    started = scene.bench.docker("inspect", "--format", "{{.State.StartedAt}}", "server")
+    with_live = scene.bench.links()
+    scene.bench.node.restart_engine("--live-restore")
+    try:
+        assert scene.bench.docker("inspect", "--format", "{{.State.StartedAt}}", "server") == started
+        assert scene.bench.links() == with_live
+        scene.check()
+    finally:
+        scene.bench.node.restart_engine()
+    scene.check()
+
+
+def test_host_rebooted(scene: Scene) -> None:
+    scene.bench.node.reboot()
+    scene.check()
+
+
+def test_firewall_flushed_by_somebody_else(scene: Scene) -> None:
+    bench = scene.bench
+    stranger = bench.node.address_of("stranger", "other")
+    for command in (["nft", "flush", "ruleset"], ["iptables", "-F"], ["nft", "delete", "table", "bridge", "stackpad"]):
+        bench.exec(*command, check=False)
+        hold(1.0)
+        for table in (["inet", "stackpad"], ["bridge", "stackpad"]):
+            assert bench.exec("nft", "list", "table", *table, check=False).returncode == 0, (command, table)
+        assert not any(bench.ask("client", everything(stranger))), command
+    # Docker's own rules come back with the engine only.
+    bench.node.restart_engine()
+    scene.check()
+    bench.exec("iptables", "-F", "DOCKER-USER")
+    hold(1.0)
+    assert "stackpad" in bench.exec("iptables", "-S", "DOCKER-USER").stdout
+    scene.check()
+
+
+def test_an_operators_rule_in_docker_user_goes_on_holding(scene: Scene) -> None:
+    bench = scene.bench
+    bench.exec("iptables", "-I", "DOCKER-USER", "-i", "eth0", "-p", "tcp", "--dport", "80", "-j", "DROP")
+    try:
+        hold(1.0)
+        assert not any(bench.ask_from_outside(Target("tcp", bench.node.address, 8080)))
+    finally:
+        bench.exec("iptables", "-D", "DOCKER-USER", "-i", "eth0", "-p", "tcp", "--dport", "80", "-j", "DROP")
+    scene.check()
+
+
+def test_a_bridge_deleted_by_somebody_else_comes_back(scene: Scene) -> None:
+    bench = scene.bench
+    (bridge,) = [str(row["bridge"]) for row in bench.admin("/networks") if row["name"] == "shop"]
+    bench.exec("ip", "link", "del", bridge)
+    wait_until("the bridge", lambda: bridge in bench.links(), 10)
+    scene.check()
+
+
+def test_from_a_registry(bench: Workbench, tmp_path: Path) -> None:
+    """Push to Debian's docker-registry and install from it under the name the documentation gives."""
+    config = tmp_path / "registry.yml"
+    config.write_text(
+        "version: 0.1\n"
+        f"storage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}, delete: {{enabled: true}}}}\n"
+        "http: {addr: '127.0.0.1:5055'}\n"
+    )
+    words = ["ip", "netns", "exec", bench.node.spec.netns, "docker-registry", "serve", str(config)]
+    registry = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    reference = "127.0.0.1:5055/stackpad/net:1"
+    built = images.build(only_plugin=True).plugin
+    try:
+        wait_until("the registry", lambda: "200" in _status(bench), 20)
+        bench.docker("plugin", "create", reference, built)
+        bench.docker("plugin", "push", reference)
+        bench.docker("plugin", "rm", reference)
+        bench.docker("plugin", "disable", "--force", PLUGIN)
+        bench.docker("plugin", "rm", "--force", PLUGIN)
+        install = ["plugin", "install", "--grant-all-permissions", "--alias", PLUGIN, reference, "LOG_LEVEL=debug"]
+        bench.docker(*install)
+        bench.network("from-registry")
+        address = bench.serve("server", "from-registry")
+        bench.start("client", "from-registry")
+        bench.docker("plugin", "disable", "--force", PLUGIN)
+        bench.docker("plugin", "upgrade", "--grant-all-permissions", "--skip-remote-check", PLUGIN, reference)
+        bench.docker("plugin", "enable", PLUGIN)
+        bench.wait_plugin()
+        assert bench.reaches("client", *everything(address))
+    finally:
+        registry.terminate()
+        registry.wait(10)
+        bench.docker("plugin", "disable", "--force", PLUGIN, check=False)
+        bench.docker("plugin", "rm", "--force", PLUGIN, check=False)
+        bench.node.install_plugin(built)
+
+
+def _other_plugin(bench: Workbench, before: int) -> bool:
+    try:
+        return bench.node.plugin_pid() != before
+    except Exception:
+        return False
+
+
+def _status(bench: Workbench) -> str:
+    ask = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:5055/v2/"]
+    return bench.exec(*ask, check=False).stdout
