@@ -191,6 +191,9 @@ class Links:
             state="up",
             peer={"ifname": port.peer, "address": port.mac, "mtu": port.mtu},
         )
+        # A container that calls itself by a published port: where an engine has bridged packets pass through iptables
+        # they are turned round in the bridge, and leave by the port they came in.
+        self._request(f"let {port.name} hear itself", "brport", "set", index=_index(port.name), mode=1)
         if self._has_ipv6:
             # A bridge port needs no address; without this it would announce one into the container.
             self._sysctl(f"ipv6/conf/{port.name}/disable_ipv6", "1")

@@ -131,8 +131,12 @@ class Node:
         os.kill(pid, how)
         wait_until(f"the end of {self.name}'s engine", lambda: not alive(pid))
         if how == signal.SIGKILL:
-            # Its own containerd outlives a killed dockerd, and the next one takes it over.
+            # Its containerd dies with it, but stays a zombie where nobody reaps orphans, and that looks alive to the next.
             (self.home / "docker.pid").unlink(missing_ok=True)
+            for name in ("containerd/containerd.pid", "containerd/docker-containerd.pid"):
+                file = self.home / "exec" / name
+                if file.exists() and not alive(int(file.read_text() or 0)):
+                    file.unlink()
 
     def restart_engine(self, *options: str, how: int = signal.SIGTERM) -> None:
         """Stop and start the engine."""
