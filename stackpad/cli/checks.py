@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 
-from stackpad.cli.facts import Facts, Unknown
+from stackpad.cli.facts import Check, Facts, Level, Unknown
 from stackpad.cli.render import Grid, clean
 
 TABLES = ("inet stackpad", "bridge stackpad")
@@ -23,25 +21,6 @@ MAX_NAMED = 5
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
 
-class Level(StrEnum):
-    """How a check came out."""
-
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-    SKIPPED = "skipped"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check's outcome; ``remedy`` is empty if there is nothing to do."""
-
-    name: str
-    level: Level
-    detail: str
-    remedy: str = ""
-
-
 def diagnose(facts: Facts) -> list[Check]:
     """All checks, in the order in which one would look."""
     return [
@@ -50,6 +29,7 @@ def diagnose(facts: Facts) -> list[Check]:
         _plain_socket(facts),
         _engine(facts),
         _known_networks(facts),
+        _known_endpoints(facts),
         *_forwarding(facts),
         _tables(facts),
         *_accepts(facts),
@@ -155,6 +135,24 @@ def _known_networks(facts: Facts) -> Check:
             "their ranges stay taken; restart the plugin, and report it if they are still there a minute later",
         )
     return Check("networks", Level.OK, f"{len(known)}, the same as Docker knows")
+
+
+def _known_endpoints(facts: Facts) -> Check:
+    if isinstance(facts.networks, Unknown) or isinstance(facts.engine_endpoints, Unknown):
+        return _skipped("endpoints", "plugin or engine does not answer")
+    held = {endpoint.id: network for network in facts.networks for endpoint in network.endpoints}
+    left = [f"{key[:12]} on {held[key].shown_name}" for key in sorted(held) if key not in facts.engine_endpoints]
+    if left:
+        return Check(
+            "endpoints",
+            Level.WARNING,
+            f"no container has {_named(left)}: removed while the plugin was off, and its address stays taken",
+            "look again in a minute; if it is still there, remove the network and create it again",
+        )
+    lost = [endpoint.name for network in facts.networks for endpoint in network.endpoints if endpoint.lost]
+    if lost:
+        return Check("endpoints", Level.PROBLEM, f"the link of {_named(lost)} is gone", "restart these containers")
+    return Check("endpoints", Level.OK, f"{len(held)}, the same as Docker knows")
 
 
 def _forwarding(facts: Facts) -> Iterator[Check]:
@@ -267,11 +265,11 @@ def _ingress(facts: Facts) -> Iterator[Check]:
         yield Check(
             "ingress",
             Level.WARNING,
-            f"{len(facts.ingress.problems)} containers are not served as they ask",
+            f"not served as they ask: {_named([problem.container for problem in facts.ingress.problems])}",
             "stackpad routes says which and why",
         )
     else:
-        yield Check("ingress", Level.OK, f"in step, {len(facts.ingress.routes)} routes")
+        yield Check("ingress", Level.OK, f"in step; routes: {len(facts.ingress.routes)}")
     if facts.caddy is None:
         yield _skipped("Caddy", "no admin socket on this node")
     elif isinstance(facts.caddy, Unknown):

@@ -43,6 +43,18 @@ class _EngineNetwork(msgspec.Struct):
     driver: str = msgspec.field(name="Driver")
 
 
+class _Attachment(msgspec.Struct):
+    endpoint: str = msgspec.field(name="EndpointID", default="")
+
+
+class _Attachments(msgspec.Struct):
+    networks: dict[str, _Attachment] | None = msgspec.field(name="Networks", default=None)
+
+
+class _EngineContainer(msgspec.Struct):
+    settings: _Attachments | None = msgspec.field(name="NetworkSettings", default=None)
+
+
 def examine(places: Places) -> Facts:
     """Look at everything once."""
     plugin, engine = client.plugin(places.plugin), client.engine(places.engine)
@@ -54,6 +66,7 @@ def examine(places: Places) -> Facts:
         plain_socket=_try(lambda: _activate(places.plain)),
         engine_version=_try(lambda: str(client.fetch(engine, "/version", dict[str, Any]).get("Version", ""))),
         engine_networks=_try(lambda: _engine_networks(engine)),
+        engine_endpoints=_try(lambda: _engine_endpoints(engine)),
         forwarding=_forwarding(places.proc, ipv6=ipv6),
         tables=_try(_tables),
         filters={
@@ -87,6 +100,12 @@ def _activate(path: Path) -> str:
 def _engine_networks(engine: client.Server) -> dict[str, str]:
     listed = client.fetch(engine, "/networks", list[_EngineNetwork])
     return {network.id: network.name for network in listed if network.driver in DRIVERS}
+
+
+def _engine_endpoints(engine: client.Server) -> frozenset[str]:
+    listed = client.fetch(engine, "/containers/json?all=1", list[_EngineContainer])
+    attachments = [container.settings.networks or {} for container in listed if container.settings is not None]
+    return frozenset(attached.endpoint for of_one in attachments for attached in of_one.values())
 
 
 def _caddy(path: Path) -> str:

@@ -1,9 +1,10 @@
-"""What ``stackpad doctor`` has found on a node; pure values, the border between looking and concluding."""
+"""The values between looking at a node and what ``stackpad doctor`` concludes; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from stackpad.cli.reports import NetworkReport, Routes, Status
 
@@ -22,7 +23,8 @@ class Unknown:
 class Facts:
     """What was found on the node.
 
-    ``engine_networks`` are names by id of those that Docker knows with a driver of ours. ``filters`` is what
+    ``engine_networks`` are names by id of those that Docker knows with a driver of ours, ``engine_endpoints`` the ids of
+    its containers' endpoints on any network. ``filters`` is what
     ``-S`` prints of the table ``filter``, by the command asked. ``mtus`` are those of the bridges that are there.
     ``ingress`` and ``caddy`` are ``None`` where there is no such socket.
     """
@@ -32,9 +34,29 @@ class Facts:
     plain_socket: str | Unknown
     engine_version: str | Unknown
     engine_networks: Mapping[str, str] | Unknown
+    engine_endpoints: frozenset[str] | Unknown
     forwarding: Mapping[str, bool] = field(default_factory=dict)
     tables: frozenset[str] | Unknown = frozenset()
     filters: Mapping[str, str | Unknown] = field(default_factory=dict)
     mtus: Mapping[str, int] = field(default_factory=dict)
     ingress: Routes | Unknown | None = None
     caddy: str | Unknown | None = None
+
+
+class Level(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check's outcome; ``remedy`` is empty if there is nothing to do."""
+
+    name: str
+    level: Level
+    detail: str
+    remedy: str = ""

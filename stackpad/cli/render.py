@@ -182,8 +182,7 @@ def clean(value: str) -> str:
 def _ingress(routes_: Routes) -> str:
     count = Counter(route.state for route in routes_.routes)
     states = ", ".join(f"{number} {state}" for state, number in sorted(count.items()))
-    step = "in step" if routes_.problem is None else "not in step"
-    return f"{step}, {len(routes_.routes)} routes" + (f" ({states})" if states else "")
+    return f"{'in step' if routes_.problem is None else 'not in step'}; routes: {states or 'none'}"
 
 
 def _ingress_problems(routes_: Routes) -> list[str]:

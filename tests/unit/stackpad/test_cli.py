@@ -196,9 +196,10 @@ def test_doctor_on_a_node(plugin: Path, answers: dict[str, Any], tmp_path: Path,
     plain, engine, caddy = (tmp_path / name for name in ("plain.sock", "docker.sock", "caddy.sock"))
     monkeypatch.setattr(commands, "PLACES", replace(Places(), plain=plain, proc=tmp_path / "proc"))
     listed = [{"Id": "dd" * 32, "Name": "old", "Driver": "stackpad"}, {"Id": "ee", "Name": "host", "Driver": "host"}]
+    held = [{"NetworkSettings": {"Networks": {"x": {"EndpointID": "aa"}}}}, {"NetworkSettings": None}, {}]
     with (
         served(plain, {"/Plugin.Activate": {"Implements": ["NetworkDriver", "IpamDriver"]}}),
-        served(engine, {"/version": {"Version": "29.0.1"}, "/networks": listed}),
+        served(engine, {"/version": {"Version": "29.0.1"}, "/networks": listed, "/containers/json": held}),
         served(caddy, {"/config/": "null"}),
     ):
         result = run("doctor", "--socket", plugin, "--docker", f"unix://{engine}", "--caddy", caddy, "--json")
@@ -206,6 +207,7 @@ def test_doctor_on_a_node(plugin: Path, answers: dict[str, Any], tmp_path: Path,
     found = {check["name"]: check for check in json.loads(result.stdout)}
     assert found["driver name"]["level"] == found["forwarding"]["level"] == found["Caddy"]["level"] == "ok"
     assert found["engine"]["level"] == "warning"
+    assert found["endpoints"]["level"] == "ok"
     assert found["networks"]["level"] == "problem"
     assert "Docker has old" in found["networks"]["detail"]
     assert "→ remove these networks and create them again" in words

@@ -7,8 +7,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from stackpad.cli.checks import Level, diagnose, failed
-from stackpad.cli.facts import Facts, Unknown
+from stackpad.cli.checks import diagnose, failed
+from stackpad.cli.facts import Facts, Level, Unknown
 from stackpad.cli.reports import NetworkReport, RouteProblem, Routes, Status
 from tests.unit.stackpad.canned import NETWORKS, STATUS
 
@@ -16,13 +16,15 @@ ACCEPTS = (
     '-P FORWARD DROP\n-N DOCKER-USER\n-A DOCKER-USER -i sp-+ -m comment --comment "stackpad" -j ACCEPT\n'
     "-A DOCKER-USER -o sp-+ -m comment --comment stackpad -j ACCEPT\n-A DOCKER-USER -j RETURN\n"
 )
-NETWORK = msgspec.convert(NETWORKS[0], NetworkReport)
+LOST = msgspec.convert(NETWORKS[0], NetworkReport)
+NETWORK = msgspec.structs.replace(LOST, endpoints=LOST.endpoints[:1])
 WELL = Facts(
     status=msgspec.convert(STATUS, Status),
     networks=(NETWORK,),
     plain_socket="/run/docker/plugins/stackpad.sock",
     engine_version="28.5.2",
     engine_networks={NETWORK.id: "my-app-production"},
+    engine_endpoints=frozenset(endpoint.id for endpoint in NETWORK.endpoints),
     forwarding={"net.ipv4.ip_forward": True},
     tables=frozenset({"inet stackpad", "bridge stackpad", "ip nat"}),
     filters={"iptables": ACCEPTS},
@@ -107,6 +109,12 @@ def test_what_could_not_be_looked_at_is_skipped_not_passed() -> None:
 def test_networks_of_one_side_only() -> None:
     assert level(replace(WELL, engine_networks={NETWORK.id: "a", "ff": "lost"}), "networks") is Level.PROBLEM
     assert level(replace(WELL, engine_networks={}), "networks") is Level.WARNING
+
+
+def test_endpoints_nobody_has_and_links_that_are_gone() -> None:
+    assert level(replace(WELL, engine_endpoints=frozenset()), "endpoints") is Level.WARNING
+    lost = replace(WELL, networks=(LOST,), engine_endpoints=frozenset(endpoint.id for endpoint in LOST.endpoints))
+    assert level(lost, "endpoints") is Level.PROBLEM
 
 
 def test_many_names_are_cut_short() -> None:
