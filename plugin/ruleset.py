@@ -5,6 +5,10 @@ elements of exact-match sets and verdict-free maps, so creating a network costs 
 the number of networks, and a packet costs the same few hash look-ups. (Interval sets are kept out: a single
 large one in any table makes every element update on the machine slow, see ``docs/design.md``.)
 
+A packet that turns round in its own network, because it was sent to a published port of a neighbour (or of the sender
+itself), is marked on the way, for its source must be ours too: where an engine has bridged packets pass through
+iptables, the hook that masquerades is not told where they came from.
+
 Two tables. ``bridge stackpad`` sees frames as they enter a bridge from a container: who sends must use the MAC
 and IP addresses of its endpoint, and may not play router. ``inet stackpad`` sees what is routed and what is meant
 for the node: a container reaches its own network, the outside (unless internal), and of the node what the outside
@@ -93,7 +97,7 @@ chain source_nat {
   type nat hook postrouting priority srcnat - 5; policy accept;
   oifname "sp-*" ip saddr 127.0.0.0/8 masquerade comment "the node's own, by 127.0.0.1"
   oifname "sp-*" ip6 saddr ::1 masquerade comment "the node's own, by ::1"
-  iifname . oifname @same_network ct status dnat masquerade comment "hairpin: the answer must come back this way"
+  meta mark & 0x01000000 == 0x01000000 oifname "sp-*" masquerade comment "hairpin: the answer must come back this way"
   iifname "sp-*" oifname != "sp-*" masquerade
 }
 
@@ -129,6 +133,7 @@ chain to_node_service {
 
 chain forward_guard {
   type filter hook forward priority filter - 10; policy accept;
+  iifname . oifname @same_network ct status dnat meta mark set meta mark | 0x01000000
   iifname . oifname @same_network accept
   iifname "sp-*" jump from_container
   oifname "sp-*" jump to_container

@@ -187,11 +187,12 @@ def test_from_a_registry(bench: Workbench, tmp_path: Path) -> None:
     built = images.build(only_plugin=True).plugin
     try:
         wait_until("the registry", lambda: "200" in _status(bench), 20)
+        # An old engine does not take the same content twice.
+        bench.docker("plugin", "disable", "--force", PLUGIN)
+        bench.docker("plugin", "rm", "--force", PLUGIN)
         bench.docker("plugin", "create", reference, built)
         bench.docker("plugin", "push", reference)
         bench.docker("plugin", "rm", reference)
-        bench.docker("plugin", "disable", "--force", PLUGIN)
-        bench.docker("plugin", "rm", "--force", PLUGIN)
         install = ["plugin", "install", "--grant-all-permissions", "--alias", PLUGIN, reference, "LOG_LEVEL=debug"]
         bench.docker(*install)
         bench.network("from-registry")
