@@ -32,7 +32,7 @@ def listed(section: str) -> set[str]:
 @pytest.mark.parametrize(
     ("section", "there"),
     [
-        ("Networks", {*options.KNOWN, "com.docker.network.driver.mtu"}),
+        ("Options", {*options.KNOWN, "com.docker.network.driver.mtu"}),
         ("Labels of containers", set(labels.KNOWN)),
         ("Settings", {*PLUGIN_SETTINGS, *HELP}),
     ],
