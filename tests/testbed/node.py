@@ -131,7 +131,7 @@ class Node:
         os.kill(pid, how)
         wait_until(f"the end of {self.name}'s engine", lambda: not alive(pid))
         if how == signal.SIGKILL:
-            # Its containerd dies with it, but stays a zombie where nobody reaps orphans, and that looks alive to the next.
+            # Its containerd dies with it, but where nobody reaps orphans its zombie looks alive to the next engine.
             (self.home / "docker.pid").unlink(missing_ok=True)
             for name in ("containerd/containerd.pid", "containerd/docker-containerd.pid"):
                 file = self.home / "exec" / name

@@ -1,0 +1,315 @@
+"""Web services on real containers behind a real Caddy, over HTTPS, as a visitor sees them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.e2e.workbench import Workbench, eventually, hold
+from tests.testbed import images
+from tests.testbed.proxy import ADMIN
+from tests.testbed.testbed import Testbed
+
+NETWORK, HOST = "my-app-production", "my-app.acme.stackpad.test"
+WEB = ("--label", "stackpad.type=web", "--label", "stackpad.port=80")
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Somebody who asks for pages from outside the node."""
+
+    bench: Workbench
+
+    def get(self, host: str, path: str = "/", *options: str, scheme: str = "https") -> tuple[int, str]:
+        """Status and body; status 0 without an answer (a refused handshake, too)."""
+        port = 443 if scheme == "https" else 80
+        done = subprocess.run(
+            [
+                "curl", "--silent", "--max-time", "10", "--cacert", str(self.bench.bed.proxy.ca),
+                "--resolve", f"{host}:{port}:{self.bench.node.address}", "--write-out", "\n%{http_code}", *options,
+                f"{scheme}://{host}{path}",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        body, _, status = done.stdout.rpartition("\n")
+        return int(status or 0), body
+
+    def status(self, host: str, path: str = "/") -> int:
+        """The status alone."""
+        return self.get(host, path)[0]
+
+    def sees(self, host: str, status: int, text: str = "") -> None:
+        """Fail unless the host comes to answer so."""
+        eventually(lambda: self._is(host, status, text), f"{status} {text} at {host}, not {self.get(host)}")
+
+    def sees_route(self, host: str) -> None:
+        """Fail unless the ingress comes to have the host up."""
+        eventually(lambda: any((r["host"], r["state"]) == (host, "up") for r in report(self.bench)["routes"]), host)
+
+    def _is(self, host: str, status: int, text: str) -> bool:
+        found, body = self.get(host)
+        return found == status and text in body
+
+
+@pytest.fixture
+def visitor(bed: Testbed) -> Iterator[Visitor]:
+    """A visitor, and an ingress and Caddy that run."""
+    bench = Workbench(bed)
+    bench.network(NETWORK)
+    yield Visitor(bench)
+    bench.clear()
+    eventually(lambda: not report(bench)["routes"], "an empty table")
+
+
+def report(bench: Workbench) -> dict[str, list[dict[str, object]]]:
+    """What the ingress says of itself."""
+    socket = f"{bench.node.root}/run/stackpad/ingress.sock"
+    ask = ["curl", "-s", "--max-time", "5", "--unix-socket", socket, "http://ingress/routes"]
+    return dict(json.loads(subprocess.run(ask, capture_output=True, text=True, check=True).stdout))
+
+
+def caddy(bench: Workbench, method: str, path: str, body: object = None) -> str:
+    """What an operator does to Caddy."""
+    # "Host;" sends the header empty, as Caddy 2.6 wants it on a unix socket.
+    ask = ["curl", "-s", "--fail", "--unix-socket", f"{bench.node.root}{ADMIN}", "-X", method, "-H", "Host;"]
+    data = [] if body is None else ["-H", "Content-Type: application/json", "--data", json.dumps(body)]
+    done = subprocess.run([*ask, *data, f"http://caddy{path}"], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_from_start_to_removal(visitor: Visitor) -> None:
+    bench = visitor.bench
+    assert visitor.status(HOST) == 0, "no certificate for a host nobody has"
+    bench.serve("web", NETWORK, *WEB)
+    visitor.sees(HOST, 200, "web ")
+    assert visitor.get(HOST, scheme="http")[0] == 308
+    assert visitor.get(HOST.upper().lower(), "/", "--http2")[0] == 200
+    assert visitor.get(HOST, "/", "-H", "Host: unknown.acme.stackpad.test") == (
+        404,
+        visitor.get(HOST, "/", "-H", "Host: x.y")[1],
+    )
+    bench.docker("stop", "--time", "1", "web")
+    visitor.sees(HOST, 503, "Not running")
+    assert "retry-after" in visitor.get(HOST, "/", "--include")[1].lower()
+    bench.docker("start", "web")
+    visitor.sees(HOST, 200, "web ")
+    bench.docker("rm", "--force", "web")
+    visitor.sees(HOST, 404, "Nothing here")
+
+
+@pytest.mark.parametrize("kind", ["database", "cache", "generic", ""])
+def test_nothing_but_web_is_exposed(visitor: Visitor, kind: str) -> None:
+    label = ["--label", f"stackpad.type={kind}"] if kind else []
+    visitor.bench.serve("postgres", NETWORK, *label, "--label", "stackpad.port=80", "--label", "caddy=my-app.example")
+    hold(1.0)
+    assert visitor.status(HOST) in {0, 404}
+    assert not report(visitor.bench)["routes"]
+
+
+def test_health_decides(visitor: Visitor) -> None:
+    check = "--health-cmd=test -e /tmp/well", "--health-interval=300ms", "--health-retries=1", "--health-timeout=2s"
+    visitor.bench.serve("web", NETWORK, *WEB, *check)
+    visitor.sees(HOST, 503)
+    visitor.bench.docker("exec", "web", "touch", "/tmp/well")
+    visitor.sees(HOST, 200, "web ")
+    visitor.bench.docker("exec", "web", "rm", "/tmp/well")
+    visitor.sees(HOST, 503)
+
+
+def test_replicas_share_a_host_and_one_may_go(visitor: Visitor) -> None:
+    for number in (1, 2):
+        visitor.bench.serve(f"web-{number}", NETWORK, *WEB)
+    eventually(lambda: len({visitor.get(HOST)[1].split()[0] for _ in range(6)}) == 2, "both replicas to answer")
+    visitor.bench.docker("kill", "web-1")
+    assert {visitor.status(HOST) for _ in range(20)} == {200}
+    visitor.sees(HOST, 200, "web-2 ")
+
+
+def test_a_dead_upstream_has_a_page_of_ours(visitor: Visitor) -> None:
+    bench = visitor.bench
+    bench.serve("web", NETWORK, *WEB)
+    visitor.sees(HOST, 200)
+    bench.docker("exec", "web", "sh", "-c", "kill -STOP $(busybox pidof python3)", check=False)
+    bench.docker("exec", "web", "sh", "-c", "kill -KILL $(busybox pidof python3); true", check=False)
+    bench.docker("rm", "--force", "web")
+    bench.start("web", NETWORK, *WEB, "--health-cmd=true", "--health-interval=300ms")
+    visitor.sees(HOST, 502, "No answer")
+
+
+def test_paths_and_custom_domains(visitor: Visitor) -> None:
+    bench = visitor.bench
+    bench.serve("web", NETWORK, *WEB, "--label", "stackpad.domains=www.example.test, EXAMPLE.test.")
+    bench.serve("api", NETWORK, *WEB, "--label", "stackpad.path=/api")
+    for host in (HOST, "www.example.test", "example.test"):
+        visitor.sees(host, 200, "web ")
+    eventually(lambda: visitor.get(HOST, "/api/users")[1].startswith("api "), "the path")
+    assert visitor.get(HOST, "/apix")[1].startswith("web ")
+
+
+def test_the_first_keeps_a_host(visitor: Visitor) -> None:
+    bench = visitor.bench
+    bench.network("rival-production")
+    bench.serve("web", NETWORK, *WEB, "--label", "stackpad.domains=shop.example.test")
+    visitor.sees("shop.example.test", 200, "web ")
+    bench.serve("thief", "rival-production", *WEB, "--label", "stackpad.domains=shop.example.test")
+    eventually(lambda: any("belongs to acme/my-app/production" in str(p["problem"]) for p in report(bench)["problems"]))
+    bench.bed.proxy.stop_ingress()
+    bench.docker("restart", "--time", "1", "web")
+    bench.bed.proxy.start_ingress()
+    visitor.sees("shop.example.test", 200, "web ")
+    visitor.sees("rival.acme.stackpad.test", 200, "thief ")
+    bench.docker("rm", "--force", "web")
+    visitor.sees("shop.example.test", 200, "thief ")
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("stackpad.domains={http.request.host}", "is not a domain name"),
+        ("stackpad.domains=*.example.test", "is not a domain name"),
+        ("stackpad.domains=other.acme.stackpad.test", "lies under stackpad.test"),
+        ("stackpad.project=../../x", "cannot be part of a host name"),
+        ("stackpad.path=/{a}/../b", "is not a path"),
+        ("stackpad.port=99999", "is not a port"),
+        ("stackpad.domain=x.example.test", "did you mean stackpad.domains?"),
+    ],
+)
+def test_what_a_container_cannot_say(visitor: Visitor, label: str, words: str) -> None:
+    bench = visitor.bench
+    bench.serve("good", NETWORK, *WEB)
+    bench.start("bad", NETWORK, *WEB, "--label", label)
+    eventually(lambda: any(words in str(problem["problem"]) for problem in report(bench)["problems"]), words)
+    visitor.sees(HOST, 200, "good ")
+    assert "{" not in label or label.partition("=")[2] not in caddy(bench, "GET", "/config/")
+
+
+def test_a_container_on_another_network_is_told_so(visitor: Visitor) -> None:
+    visitor.bench.docker("run", "--detach", "--name", "lost", *WEB, images.TEST, "sleep", "infinity")
+    eventually(lambda: any("no network of ours" in str(p["problem"]) for p in report(visitor.bench)["problems"]))
+
+
+def test_the_operators_configuration_stays_and_ours_comes_back(visitor: Visitor) -> None:
+    bench = visitor.bench
+    proxy = bench.bed.proxy
+    bench.serve("web", NETWORK, *WEB)
+    visitor.sees(HOST, 200, "web ")
+    answer = [{"handler": "static_response", "status_code": "200", "body": "the operator's own"}]
+    operator = {
+        "listen": [":8443", ":443"],
+        "routes": [{"match": [{"host": ["own.example.test"]}], "handle": answer, "terminal": True}],
+        "tls_connection_policies": [{}],
+    }
+    issuer = {"subjects": ["own.example.test"], "issuers": [{"module": "internal"}]}
+    base = {
+        "apps": {
+            "http": {"servers": {"operator": operator}},
+            "tls": {"automation": {"policies": [issuer]}},
+            "pki": {"certificate_authorities": {"local": {"install_trust": False}}},
+        }
+    }
+    try:
+        proxy.stop_caddy(signal.SIGKILL)
+        proxy.start_caddy(base)
+        visitor.sees(HOST, 200, "web ")
+        visitor.sees("own.example.test", 200, "the operator's own")
+        # Reloaded by the operator: everything that is not in his file is gone, for a moment.
+        caddy(bench, "POST", "/load", {"admin": {"listen": f"unix/{ADMIN}"}, **base})
+        visitor.sees(HOST, 200, "web ")
+        visitor.sees("own.example.test", 200, "the operator's own")
+        caddy(bench, "DELETE", "/id/stackpad")
+        visitor.sees(HOST, 200, "web ")
+        kept = json.loads(caddy(bench, "GET", "/config/apps/http/servers/operator"))
+        assert kept["routes"][0]["handle"] == answer
+        assert kept["listen"] == operator["listen"]
+    finally:
+        proxy.stop_caddy()
+        proxy.start_caddy()
+    visitor.sees(HOST, 200, "web ")
+
+
+def test_served_on_while_the_ingress_is_gone(visitor: Visitor) -> None:
+    bench = visitor.bench
+    bench.serve("web", NETWORK, *WEB)
+    visitor.sees(HOST, 200, "web ")
+    bench.bed.proxy.stop_ingress(signal.SIGKILL)
+    try:
+        assert {visitor.status(HOST) for _ in range(5)} == {200}
+        assert visitor.status("other.acme.stackpad.test") == 0, "no certificate while nobody can be asked"
+        bench.docker("rm", "--force", "web")
+        bench.serve("web2", NETWORK, *WEB)
+    finally:
+        bench.bed.proxy.start_ingress()
+    visitor.sees(HOST, 200, "web2 ")
+
+
+def test_served_on_over_a_restart_of_the_engine(visitor: Visitor) -> None:
+    bench = visitor.bench
+    bench.serve("web", NETWORK, *WEB, "--restart", "always")
+    visitor.sees(HOST, 200, "web ")
+    bench.node.restart_engine()
+    visitor.sees(HOST, 200, "web ")
+    bench.docker("rm", "--force", "web")
+    visitor.sees(HOST, 404)
+
+
+STREAMS = """
+import socket
+s = socket.create_server(("", 80))
+while True:
+    c, _ = s.accept()
+    data = c.recv(4096)
+    if b"websocket" in data.lower():
+        c.sendall(b"HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n\\r\\n")
+        c.sendall(c.recv(100))
+    elif data:
+        c.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\ndata: first\\n\\n")
+        c.settimeout(5)
+        try:
+            c.recv(1)
+        except OSError:
+            pass
+    c.close()
+"""
+"""Echoes one message of an upgraded connection; otherwise sends one event and keeps the response open."""
+
+
+def test_websocket_and_streaming_pass(visitor: Visitor) -> None:
+    visitor.bench.start("web", NETWORK, *WEB, command=("python3", "-c", STREAMS))
+    visitor.sees_route(HOST)
+    eventually(lambda: _first_event(visitor) == "data: first", "the first event before the stream ends")
+    assert _echoed(visitor) == b"hello"
+
+
+def _first_event(visitor: Visitor) -> str:
+    words = ["curl", "-sN", "--max-time", "3", "--cacert", str(visitor.bench.bed.proxy.ca)]
+    words += ["--resolve", f"{HOST}:443:{visitor.bench.node.address}", f"https://{HOST}/"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _echoed(visitor: Visitor) -> bytes:
+    import socket
+    import ssl
+
+    context = ssl.create_default_context(cafile=str(visitor.bench.bed.proxy.ca))
+    with (
+        socket.create_connection((visitor.bench.node.address, 443), 10) as plain,
+        context.wrap_socket(plain, server_hostname=HOST) as secure,
+    ):
+        secure.sendall(
+            f"GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += secure.recv(4096)
+        assert b" 101 " in head
+        secure.sendall(b"hello")
+        return secure.recv(100)
