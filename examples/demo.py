@@ -66,10 +66,7 @@ def page(there: Testbed, environment: str) -> tuple[int, str]:
 
 
 def _up() -> int:
-    there = testbed.find(NAME)
-    if there is None:
-        there = testbed.make(NAME, 1, "debian12")
-        there.up(testbed.Options())
+    there = testbed.bring_up(NAME, 1, "debian12", testbed.Options())
     with step("two environments, each with web, PostgreSQL and Redis"):
         for environment in ENVIRONMENTS:
             start(there.nodes[0], environment)

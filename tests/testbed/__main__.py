@@ -14,7 +14,7 @@ from tests.testbed.shell import Failed, say
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the words say; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     if os.geteuid() != 0:
         say("only root can make network namespaces; use sudo")
         return 1
@@ -26,12 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
-    there = testbed.find(options.name)
-    if there is None:
-        there = testbed.make(options.name, options.nodes, options.engine)
-        there.up(testbed.Options(plugin=not options.no_plugin, ingress=not options.no_ingress))
-    else:
-        say(f"testbed {options.name} is up already; `down` first for another one")
+    wanted = testbed.Options(plugin=not options.no_plugin, ingress=not options.no_ingress, keep=options.keep)
+    there = testbed.bring_up(options.name, options.nodes, options.engine, wanted)
     print(json.dumps(there.document()))
     return 0
 
@@ -48,7 +44,7 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _status(_: argparse.Namespace) -> int:
-    print(json.dumps([there.document() for there in testbed.running()]))
+    print(json.dumps([there.document() for there in testbed.running() if there.whole]))
     return 0
 
 
@@ -59,8 +55,13 @@ def _exec(options: argparse.Namespace) -> int:
     node = next((node for node in there.nodes if node.name == options.node), None)
     if node is None:
         raise Failed(f"no node {options.node}: there are {', '.join(node.name for node in there.nodes)}")
-    command = [word for word in options.command if word != "--"]
-    os.execvp("nsenter", [*map(str, node.enter()), *command])  # noqa: S606 - the user's own words
+    os.execvp("nsenter", [*map(str, node.enter()), *command_of(options)])  # noqa: S606 - the user's own words
+
+
+def command_of(options: argparse.Namespace) -> list[str]:
+    """The command to run: all after the node's name, less the one ``--`` that may set it apart."""
+    words = list(options.command)
+    return words[1:] if words[:1] == ["--"] else words
 
 
 def _images(options: argparse.Namespace) -> int:
@@ -69,29 +70,35 @@ def _images(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.testbed", description=__doc__)
-    parser.add_argument("--name", default="default", help="several testbeds can be up at once, under different names")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    up = commands.add_parser("up", help="bring a testbed up and print what it is")
+def parser() -> argparse.ArgumentParser:
+    """The words there are; ``--name`` is understood before and after the command."""
+    made = argparse.ArgumentParser(prog="python -m tests.testbed", description=__doc__)
+    help_of_name = "several testbeds can be up at once, under different names (default: default)"
+    made.add_argument("--name", default="default", help=help_of_name)
+    # Without a default of its own: a subcommand's would undo what was said before it.
+    named = argparse.ArgumentParser(add_help=False)
+    named.add_argument("--name", default=argparse.SUPPRESS, help=help_of_name)
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
+    up = commands.add_parser("up", parents=[named], help="bring a testbed up and print what it is")
     up.add_argument("--nodes", type=int, default=1, help="how many Docker hosts (default 1)")
     up.add_argument("--engine", default=ENGINES[0], help=f"{' or '.join(ENGINES)}; or one for each node, with commas")
     up.add_argument("--no-plugin", action="store_true", help="leave the engines as they are")
     up.add_argument("--no-ingress", action="store_true", help="start neither Caddy nor the ingress")
+    up.add_argument("--keep", action="store_true", help="leave what does not come up as it is, to be looked at")
     up.set_defaults(do=_up)
-    down = commands.add_parser("down", help="remove it without a trace")
+    down = commands.add_parser("down", parents=[named], help="remove it without a trace")
     down.add_argument("--all", action="store_true", help="every testbed of this machine")
     down.set_defaults(do=_down)
     status = commands.add_parser("status", help="print all that are up")
     status.set_defaults(do=_status)
-    execute = commands.add_parser("exec", help="run a command on a node: exec n1 -- ip addr")
+    execute = commands.add_parser("exec", parents=[named], help="run a command on a node: exec n1 -- ip addr")
     execute.add_argument("node")
     execute.add_argument("command", nargs=argparse.REMAINDER)
     execute.set_defaults(do=_exec)
     built = commands.add_parser("images", help="build what a testbed needs, and print where it is")
     built.add_argument("--plugin", action="store_true", help="the plugin alone")
     built.set_defaults(do=_images)
-    return parser
+    return made
 
 
 if __name__ == "__main__":

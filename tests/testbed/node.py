@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,12 +169,17 @@ class Node:
                 group.rmdir()
 
     def load(self, images: Images, chosen: Iterable[str], *, plugin: bool) -> None:
-        """Load the chosen images, and install the plugin."""
-        for archive in images.archives:
-            if any(f"stackpad_{word}" in archive.name for word in chosen):
-                self.docker("load", "--quiet", "--input", archive)
-        if plugin:
-            self.install_plugin(images.plugin)
+        """Load the chosen images, and install the plugin.
+
+        At the same time: a plugin is compressed by one thread of the engine, images are read from the disk.
+        """
+        with ThreadPoolExecutor(2) as pool:
+            installed = pool.submit(self.install_plugin, images.plugin) if plugin else None
+            for archive in images.archives:
+                if any(f"stackpad_{word}" in archive.name for word in chosen):
+                    self.docker("load", "--quiet", "--input", archive)
+            if installed is not None:
+                installed.result()
 
     def install_plugin(self, directory: Path, name: str = PLUGIN) -> None:
         """Create the managed plugin from its directory and enable it."""

@@ -6,6 +6,7 @@ A testbed has a number on its machine, from which its addresses follow, and a na
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 ENGINES = ("debian12", "forky")
@@ -52,6 +53,14 @@ class Plan:
     def machine_address(self) -> str:
         """The machine's own address in the testbed's network."""
         return f"10.89.{self.number}.253"
+
+
+def free_number(taken: Collection[int]) -> int:
+    """The lowest number that no testbed has; raises :class:`ValueError` where there is none."""
+    for number in range(1, 200):
+        if number not in taken:
+            return number
+    raise ValueError("199 testbeds are up on this machine; take one down first")
 
 
 def make(name: str, number: int, count: int, engines: str) -> Plan:

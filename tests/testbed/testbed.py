@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from tests.testbed.images import Images, build
 from tests.testbed.node import Node
 from tests.testbed.plan import BASE_DOMAIN, NodePlan, Plan
 from tests.testbed.proxy import Proxy
-from tests.testbed.shell import Failed, need, run, say, step
+from tests.testbed.shell import Failed, alive, cache, need, run, say, step
 
 
 def home() -> Path:
@@ -33,6 +34,8 @@ class Options:
     plugin: bool = True
     ingress: bool = True
     images: tuple[str, ...] = ("test", "example", "ingress")
+    keep: bool = False
+    """Leave a testbed that does not come up as it is, to be looked at."""
 
 
 class Testbed:
@@ -52,24 +55,44 @@ class Testbed:
 
     def up(self, options: Options) -> None:
         """Bring it up; what has been made is taken down again if that fails."""
-        need("ip", "nsenter", "unshare", "docker", "dockerd", "nft", "iptables")
-        images = build()
         try:
+            need("ip", "nsenter", "unshare", "docker", "dockerd", "nft", "iptables")
+            images = build()
             with step(f"testbed {self.plan.name}: {len(self.nodes)} node(s)"):
-                self.home.mkdir(parents=True)
-                (self.home / "plan.json").write_text(json.dumps(asdict(self.plan)))
                 network.lay(self.plan)
                 with ThreadPoolExecutor(2) as pool:
                     list(pool.map(lambda node: self._start(node, images, options), self.nodes))
                 if options.ingress and options.plugin:
                     self.proxy.start()
+            self._builder.unlink()
         except BaseException:
-            say("it did not come up; taking down what there is")
             for node in self.nodes:
                 with contextlib.suppress(OSError, Failed):
                     say(f"{node.name}: {node.log(5)}")
-            self.down()
+            if options.keep:
+                say("it did not come up, and is left as it is; `down` removes it")
+            else:
+                say("it did not come up; taking down what there is")
+                self.down()
             raise
+
+    @property
+    def builder(self) -> int:
+        """The process that is bringing it up, or died doing so; 0 once it is up."""
+        try:
+            return int(self._builder.read_text() or 0)
+        except FileNotFoundError:
+            return 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was brought up to the end, and no reboot of the machine has undone that since."""
+        names = [self.plan.switch, *(node.spec.netns for node in self.nodes)]
+        return not self._builder.exists() and all(Path("/run/netns", name).exists() for name in names)
+
+    @property
+    def _builder(self) -> Path:
+        return self.home / "up.pid"
 
     def down(self) -> None:
         """Remove every process, mount, namespace, link and file of it; what is gone already is passed over."""
@@ -128,11 +151,38 @@ def find(name: str) -> Testbed | None:
 
 
 def make(name: str, count: int, engines: str) -> Testbed:
-    """A testbed to be brought up, with a number no other on this machine has."""
-    taken = {testbed.plan.number for testbed in running()}
-    taken.update(int(found) for found in re.findall(r"\bsptest(\d+)", run("ip", "-o", "link").stdout))
-    number = next(number for number in range(1, 200) if number not in taken)
-    return Testbed(plan.make(name, number, count, engines))
+    """A testbed to be brought up; its name, and a number no other on this machine has, are its own from here on."""
+    with (cache() / "testbeds.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        links = re.findall(r"\bsptest(\d+)", run("ip", "-o", "link").stdout)
+        number = plan.free_number({testbed.plan.number for testbed in running()} | set(map(int, links)))
+        made = Testbed(plan.make(name, number, count, engines))
+        try:
+            made.home.mkdir(parents=True)
+        except FileExistsError as error:
+            raise Failed(f"there is a testbed {name} already; `down` removes it") from error
+        (made.home / "up.pid").write_text(str(os.getpid()))
+        (made.home / "plan.json").write_text(json.dumps(asdict(made.plan)))
+        return made
+
+
+def bring_up(name: str, count: int, engines: str, options: Options) -> Testbed:
+    """The testbed of this name, brought up where it is not.
+
+    What was left half-made, by a process that was killed or by a reboot of the machine, is taken down first.
+    """
+    there = find(name)
+    if there is not None and there.whole:
+        say(f"testbed {name} is up already; `down` first for another one")
+        return there
+    if there is not None:
+        if alive(there.builder):
+            raise Failed(f"process {there.builder} is bringing testbed {name} up at this moment; try again when it has")
+        say(f"testbed {name} was left half-made; taking it down first")
+        there.down()
+    made = make(name, count, engines)
+    made.up(options)
+    return made
 
 
 def _load(file: Path) -> Testbed:
