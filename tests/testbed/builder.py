@@ -6,6 +6,7 @@ firewall rules. Its images and layers are kept in the cache, so that a build doe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -19,6 +20,10 @@ from tests.testbed.trees import tree
 
 BASES = {"debian:trixie-slim": "trixie", "debian:bookworm-slim": "bookworm"}
 """Base images, and the release each is made of where no registry can be asked."""
+
+
+_GROUP = "stackpad-builder"
+"""The control group of what runs during a build; Docker's own default is the machine's engine's."""
 
 
 class Builder:
@@ -39,19 +44,21 @@ class Builder:
             "unshare", "--mount", "dockerd", "--bridge=none", "--iptables=false", "--ip6tables=false",
             "--ip-forward=false", "--data-root", self._home / "data", "--exec-root", self._run / "exec",
             "--pidfile", self._run / "docker.pid", "--host", self.host,
+            "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{_GROUP}",
         ]  # fmt: skip
         self._pid = spawn(command, self._home / "dockerd.log")
-        wait_until("the building engine", self._answers)
+        try:
+            wait_until("the building engine", self._answers)
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the engine."""
-        if alive(self._pid):
-            os.kill(self._pid, signal.SIGTERM)
-            wait_until("the end of the building engine", lambda: not alive(self._pid))
-        shutil.rmtree(self._run, ignore_errors=True)
+        self._stop()
 
     def docker(self, *arguments: str | Path, check: bool = True) -> str:
         """Run the Docker client against this engine; returns what it printed."""
@@ -72,6 +79,16 @@ class Builder:
         """Build an image; the engine's layer cache decides what is done again."""
         with step(f"build {tag}"):
             self.docker("build", "--network=host", "--tag", tag, "--file", dockerfile, *options, context)
+
+    def _stop(self) -> None:
+        if alive(self._pid):
+            os.kill(self._pid, signal.SIGTERM)
+            wait_until("the end of the building engine", lambda: not alive(self._pid))
+        shutil.rmtree(self._run, ignore_errors=True)
+        # In every hierarchy, or in the only one; Docker removes what is below it, and leaves this.
+        for group in [*Path("/sys/fs/cgroup").glob(f"*/{_GROUP}"), Path("/sys/fs/cgroup", _GROUP)]:
+            with contextlib.suppress(OSError):
+                group.rmdir()
 
     def _answers(self) -> bool:
         if not alive(self._pid):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import shutil
 import sys
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +23,8 @@ LIMIT = 250_000_000
 """Bytes the plugin's root filesystem may have."""
 
 _SOURCES = [ROOT / "plugin", ROOT / "ingress", ROOT / "stackpad"]
-_PACKAGING = [ROOT / name for name in ("pyproject.toml", "requirements.lock", "README.md", "LICENSE")]
+# Not the README, though it is in a wheel's metadata: no image behaves otherwise for a word changed in it.
+_PACKAGING = [ROOT / name for name in ("pyproject.toml", "requirements.lock")]
 _PYTHON = "3.13"
 
 
@@ -73,23 +77,43 @@ def _kept(tag: str, key: str) -> Path:
 
 
 def _wheels() -> None:
-    """Fill ``build/wheels`` for the image's Python: ours, and those of the lock file without the tools."""
-    wheels = ROOT / "build" / "wheels"
-    key = digest([*_SOURCES, *_PACKAGING])
-    if (wheels / ".key").exists() and (wheels / ".key").read_text() == key:
+    """Fill ``build/wheels`` for the image's Python: ``own`` with ours, ``locked`` with what it depends on.
+
+    Apart, so that a change of ours neither downloads the others nor installs them again in the image.
+    """
+    with _fresh("locked", digest(_PACKAGING)) as locked:
+        if locked:
+            platforms = [f"--platform=manylinux{tag}_x86_64" for tag in ("_2_28", "2014", "_2_17")]
+            run(
+                sys.executable, "-m", "pip", "download", "--quiet", "--dest", locked, "--only-binary=:all:",
+                f"--python-version={_PYTHON}", "--implementation=cp", f"--abi=cp{_PYTHON.replace('.', '')}", *platforms,
+                "--constraint", _constraints(), *_dependencies(),
+            )  # fmt: skip
+    with _fresh("own", digest([*_SOURCES, *_PACKAGING])) as own:
+        if own:
+            run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", own, ROOT)
+
+
+@contextlib.contextmanager
+def _fresh(part: str, key: str) -> Iterator[Path | None]:
+    """An empty directory for one kind of wheels, to be filled; None where it is filled already."""
+    wheels = ROOT / "build" / "wheels" / part
+    mark = ROOT / "build" / f"wheels-{part}.key"
+    if wheels.exists() and mark.exists() and mark.read_text() == key:
+        yield None
         return
-    with step("wheels"):
+    with step(f"{part} wheels"):
+        mark.unlink(missing_ok=True)
         shutil.rmtree(wheels, ignore_errors=True)
         wheels.mkdir(parents=True)
-        python = sys.executable
-        run(python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", wheels, ROOT)
-        platforms = [f"--platform=manylinux{tag}_x86_64" for tag in ("_2_28", "2014", "_2_17")]
-        run(
-            python, "-m", "pip", "download", "--quiet", "--dest", wheels, "--only-binary=:all:",
-            f"--python-version={_PYTHON}", "--implementation=cp", f"--abi=cp{_PYTHON.replace('.', '')}", *platforms,
-            "--constraint", _constraints(), "--find-links", wheels, "stackpad[cli]",
-        )  # fmt: skip
-        (wheels / ".key").write_text(key)
+        yield wheels
+        mark.write_text(key)
+
+
+def _dependencies() -> list[str]:
+    """What an image needs to run our code; neither the command line's packages nor the tools."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [str(word) for word in project["dependencies"]]
 
 
 def _constraints() -> Path:
