@@ -61,7 +61,8 @@ $(VENV)/.complete: requirements.lock
 	@tools/requirements.sh python 1>&2
 	@echo "installing Python packages into $(VENV)" 1>&2
 	@python3 -m venv --clear $(VENV)
-	@$(VENV)/bin/pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock 1>&2
+	@$(VENV)/bin/pip install -qq --disable-pip-version-check --retries 8 --require-hashes -r requirements.lock 1>&2 \
+	  || { echo "pip could not install what requirements.lock names; see its words above, then run the same make again" 1>&2; exit 1; }
 	@$(PYTHON) -c "import pathlib, site; pathlib.Path(site.getsitepackages()[0], 'stackpad-checkout.pth').write_text('$(CURDIR)\n')"
 	@printf '#!/bin/sh\nexec %s -c "from stackpad.cli import main; main()" "$$@"\n' "$(CURDIR)/$(PYTHON)" > $(VENV)/bin/stackpad
 	@chmod +x $(VENV)/bin/stackpad

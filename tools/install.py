@@ -6,8 +6,11 @@ The engine is the machine's own, or the one DOCKER_HOST names. Nothing is asked;
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import sys
+import time
 
 from tests.testbed import images
 from tests.testbed.node import PLUGIN
@@ -22,13 +25,16 @@ def main() -> int:
     """Install or uninstall; returns the exit status."""
     parser = argparse.ArgumentParser(prog="make install / make uninstall", description=__doc__)
     parser.add_argument("do", choices=("install", "uninstall"))
+    wanted = parser.parse_args().do
     try:
+        if shutil.which("docker") is None:
+            raise Failed("there is no Docker on this machine: no client `docker` is found; install docker.io first")
         engine = run("docker", "version", "--format", "{{.Server.Version}}", check=False).stdout.strip()
         if not engine:
             where = os.environ.get("DOCKER_HOST", "this machine")
             raise Failed(f"no Docker engine answers on {where}; install docker.io or start it, then try again")
         say(f"Docker engine {engine}")
-        return install() if parser.parse_args().do == "install" else uninstall()
+        return install() if wanted == "install" else uninstall()
     except Failed as error:
         say(f"error: {error}")
         return 1
@@ -54,8 +60,10 @@ def install() -> int:
             "docker", "run", "--detach", "--name", CONTAINER, "--restart", "always", "--network", "host",
             "--volume", "/run:/run", "--volume", "/var/lib/stackpad:/var/lib/stackpad", *settings, images.INGRESS,
         )  # fmt: skip
-    admin = os.environ.get("CADDY_ADMIN", CADDY_ADMIN)
-    say(f'the ingress expects Caddy with its admin on unix/{admin}: {{"admin": {{"listen": "unix/{admin}"}}}}')
+        see_it_stay()
+    # Caddy writes the address of a unix socket as unix/ and the path, so that there are two slashes.
+    listen = json.dumps({"admin": {"listen": f"unix/{os.environ.get('CADDY_ADMIN', CADDY_ADMIN)}"}})
+    say(f"the ingress expects a Caddy that has in its configuration: {listen}")
     return 0
 
 
@@ -69,6 +77,16 @@ def uninstall() -> int:
     remove_plugin()
     say("plugin and ingress are removed; /var/lib/stackpad holds their state and can be deleted")
     return 0
+
+
+def see_it_stay(seconds: float = 3.0) -> None:
+    """Raise :class:`Failed` with its last words when the ingress ends as soon as it has started."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if run("docker", "inspect", "--format", "{{.RestartCount}}", CONTAINER).stdout.strip() != "0":
+            last = run("docker", "logs", "--tail", "3", CONTAINER, check=False)
+            raise Failed(f"the ingress does not stay up; it says:\n{(last.stderr or last.stdout).strip()}")
+        time.sleep(0.2)
 
 
 def remove_plugin() -> None:
