@@ -68,7 +68,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         ipam = Ipam(state, settings, kernel.routes)
         driver = NetworkDriver(state, ipam, ports, reconciler, kernel.routes)
         engine = await stack.enter_async_context(Engine(settings.engine))
-        directory = Directory(engine, state.networks.keys, driver.forget_network)
+        directory = Directory(engine, state, driver.forget_network, driver.forget_endpoint)
         admin = Admin(settings, state, reconciler, directory, metrics)
         ready = asyncio.Event()
         server = Server(calls(driver, ipam), ready, metrics)
@@ -96,6 +96,10 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         await stop.wait()
         for task in background:
             task.cancel()
+        if not state.networks:
+            # Nothing is left that the rules would keep apart, and an uninstalled plugin leaves nothing behind.
+            await asyncio.gather(*background, return_exceptions=True)
+            await kernel.remove_rules()
 
 
 async def _site(stack: contextlib.AsyncExitStack, application: web.Application, listening: Sequence[Listener]) -> None:

@@ -1,22 +1,30 @@
 """Names for ids: what only the engine knows, asked for in the background and never waited for.
 
 The driver is told neither a network's name nor a container's. Here they are learnt from events and lists, and with them
-what the engine has forgotten without telling us: a network that it does not know, twice in a row, is given to ``gone``.
+what the engine has forgotten without telling us, as it does while the plugin is disabled: a network or an endpoint that
+is missing from its lists for a while is forgotten here too.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+import time
+from collections.abc import Awaitable, Callable
 
 import structlog
 
+from plugin.state import State
 from stackpad.engine import Engine
 from stackpad.errors import Unavailable
 
 RELIST = 60.0
 SOON = 0.2
 """Seconds between two lists, and from an event until the list that it causes: events come in bursts."""
+
+MISSING_FOR = 15.0
+"""Seconds something must be missing: a container that is just starting is not in the list yet."""
+
+LOOK_AGAIN = 5.0
 
 _ACTIONS = ["create", "destroy", "connect", "disconnect", "start", "die", "rename"]
 
@@ -25,13 +33,18 @@ class Directory:
     """The engine's names of networks and of the containers behind endpoints, as last heard."""
 
     def __init__(
-        self, engine: Engine, known: Callable[[], Collection[str]], gone: Callable[[str], Awaitable[object]]
+        self,
+        engine: Engine,
+        state: State,
+        forget_network: Callable[[str], Awaitable[object]],
+        forget_endpoint: Callable[[str], Awaitable[object]],
     ) -> None:
         self.engine_version: str | None = None
-        self._engine, self._known, self._gone = engine, known, gone
+        self._engine, self._state = engine, state
+        self._forget_network, self._forget_endpoint = forget_network, forget_endpoint
         self._networks: dict[str, str] = {}
         self._containers: dict[str, str] = {}
-        self._missing: set[str] = set()
+        self._missing: dict[str, float] = {}
         self._changed = asyncio.Event()
         self._log = structlog.get_logger("directory")
 
@@ -53,7 +66,7 @@ class Directory:
                 except Unavailable as error:
                     self._log.debug("the engine does not answer", reason=str(error))
                 try:
-                    async with asyncio.timeout(RELIST):
+                    async with asyncio.timeout(LOOK_AGAIN if self._missing else RELIST):
                         await self._changed.wait()
                 except TimeoutError:
                     continue
@@ -65,7 +78,7 @@ class Directory:
             self._changed.set()
 
     async def _list(self) -> None:
-        held = set(self._known())
+        known_networks, known_endpoints = set(self._state.networks), set(self._state.endpoints)
         networks = await self._engine.networks()
         containers = await self._engine.containers()
         self.engine_version = await self._engine.version()
@@ -76,8 +89,13 @@ class Directory:
             for attached in ((container.get("NetworkSettings") or {}).get("Networks") or {}).values()
             if attached.get("EndpointID") and container.get("Names")
         }
-        missing = held - self._networks.keys()
-        for network_id in sorted(missing & self._missing):
-            self._log.warning("the engine does not know this network any more", network=network_id[:12])
-            await self._gone(network_id)
-        self._missing = missing
+        gone_networks = known_networks - self._networks.keys()
+        gone_endpoints = known_endpoints - self._containers.keys()
+        now = time.monotonic()
+        self._missing = {key: self._missing.get(key, now) for key in gone_networks | gone_endpoints}
+        for key, since in list(self._missing.items()):
+            if now - since < MISSING_FOR:
+                continue
+            self._log.warning("forgotten: the engine does not know it any more", id=key[:12])
+            await (self._forget_network if key in gone_networks else self._forget_endpoint)(key)
+            del self._missing[key]

@@ -93,6 +93,10 @@ class NetworkDriver:
         if known is not None and known.network_id != there.id:
             raise Conflict(f"endpoint {endpoint_id[:12]} belongs to network {known.network_id[:12]}")
         if known is None or (known.addresses, known.mac) != (endpoint.addresses, endpoint.mac):
+            for other in self._state.endpoints_of(there.id):
+                if other.id in self._reconciler.lost and set(other.addresses) & set(endpoint.addresses):
+                    # Its container went while we were away, and Docker has given its address to somebody else.
+                    await self.forget_endpoint(other.id)
             self._refuse_addresses(there, endpoint)
             await self._state.put_endpoint(endpoint)
         # An answer may only say what the request left open.
@@ -100,12 +104,16 @@ class NetworkDriver:
 
     async def delete_endpoint(self, request: protocol.EndpointRef) -> dict[str, object]:
         """Take an endpoint away with its link, rules and ports."""
-        self._ports.release(request.endpoint_id)
-        known = self._state.endpoints.get(request.endpoint_id)
+        await self.forget_endpoint(request.endpoint_id)
+        return {}
+
+    async def forget_endpoint(self, endpoint_id: str) -> None:
+        """Drop an endpoint with its link, rules and ports; nothing if it is not known."""
+        self._ports.release(endpoint_id)
+        known = self._state.endpoints.get(endpoint_id)
         if known is not None:
             await self._state.drop_endpoint(known.id)
             self._reconciler.touch(known.network_id)
-        return {}
 
     async def endpoint_info(self, request: protocol.EndpointRef) -> dict[str, object]:
         """What is known of an endpoint; Docker cannot make ports of a remote driver out of it."""

@@ -54,9 +54,10 @@ class Kernel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the sockets; what is in the kernel stays, containers go on."""
+        # What the trash thread is at still needs its socket.
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._trash_thread.shutdown)
         await self._call(self._close)
         self._thread.shutdown()
-        self._trash_thread.shutdown()
 
     def _open(self) -> None:
         self._links = Links(self._proc)
@@ -150,6 +151,11 @@ class Kernel:
         new = [element for plan in plans for element in plan.new_elements]
         old = [element for plan in plans for element in plan.old_elements]
         self._firewall.apply(new, old)
+
+    async def remove_rules(self) -> None:
+        """Take our tables and our accepts away; only right where there is no network left to keep apart."""
+        await self._call(self._firewall.remove)
+        await self._call(self._foreign.remove)
 
     async def _call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         loop = asyncio.get_running_loop()

@@ -127,6 +127,9 @@ def _host_address(text: str) -> str | None:
         ) from error
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
         raise InvalidRequest(f"host address {text}: an address with a zone cannot be published on")
+    if address == ipaddress.IPv6Address("::1"):
+        # The kernel routes nothing from ::1 to another link; for 127.0.0.1 it can be told to.
+        raise InvalidRequest("a port cannot be published on [::1]; publish it on 127.0.0.1 or on an address of the node")
     return str(address)
 
 
