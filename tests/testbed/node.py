@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.testbed import network
 from tests.testbed.images import Images
 from tests.testbed.plan import NodePlan, Plan
-from tests.testbed.shell import Failed, alive, run, spawn, wait_until
+from tests.testbed.shell import Failed, alive, run, say, spawn, wait_until
 from tests.testbed.trees import tree
 
 PLUGIN = "stackpad/net"
@@ -162,8 +162,14 @@ class Node:
         self.start_engine()
 
     def end(self) -> None:
-        """End every process of the node and free its mounts."""
-        self._end(self._processes())
+        """End every process of the node, and so free its mounts.
+
+        At once, since nothing of it is kept: an engine asked to stop would wait for its plugin and its containers.
+        """
+        try:
+            wait_until(f"the end of {self.name}'s processes", self._kill_all, 20)
+        except Failed as error:
+            say(str(error))
         for group in sorted(self._cgroups(), reverse=True):
             with contextlib.suppress(OSError):
                 group.rmdir()
@@ -242,6 +248,14 @@ class Node:
             with contextlib.suppress(OSError):
                 found.update(map(int, (group / "cgroup.procs").read_text().split()))
         return sorted(found)
+
+    def _kill_all(self) -> bool:
+        """Whether nobody is left; who is gets killed. Again and again, for an engine starts others meanwhile."""
+        left = [pid for pid in self._processes() if alive(pid)]
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
 
     def _cgroups(self) -> list[Path]:
         """The control groups of the node's containers, in every hierarchy."""

@@ -5,6 +5,7 @@ No mirror is named here: debootstrap's own default is used, and the tree keeps i
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from pathlib import Path
 
@@ -21,19 +22,27 @@ PACKAGES = {
 
 
 def tree(release: str) -> Path:
-    """The root directory of a release; made where it is not there yet."""
+    """The root directory of a release; made where it is not there yet.
+
+    By one at a time: the nodes of a testbed start side by side and all ask for it, and so do testbeds.
+    """
     path = cache() / "trees" / release
-    if (path / ".complete").exists():
-        return path
-    need("debootstrap")
-    with step(f"debootstrap {release}"):
-        shutil.rmtree(path, ignore_errors=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        include = [f"--include={','.join(PACKAGES[release])}"] if PACKAGES[release] else []
-        run("debootstrap", "--variant=minbase", *include, release, path, env={"DEBOOTSTRAP_DIR": str(_scripts())})
-        _slim(path)
-        (path / ".complete").touch()
+    with (cache() / "trees.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (path / ".complete").exists():
+            need("debootstrap")
+            with step(f"debootstrap {release}"):
+                _make(release, path)
     return path
+
+
+def _make(release: str, path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    include = [f"--include={','.join(PACKAGES[release])}"] if PACKAGES[release] else []
+    run("debootstrap", "--variant=minbase", *include, release, path, env={"DEBOOTSTRAP_DIR": str(_scripts())})
+    _slim(path)
+    (path / ".complete").touch()
 
 
 def _scripts() -> Path:
