@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -20,7 +19,7 @@ from plugin.model import Endpoint, IPAddress, Network
 from plugin.node import Route
 from plugin.options import identifier, network, port_requests
 from plugin.ports import PortReservations
-from plugin.reconciler import Reconciler
+from plugin.reconciler import Reconciler, exists
 from plugin.state import State
 from stackpad.errors import Conflict, InvalidRequest, NotFound
 
@@ -94,7 +93,7 @@ class NetworkDriver:
             raise Conflict(f"endpoint {endpoint_id[:12]} belongs to network {known.network_id[:12]}")
         if known is None or (known.addresses, known.mac) != (endpoint.addresses, endpoint.mac):
             for other in self._state.endpoints_of(there.id):
-                if other.id in self._reconciler.lost and set(other.addresses) & set(endpoint.addresses):
+                if self._reconciler.abandoned(other.id) and set(other.addresses) & set(endpoint.addresses):
                     # Its container went while we were away, and Docker has given its address to somebody else.
                     await self.forget_endpoint(other.id)
             self._refuse_addresses(there, endpoint)
@@ -127,7 +126,7 @@ class NetworkDriver:
             raise InvalidRequest("Join came without a SandboxKey; is something else than Docker calling?")
         await self._state.put_endpoint(replace(endpoint, sandbox=request.sandbox_key, left=False))
         await self._reconciler.settle(there.id)
-        if not _exists(naming.peer_name(endpoint.id)):
+        if not exists(naming.peer_name(endpoint.id)):
             # Joined once before: the old pair's end is in a container that may be gone.
             self._reconciler.forget_port(there.id, endpoint.id)
             await self._reconciler.settle(there.id)
@@ -259,11 +258,3 @@ def _mac(text: str) -> str:
     if int(octets[0], 16) & 1 or not any(int(octet, 16) for octet in octets):
         raise InvalidRequest(f"MAC address {text} is a group's or nobody's; the first octet must be even, not all zero")
     return ":".join(octets)
-
-
-def _exists(interface: str) -> bool:
-    try:
-        socket.if_nametoindex(interface)
-    except OSError:
-        return False
-    return True

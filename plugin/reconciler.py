@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Collection, Iterable
 
@@ -46,6 +47,7 @@ class Reconciler:
         self._applied: dict[str, Dataplane] = {}
         self._leaving: set[str] = set()
         self._lost: frozenset[str] = frozenset()
+        self._returned: frozenset[str] = frozenset()
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._wake = asyncio.Event()
         self._hints: set[Hint] = set(Hint)
@@ -79,6 +81,15 @@ class Reconciler:
     def lost(self) -> Collection[str]:
         """Endpoints that Docker has not taken back although their veth pair is gone."""
         return self._lost
+
+    def abandoned(self, endpoint_id: str) -> bool:
+        """Whether no container has the endpoint any more, though Docker has not taken it back.
+
+        Its veth pair is gone, or the end that was in the container has been back in the node's namespace since the last
+        comparison: that is where Docker puts it when the container is removed.
+        """
+        returned = endpoint_id in self._returned and exists(naming.peer_name(endpoint_id))
+        return endpoint_id in self._lost or returned
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
@@ -130,6 +141,10 @@ class Reconciler:
             endpoint.id
             for endpoint in self._state.endpoints.values()
             if endpoint.sandbox and naming.port_name(endpoint.id) not in seen.links.ports
+        )
+        interfaces = {name for _, name in socket.if_nameindex()}
+        self._returned = frozenset(
+            endpoint.id for endpoint in self._state.endpoints.values() if naming.peer_name(endpoint.id) in interfaces
         )
         networks = dict(self._state.networks)
         await self._kernel.prepare(ipv6=any(network.ipv6 for network in networks.values()))
@@ -221,6 +236,15 @@ class Reconciler:
         waiting, self._waiting = self._waiting, {}
         for futures in waiting.values():
             _resolve(futures, Unavailable(str(error)))
+
+
+def exists(interface: str) -> bool:
+    """Whether a link of this name is in the node's namespace."""
+    try:
+        socket.if_nametoindex(interface)
+    except OSError:
+        return False
+    return True
 
 
 def _resolve(futures: Iterable[asyncio.Future[None]], error: StackpadError | None) -> None:

@@ -35,7 +35,7 @@ class Scene:
     def gateway(self, network: str, version: int) -> str:
         """The gateway address of a network."""
         found = next(row for row in self.bench.admin("/networks") if row["name"] == network)
-        gateways = [str(text).partition("/")[0] for text in found["gateways"]]  # type: ignore[attr-defined]
+        gateways = [str(text).partition("/")[0] for text in found["gateways"]]
         return next(text for text in gateways if (":" in text) == (version == 6))
 
 

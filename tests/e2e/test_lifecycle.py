@@ -133,7 +133,24 @@ def test_engine_restarted_with_live_restore(scene: Scene) -> None:
 
 def test_host_rebooted(scene: Scene) -> None:
     scene.bench.node.reboot()
+    scene.bench.bed.proxy.start()
     scene.check()
+
+
+def test_containers_removed_while_the_plugin_is_away_block_nothing(scene: Scene) -> None:
+    """Docker removes them without being able to tell us, and gives their addresses and ports to others."""
+    bench = scene.bench
+    bench.network("plain")
+    bench.serve("web", "plain", "--publish", "8099:80")
+    bench.docker("plugin", "disable", "--force", PLUGIN)
+    bench.docker("rm", "--force", "web")
+    bench.docker("plugin", "enable", PLUGIN)
+    bench.wait_plugin()
+    bench.serve("successor", "plain", "--publish", "8099:80")
+    assert bench.ask_from_outside(Target("tcp", bench.node.address, 8099))[0].startswith("successor ")
+    eventually(
+        lambda: sum(len(list(row["endpoints"])) for row in bench.admin("/networks")) == 4, "no leaked endpoint", 60
+    )
 
 
 def test_firewall_flushed_by_somebody_else(scene: Scene) -> None:
@@ -219,5 +236,6 @@ def _other_plugin(bench: Workbench, before: int) -> bool:
 
 
 def _status(bench: Workbench) -> str:
+    enter = ["ip", "netns", "exec", bench.node.spec.netns]
     ask = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:5055/v2/"]
-    return bench.exec(*ask, check=False).stdout
+    return subprocess.run([*enter, *ask], capture_output=True, text=True, check=False).stdout

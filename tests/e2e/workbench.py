@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tests.testbed import images
 from tests.testbed.shell import wait_until
@@ -154,7 +155,7 @@ class Workbench:
         """What the plugin says is published."""
         return list(self.admin("/ports"))
 
-    def admin(self, resource: str) -> list[dict[str, object]]:
+    def admin(self, resource: str) -> Any:
         """What the plugin's own socket answers."""
         socket = f"{self.node.root}/run/stackpad/net.sock"
         done = subprocess.run(
@@ -165,14 +166,13 @@ class Workbench:
         )
         return json.loads(done.stdout) if done.stdout else []
 
+    def admin_status(self) -> dict[str, object]:
+        """What the plugin says of itself; empty while it does not answer."""
+        return dict(self.admin("/status"))
+
     def wait_plugin(self) -> None:
         """Return when the plugin has reconciled."""
-
-        def ready() -> bool:
-            status = self.admin("/status")
-            return isinstance(status, dict) and bool(status["ready"])
-
-        wait_until("the plugin", ready, 30)
+        wait_until("the plugin", lambda: bool(self.admin_status().get("ready")), 30)
 
     def links(self) -> set[str]:
         """Our links in the node's namespace."""
