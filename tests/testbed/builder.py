@@ -85,10 +85,11 @@ class Builder:
             os.kill(self._pid, signal.SIGTERM)
             wait_until("the end of the building engine", lambda: not alive(self._pid))
         shutil.rmtree(self._run, ignore_errors=True)
-        # In every hierarchy, or in the only one; Docker removes what is below it, and leaves this.
-        for group in [*Path("/sys/fs/cgroup").glob(f"*/{_GROUP}"), Path("/sys/fs/cgroup", _GROUP)]:
-            with contextlib.suppress(OSError):
-                group.rmdir()
+        # In every hierarchy, or in the only one. Docker leaves this behind, and BuildKit one below it; in use, they stay.
+        for top in [*Path("/sys/fs/cgroup").glob(f"*/{_GROUP}"), Path("/sys/fs/cgroup", _GROUP)]:
+            for group in (*sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True), top):
+                with contextlib.suppress(OSError):
+                    group.rmdir()
 
     def _answers(self) -> bool:
         if not alive(self._pid):
