@@ -1,0 +1,84 @@
+"""What Caddy is told, and where it is put in a configuration that may have things of its own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ingress import caddyconfig
+from ingress.pages import page
+from tests.unit.ingress.test_routes import container, made
+
+
+def test_a_plain_host_is_a_line_of_the_table_and_in_no_host_matcher() -> None:
+    owned = caddyconfig.route(made(container("a")), keep_streams=False)
+    text = json.dumps(owned)
+    assert '{"input": "shop.acme.stackpad.test", "outputs": ["10.0.0.2:80", "up"]}' in text
+    assert '"host"' not in text, "Caddy would manage a certificate for each host in a matcher"
+
+
+def test_replicas_have_a_route_of_their_own_with_retries() -> None:
+    owned = caddyconfig.route(made(container("a"), container("b", address="10.0.0.3")), keep_streams=True)
+    special = owned["handle"][1]["routes"][0]["handle"][0]["routes"]
+    (proxy,) = special[0]["handle"]
+    assert [upstream["dial"] for upstream in proxy["upstreams"]] == ["10.0.0.2:80", "10.0.0.3:80"]
+    assert proxy["load_balancing"]["try_duration"]
+    assert proxy["stream_close_delay"] == caddyconfig.DRAIN
+
+
+def test_no_passive_health_checks_where_all_hosts_share_an_upstream() -> None:
+    owned = caddyconfig.route(made(container("a")), keep_streams=False)
+    shared = owned["handle"][1]["routes"][-1]["handle"][0]
+    assert shared["upstreams"] == [{"dial": "{sp_up}"}]
+    assert "health_checks" not in shared
+
+
+def test_the_generation_follows_from_the_content() -> None:
+    one, same, other = (
+        caddyconfig.generation(caddyconfig.route(made(container("a", address=address)), keep_streams=False))
+        for address in ("10.0.0.2", "10.0.0.2", "10.0.0.3")
+    )
+    assert one == same != other
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        ({}, ("apps", {"http": {"servers": {"x": 1}}})),
+        ({"apps": {}}, ("apps/http", {"servers": {"x": 1}})),
+        ({"apps": {"http": {"http_port": 80}}}, ("apps/http/servers", {"x": 1})),
+        ({"apps": {"http": {"servers": {"own": 2}}}}, ("apps/http/servers/x", 1)),
+        (None, ("apps", {"http": {"servers": {"x": 1}}})),
+    ],
+)
+def test_only_what_is_missing_is_put(tree: object, expected: tuple[str, object]) -> None:
+    assert caddyconfig.missing(tree, ("apps", "http", "servers", "x"), 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("listen", "found"), [([":443"], "own"), (["127.0.0.1:443"], "own"), ([":8443"], None), ([":80", ":443"], "own")]
+)
+def test_the_operators_server_is_found_by_its_port(listen: list[str], found: str | None) -> None:
+    assert caddyconfig.find_server({"apps": {"http": {"servers": {"own": {"listen": listen}}}}}, 443) == found
+
+
+@pytest.mark.parametrize("status", [404, 502, 503, 504])
+def test_pages_hold_nothing_that_caddy_would_replace(status: int) -> None:
+    assert "{" not in page(status)
+    assert f"Status {status}" in page(status)
+
+
+def test_certificates_are_never_had_without_being_asked_for() -> None:
+    internal = caddyconfig.policy(tls="internal", email="", ca="", ca_root="")
+    assert internal["on_demand"]
+    assert "subjects" not in internal
+    acme = caddyconfig.policy(tls="acme", email="me@example.org", ca="https://ca.example/dir", ca_root="/ca.pem")
+    assert acme["issuers"] == [
+        {
+            "module": "acme",
+            "email": "me@example.org",
+            "ca": "https://ca.example/dir",
+            "trusted_roots_pem_files": ["/ca.pem"],
+        }
+    ]
