@@ -25,6 +25,7 @@ _NLM_F_REQUEST = 1
 _HEADER = struct.Struct("=IHHII")
 _GENERATION_ATTRIBUTE = 1
 _TIMEOUT = 10.0
+_QUIET_TRIES = 5
 
 
 class Firewall:
@@ -35,10 +36,21 @@ class Firewall:
         self._fingerprint = ""
 
     def install(self, elements: Iterable[Element]) -> None:
-        """Put both tables in place with ``elements``, whatever is there now, in one transaction."""
-        _nft(ruleset.install(elements))
-        self._fingerprint = _fingerprint(_list())
-        self._generation = generation()
+        """Put both tables in place with ``elements``, whatever is there now, in one transaction.
+
+        What the rules look like when they are intact is learnt here, and only from a moment in which nobody else wrote:
+        otherwise their damage would be taken for the original. Raises :class:`Unavailable` if there is no such moment.
+        """
+        script = ruleset.install(elements)
+        for _ in range(_QUIET_TRIES):
+            before = generation()
+            _nft(script)
+            written = generation()
+            listing = _list()
+            if generation() == written == before + 1:
+                self._fingerprint, self._generation = _fingerprint(listing), written
+                return
+        raise Unavailable("somebody keeps changing nftables while our tables are put in place; trying again")
 
     def apply(self, new: Iterable[Element], old: Iterable[Element]) -> None:
         """Take ``old`` out and put ``new`` in, in one transaction.

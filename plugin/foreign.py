@@ -70,7 +70,7 @@ class ForeignChains:
         for family, tables in (("iptables", "ip_tables_names"), ("ip6tables", "ip6_tables_names")):
             yield f"{family}-nft"
             try:
-                in_use = "filter" in (self._proc / "self/net" / tables).read_text().split()
+                in_use = "filter" in (self._proc / "thread-self/net" / tables).read_text().split()
             except OSError:
                 in_use = False
             if in_use:

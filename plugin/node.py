@@ -62,7 +62,7 @@ class Node:
     """Reads the node; ``proc`` is the host's ``/proc``."""
 
     def __init__(self, proc: Path) -> None:
-        self._net = proc / "self/net"
+        self._net = proc / "thread-self/net"
         self._netlink = IPRoute(strict_check=True)
 
     def close(self) -> None:

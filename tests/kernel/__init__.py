@@ -1,0 +1,1 @@
+"""The adapters and the reconciler on a real kernel, each test in a network namespace of its own."""
