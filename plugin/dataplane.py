@@ -28,6 +28,7 @@ class Bridge:
     addresses: frozenset[IPInterface]
     ipv6: bool = False
     loopback: bool = False
+    up: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Port:
     name: str
     bridge: str
     mtu: int
+    up: bool = True
     peer: str = field(compare=False, default="")
     mac: str = field(compare=False, default="")
 

@@ -28,6 +28,8 @@ from stackpad.errors import Unavailable
 _NODAD = 0x02
 """``IFA_F_NODAD``: a gateway address is ours by decree and must not be tentative for a second."""
 
+_IFF_UP = 1
+
 _GONE = {errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENOENT}
 
 
@@ -82,9 +84,15 @@ class Links:
                     addresses=frozenset(addresses.get(link["index"], ())),
                     ipv6=self._has_ipv6 and self._read(f"ipv6/conf/{name}/disable_ipv6") == "0",
                     loopback=self._read(f"ipv4/conf/{name}/route_localnet") == "1",
+                    up=bool(link["flags"] & _IFF_UP),
                 )
             elif name.startswith(naming.PORT_PREFIX):
-                ports[name] = Port(name=name, bridge=names.get(link.get("master"), ""), mtu=link.get("mtu"))
+                ports[name] = Port(
+                    name=name,
+                    bridge=names.get(link.get("master"), ""),
+                    mtu=link.get("mtu"),
+                    up=bool(link["flags"] & _IFF_UP),
+                )
         return Dataplane(bridges, ports)
 
     def apply(self, plan: Plan) -> None:
@@ -136,7 +144,7 @@ class Links:
         index = _index(bridge.name)
         if index is None:
             raise Unavailable(f"bridge {bridge.name} has gone while it was changed; it is made anew shortly")
-        if (before.mac, before.mtu) != (bridge.mac, bridge.mtu):
+        if (before.mac, before.mtu, before.up) != (bridge.mac, bridge.mtu, bridge.up):
             self._request(
                 f"change {bridge.name}", "link", "set", index=index, address=bridge.mac, mtu=bridge.mtu, state="up"
             )

@@ -1,1 +1,1 @@
-"""The adapters and the reconciler on a real kernel, each test in a network namespace of its own."""
+"""The plugin on a real kernel: links, nftables and iptables, each test in a network namespace of its own."""

@@ -1,1 +1,1 @@
-"""What holds whatever is thrown at it."""
+"""Hypothesis: whatever is thrown at the plugin, and the laws of its pure parts."""

@@ -1,1 +1,1 @@
-"""The plugin, module by module."""
+"""Of the plugin: pure modules by tables, adapters on real files and sockets."""
