@@ -29,11 +29,17 @@ def carve(blocks: Iterable[IPNet], prefix: int, taken: Collection[IPNet], after:
                 return found
         if start is None:
             break
-    shown = ", ".join(map(str, blocks)) or "no block at all"
+    shown = ", ".join(map(str, _collapsed(blocks))) or "no block at all"
     raise Exhausted(
         f"no /{prefix} is free in {shown}; remove networks that are not needed (docker network prune), "
         "or name a range with --subnet"
     )
+
+
+def _collapsed(blocks: Iterable[IPNet]) -> Iterator[IPNet]:
+    blocks = tuple(blocks)
+    yield from ipaddress.collapse_addresses(net for net in blocks if isinstance(net, ipaddress.IPv4Network))
+    yield from ipaddress.collapse_addresses(net for net in blocks if isinstance(net, ipaddress.IPv6Network))
 
 
 def _has_next(net: IPNet) -> bool:
@@ -94,6 +100,16 @@ def _cycle(first: int, last: int, begin: int) -> Iterator[int]:
 def _hosts(pool: IPNet) -> tuple[int, int]:
     first, last = int(pool.network_address) + 1, int(pool.broadcast_address)
     return first, last - 1 if pool.version == 4 else last
+
+
+def unzoned(text: str) -> str:
+    """``text``, the form of an address, unless it names a zone (``fe80::1%eth0``); raises :class:`ValueError`.
+
+    A zone makes two addresses of one, and :mod:`ipaddress` lets it be any text whatever.
+    """
+    if "%" in text:
+        raise ValueError("an address with a zone is of one link only")
+    return text
 
 
 def check_host(pool: IPNet, address: IPAddress) -> None:

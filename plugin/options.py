@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from plugin import protocol
+from plugin import addresses, protocol
 from plugin.model import IPNet, Network, Protocol, PublishedPort, Subnet
 from plugin.naming import bridge_name
 from stackpad.errors import InvalidRequest
@@ -27,6 +27,15 @@ KNOWN = (ENVIRONMENT, EGRESS)
 
 MIN_MTU, MIN_MTU_IPV6, MAX_MTU = 576, 1280, 65535
 """Least MTU a host must take (RFC 791), least an IPv6 link must have (RFC 8200 §5), most a veth can have."""
+
+_SPECIAL = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        *("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32"),
+        # Of ::/8 is what carries IPv4 addresses; it has two spellings, and nobody's network is there.
+        *("::/8", "fe80::/10", "ff00::/8"),
+    )
+)
 
 _ENVIRONMENT = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?")
 _IDENTIFIER = re.compile(r"[0-9A-Za-z]{1,128}")
@@ -190,11 +199,12 @@ def _subnet(data: protocol.IPAMData, version: int) -> Subnet:
     if not data.gateway:
         return Subnet(str(pool))
     try:
-        gateway = ipaddress.ip_interface(data.gateway)
+        gateway = ipaddress.ip_interface(addresses.unzoned(data.gateway))
     except ValueError as error:
         raise InvalidRequest(f"gateway {_shown(data.gateway)} is not an address") from error
     if gateway.ip not in pool:
         raise InvalidRequest(f"gateway {gateway.ip} does not lie in {pool}; choose one that does with --gateway")
+    addresses.check_host(pool, gateway.ip)
     return Subnet(str(pool), f"{gateway.ip}/{pool.prefixlen}")
 
 
@@ -202,7 +212,7 @@ def _reserved(ranges: list[protocol.IPAMData]) -> Iterator[str]:
     for data in ranges:
         for text in (data.aux_addresses or {}).values():
             try:
-                yield str(ipaddress.ip_interface(text).ip)
+                yield str(ipaddress.ip_interface(addresses.unzoned(text)).ip)
             except ValueError as error:
                 raise InvalidRequest(f"auxiliary address {_shown(text)} is not an address") from error
 
@@ -211,10 +221,10 @@ def range_of(text: str, version: int | None = None) -> IPNet:
     """An address range in CIDR form that a network can be made of.
 
     Raises :class:`InvalidRequest` for another form, the wrong family, or a range no host address fits in or
-    that has another meaning (loopback, link-local, multicast, the whole of a family).
+    that holds addresses of another meaning (loopback, link-local, multicast, unspecified, IPv4 within IPv6).
     """
     try:
-        pool = ipaddress.ip_network(text, strict=False)
+        pool = ipaddress.ip_network(addresses.unzoned(text), strict=False)
     except ValueError as error:
         raise InvalidRequest(f"{_shown(text)} is not an address range such as 10.192.7.0/26") from error
     if version is not None and pool.version != version:
@@ -222,8 +232,12 @@ def range_of(text: str, version: int | None = None) -> IPNet:
     longest = 30 if pool.version == 4 else 126
     if not 4 <= pool.prefixlen <= longest:
         raise InvalidRequest(f"{pool} is no size for a network: give a prefix between /4 and /{longest}")
-    if pool.is_loopback or pool.is_multicast or pool.is_link_local or pool.is_unspecified:
-        raise InvalidRequest(f"{pool} has a meaning of its own and cannot be a network's; take a private range")
+    for special in _SPECIAL:
+        if special.version == pool.version and special.overlaps(pool):
+            raise InvalidRequest(
+                f"{special}, where {pool} lies or reaches, has a meaning of its own and cannot be a network's; "
+                "take a private range"
+            )
     return pool
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from plugin.options import range_of
 from stackpad.errors import InvalidRequest
 
 DEFAULT_RANGE = ipaddress.IPv4Network("10.192.0.0/10")
@@ -86,6 +87,10 @@ def _network(
         raise InvalidRequest(f"{name}={text!r} is not an address range: {error}") from error
     if net.version != version:
         raise InvalidRequest(f"{name}={text} is an IPv{net.version} range; an IPv{version} one is due")
+    try:
+        range_of(text)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{name}={text} cannot be used: {error}") from error
     return net
 
 
