@@ -67,6 +67,9 @@ class Dataplane:
 
 EMPTY = Dataplane()
 
+_ALL = {4: "0.0.0.0", 6: "::"}
+"""What ``-p`` calls all of the node's addresses of one family; no packet is ever sent to it."""
+
 FILTER = "inet stackpad"
 SWITCH = "bridge stackpad"
 
@@ -131,9 +134,9 @@ def _endpoint_elements(endpoint: Endpoint) -> Iterable[Element]:
         where = f"{published.protocol} . {published.host_port}"
         for address in endpoint.addresses:
             to = f"{address} . {published.container_port}"
-            if at is None:
+            if at is None or at == _ALL[address.version]:
                 yield Element(FILTER, f"published{address.version}", where, to)
-            elif (":" in at) == (address.version == 6):
+            elif at not in _ALL.values() and (":" in at) == (address.version == 6):
                 yield Element(FILTER, f"published{address.version}_at", f"{at} . {where}", to)
 
 
