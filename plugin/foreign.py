@@ -17,6 +17,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from plugin.naming import BRIDGE_PREFIX
@@ -127,7 +128,11 @@ def mend(chain: str, listed: Sequence[str]) -> str:
 
 
 def _is_ours(line: str) -> bool:
-    return f"--comment {COMMENT}" in _plain(line) and f"{BRIDGE_PREFIX}+" in line
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return False
+    return ("--comment", COMMENT) in pairwise(words) and f"{BRIDGE_PREFIX}+" in words
 
 
 def _plain(line: str) -> str:
