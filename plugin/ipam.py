@@ -117,6 +117,9 @@ class Ipam:
             raise InvalidRequest(f"--ip-range {sub_pool} does not lie in --subnet {net}")
         held = self._state.pools.get(pool_id(net))
         if held is not None:
+            if self._user(held) is None:
+                # Nobody has taken it up yet, so the latest word on it counts, and its grace begins anew.
+                return await self._keep(replace(held, sub_pool=None if sub_pool is None else str(sub_pool)))
             return held
         addresses.refuse_overlap(net, self._holders())
         refuse_routes(net, await self._routes())
@@ -147,8 +150,8 @@ class Ipam:
         pool = self._state.pools.get(identifier)
         if pool is None:
             raise NotFound(
-                f"pool {identifier!r} is not known here: the plugin's state was lost or this is another node's; "
-                "remove the network and create it again"
+                f"pool {ascii(identifier)[:80]} is not known here: the plugin's state was lost or this is another "
+                "node's; remove the network and create it again"
             )
         return pool
 
@@ -196,6 +199,6 @@ def refuse_routes(net: IPNet, routes: list[Route]) -> None:
 
 def _address(text: str) -> IPAddress:
     try:
-        return ipaddress.ip_address(text)
+        return ipaddress.ip_address(addresses.unzoned(text))
     except ValueError as error:
         raise InvalidRequest(f"{ascii(text)[:80]} is not an IP address") from error
