@@ -76,9 +76,10 @@ class NetworkDriver:
         known = self._state.networks.get(network_id)
         if known is None:
             return
-        for endpoint in self._state.endpoints_of(known.id):
-            self._ports.release(endpoint.id)
+        endpoints = self._state.endpoints_of(known.id)
         await self._state.drop_network(known.id)
+        for endpoint in endpoints:
+            self._ports.release(endpoint.id)
         self._reconciler.touch(known.id)
         await self._ipam.network_deleted(known)
 
@@ -108,11 +109,11 @@ class NetworkDriver:
 
     async def forget_endpoint(self, endpoint_id: str) -> None:
         """Drop an endpoint with its link, rules and ports; nothing if it is not known."""
-        self._ports.release(endpoint_id)
         known = self._state.endpoints.get(endpoint_id)
         if known is not None:
             await self._state.drop_endpoint(known.id)
             self._reconciler.touch(known.network_id)
+        self._ports.release(endpoint_id)
 
     async def endpoint_info(self, request: protocol.EndpointRef) -> dict[str, object]:
         """What is known of an endpoint; Docker cannot make ports of a remote driver out of it."""
@@ -150,10 +151,11 @@ class NetworkDriver:
     async def program_external_connectivity(self, request: protocol.ProgramExternalConnectivity) -> dict[str, object]:
         """Publish the endpoint's ports; what was published for it before is replaced."""
         endpoint = self._endpoint(request)
-        ports = self._ports.reserve(endpoint, port_requests(request.options))
-        if ports == endpoint.ports:
-            return {}
+        requests = port_requests(request.options)
         try:
+            ports = self._ports.reserve(endpoint, requests)
+            if ports == endpoint.ports:
+                return {}
             await self._state.put_endpoint(replace(self._endpoint(request), ports=ports))
             await self._reconciler.settle(endpoint.network_id)
         except BaseException:
@@ -234,7 +236,7 @@ def _endpoint(there: Network, endpoint_id: str, given: protocol.EndpointInterfac
         if not text:
             continue
         try:
-            interface = ipaddress.ip_interface(text)
+            interface = ipaddress.ip_interface(addresses.unzoned(text))
         except ValueError as error:
             raise InvalidRequest(f"address {ascii(text)[:80]} of an endpoint is not in CIDR form") from error
         within = [net for net in ranges if interface.version == version and interface.ip in net]

@@ -87,7 +87,7 @@ class Server:
     def application(self) -> web.Application:
         """An application that answers every path."""
         application = web.Application(client_max_size=MAX_BODY)
-        application.router.add_route("*", "/{method:.*}", self._serve)
+        application.router.add_route("*", r"/{method:[\s\S]*}", self._serve)
         return application
 
     async def _serve(self, request: web.Request) -> web.Response:

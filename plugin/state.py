@@ -52,7 +52,7 @@ class State:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             path.chmod(0o600)
             self._open()
-        except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
+        except (sqlite3.Error, OSError, msgspec.MsgspecError, ValueError) as error:
             raise Unavailable(
                 f"the state file {path} cannot be used: {error}; repair the disk, or move the file away "
                 "to begin anew (networks must then be created again)"
@@ -83,8 +83,15 @@ class State:
 
     async def put_network(self, network: Network) -> None:
         """Keep a network, new or changed."""
-        await self._put(self.networks, network.id, network, "networks", network.id)
-        self._network_of.update((subnet.pool, network.id) for subnet in network.subnets)
+        before = self.networks.get(network.id)
+        self._index(network)
+        try:
+            await self._put(self.networks, network.id, network, "networks", network.id)
+        except Unavailable:
+            self._unindex(network)
+            if before is not None:
+                self._index(before)
+            raise
 
     async def put_endpoint(self, endpoint: Endpoint) -> None:
         """Keep an endpoint, new or changed."""
@@ -109,34 +116,72 @@ class State:
 
     async def drop_network(self, network_id: str) -> None:
         """Forget a network and its endpoints."""
-        endpoints = self._endpoints_of.pop(network_id, set())
         network = self.networks.pop(network_id, None)
-        for subnet in network.subnets if network is not None else ():
-            if self._network_of.get(subnet.pool) == network_id:
-                del self._network_of[subnet.pool]
-        for endpoint_id in endpoints:
-            self.endpoints.pop(endpoint_id, None)
-        await self._write([_delete("networks", network_id), *(_delete("endpoints", e) for e in endpoints)])
+        endpoints = self.endpoints_of(network_id)
+        self._endpoints_of.pop(network_id, None)
+        if network is not None:
+            self._unindex(network)
+        for endpoint in endpoints:
+            del self.endpoints[endpoint.id]
+        try:
+            await self._write([_delete("networks", network_id), *(_delete("endpoints", e.id) for e in endpoints)])
+        except Unavailable:
+            if network is not None:
+                self.networks.setdefault(network_id, network)
+                self._index(network)
+            for endpoint in endpoints:
+                self._restore(endpoint)
+            raise
 
     async def drop_endpoint(self, endpoint_id: str) -> None:
         """Forget an endpoint."""
         endpoint = self.endpoints.pop(endpoint_id, None)
-        if endpoint is not None:
-            self._endpoints_of[endpoint.network_id].discard(endpoint_id)
+        if endpoint is None:
+            return
+        self._endpoints_of[endpoint.network_id].discard(endpoint_id)
+        try:
             await self._write([_delete("endpoints", endpoint_id)])
+        except Unavailable:
+            self._restore(endpoint)
+            raise
 
     async def drop_pool(self, pool_id: str) -> None:
         """Forget a pool and its addresses."""
         addresses = self.allocations.pop(pool_id, {})
-        known = self.pools.pop(pool_id, None) is not None
-        if known or addresses:
-            keys = (_delete("allocations", _allocation_key(pool_id, address)) for address in addresses)
+        pool = self.pools.pop(pool_id, None)
+        if pool is None and not addresses:
+            return
+        keys = [_delete("allocations", _allocation_key(pool_id, address)) for address in addresses]
+        try:
             await self._write([_delete("pools", pool_id), *keys])
+        except Unavailable:
+            if pool is not None:
+                self.pools.setdefault(pool_id, pool)
+            self.allocations[pool_id] = addresses | self.allocations.get(pool_id, {})
+            raise
 
     async def drop_allocation(self, pool_id: str, address: IPAddress) -> None:
         """Forget that an address is taken."""
-        if self.allocations_of(pool_id).pop(address, None) is not None:
+        allocation = self.allocations_of(pool_id).pop(address, None)
+        if allocation is None:
+            return
+        try:
             await self._write([_delete("allocations", _allocation_key(pool_id, address))])
+        except Unavailable:
+            self.allocations.setdefault(pool_id, {}).setdefault(address, allocation)
+            raise
+
+    def _index(self, network: Network) -> None:
+        self._network_of.update((subnet.pool, network.id) for subnet in network.subnets)
+
+    def _unindex(self, network: Network) -> None:
+        for subnet in network.subnets:
+            if self._network_of.get(subnet.pool) == network.id:
+                del self._network_of[subnet.pool]
+
+    def _restore(self, endpoint: Endpoint) -> None:
+        self.endpoints.setdefault(endpoint.id, endpoint)
+        self._endpoints_of.setdefault(endpoint.network_id, set()).add(endpoint.id)
 
     async def _put(self, table: dict[Any, Any], key: Any, record: Any, name: str, stored_key: str) -> None:
         before = table.get(key)
@@ -188,10 +233,9 @@ class State:
         self.unique_local_range = ipaddress.IPv6Network(row[0])
         for network in self._load("networks", Network):
             self.networks[network.id] = network
-            self._network_of.update((subnet.pool, network.id) for subnet in network.subnets)
+            self._index(network)
         for endpoint in self._load("endpoints", Endpoint):
-            self.endpoints[endpoint.id] = endpoint
-            self._endpoints_of.setdefault(endpoint.network_id, set()).add(endpoint.id)
+            self._restore(endpoint)
         for pool in self._load("pools", Pool):
             self.pools[pool.id] = pool
         for allocation in self._load("allocations", Allocation):
