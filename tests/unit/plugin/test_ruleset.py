@@ -1,0 +1,92 @@
+"""The text of the ruleset. ``tests/golden/install.nft`` is what a review of the rules reads.
+
+After a change that is meant: ``python -m tests.unit.plugin.test_ruleset`` writes it anew.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from plugin import ruleset
+from plugin.dataplane import FILTER, SWITCH, Element, desired
+from plugin.model import Protocol, PublishedPort
+from tests.samples import endpoint, network, network6
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "install.nft"
+
+
+def sample() -> str:
+    """The whole script for one network of each kind and a published port of each kind."""
+    ports = (
+        PublishedPort(Protocol.TCP, 80, 8080),
+        PublishedPort(Protocol.UDP, 53, 5353, "192.0.2.1"),
+        PublishedPort(Protocol.TCP, 443, 8443, "2001:db8::1"),
+    )
+    networks = (network6(1), network(2, internal=True), network(3, egress=False))
+    elements = {
+        Element(FILTER, "node4", "192.0.2.1"),
+        Element(FILTER, "node6", "2001:db8::1"),
+        Element(FILTER, "uplink_bridges", "br0"),
+    }
+    for there in networks:
+        elements |= desired(there, [endpoint(there, ports=ports[: 3 if there.ipv6 else 0])], uplink_mtu=1500).elements
+    return ruleset.install(elements)
+
+
+def test_the_ruleset_is_the_one_that_was_read() -> None:
+    assert sample() == GOLDEN.read_text()
+
+
+def test_every_set_and_map_is_used_by_a_rule_and_every_used_one_declared() -> None:
+    text = ruleset.install([])
+    names = {name for _, name in (*ruleset.SETS, *ruleset.MAPS)}
+    used = {word.strip("{},") for word in text.split() if word.startswith("@")}
+    assert used == {f"@{name}" for name in names}
+
+
+def test_every_drop_is_counted_or_says_why() -> None:
+    """Who wonders where a packet went finds a counter that moved."""
+    drops = [line for line in ruleset.install([]).splitlines() if " drop" in line]
+    assert drops
+    assert [line for line in drops if "counter drop comment" not in line] == []
+
+
+def test_the_sample_has_an_element_in_every_set_and_map() -> None:
+    text = sample()
+    assert [
+        name for _, name in (*ruleset.SETS, *ruleset.MAPS) if f" {name} {{ " not in text.split("add element", 1)[1]
+    ] == []
+
+
+def test_a_change_takes_out_before_it_puts_in() -> None:
+    """In one transaction a map's key can then get another value."""
+    before = Element(FILTER, "published4", "tcp . 80", "10.0.0.2 . 80")
+    after = Element(FILTER, "published4", "tcp . 80", "10.0.0.3 . 80")
+    assert ruleset.change([after], [before]) == (
+        "delete element inet stackpad published4 { tcp . 80 }\n"
+        "add element inet stackpad published4 { tcp . 80 : 10.0.0.3 . 80 }\n"
+    )
+
+
+def test_elements_of_one_set_are_one_command() -> None:
+    text = ruleset.change(
+        [Element(SWITCH, "senders4", "b"), Element(FILTER, "internal", "x"), Element(SWITCH, "senders4", "a")], []
+    )
+    assert text == "add element bridge stackpad senders4 { a, b }\nadd element inet stackpad internal { x }\n"
+
+
+def test_no_change_is_no_text() -> None:
+    assert ruleset.change([], []) == ""
+
+
+@pytest.mark.kernel
+def test_nft_understands_it(netns: None) -> None:
+    done = subprocess.run(["nft", "-c", "-f", "-"], input=sample(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(sample())
