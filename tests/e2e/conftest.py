@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -12,7 +12,11 @@ import pytest
 from tests.e2e.workbench import Workbench
 from tests.testbed import testbed
 from tests.testbed.plan import ENGINES
+from tests.testbed.shell import alive
 from tests.testbed.testbed import Options, Testbed
+
+_OURS = re.compile(r"t(\d+)-[a-z0-9]+")
+"""Names of testbeds of test runs: with the process's id, so that two runs at once do not meet."""
 
 CHOSEN = os.environ.get("STACKPAD_ENGINES", ",".join(ENGINES)).split(",")
 
@@ -32,11 +36,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", params=CHOSEN)
 def bed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
     """A testbed of one node with the engine, the plugin, Caddy and the ingress."""
-    name = f"test-{request.param}"
-    left = testbed.find(name)
-    if left is not None:
-        left.down()
-    made = testbed.make(name, 1, request.param)
+    for left in testbed.running():
+        owner = _OURS.fullmatch(left.plan.name)
+        if owner is not None and not alive(int(owner[1])):
+            left.down()
+    made = testbed.make(f"t{os.getpid()}-{request.param}", 1, request.param)
     made.up(Options(images=("test",)))
     yield made
     made.down()
@@ -46,8 +50,5 @@ def bed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
 def bench(bed: Testbed) -> Iterator[Workbench]:
     """The node as a place to work at; what a test makes there is removed after it."""
     made = Workbench(bed)
-    try:
-        yield made
-    finally:
-        with contextlib.suppress(Exception):
-            made.clear()
+    yield made
+    made.clear()
