@@ -7,6 +7,7 @@ last to be given again; stale ARP entries, conntrack flows and cached names have
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Collection, Iterable, Iterator
 
@@ -14,17 +15,18 @@ from plugin.model import IPAddress, IPNet
 from stackpad.errors import Conflict, Exhausted, InvalidRequest
 
 
-def carve(blocks: Iterable[IPNet], prefix: int, taken: Collection[IPNet], after: IPNet | None = None) -> IPNet:
-    """The next free range of length ``prefix`` in ``blocks`` that overlaps nothing in ``taken``.
+def carve(blocks: Iterable[IPNet], prefix: int, taken: Collection[IPNet | str], after: IPNet | None = None) -> IPNet:
+    """The next free range of length ``prefix`` in ``blocks`` that overlaps nothing in ``taken`` (may be in CIDR form).
 
     Looks first behind ``after`` (the last one given), then from the beginning. Steps over a whole taken range
     at once, so that a large one does not cost a look per small candidate. Raises :class:`Exhausted`.
     """
     blocks = tuple(blocks)
+    intervals = {4: _intervals(taken, 4), 6: _intervals(taken, 6)}
     start = None if after is None else after.broadcast_address + 1 if _has_next(after) else None
     for begin in (start, None):
         for block in blocks:
-            found = _first_free(block, prefix, taken, begin)
+            found = _first_free(block, prefix, intervals[block.version], begin)
             if found is not None:
                 return found
         if start is None:
@@ -46,19 +48,20 @@ def _has_next(net: IPNet) -> bool:
     return int(net.broadcast_address) < (1 << net.max_prefixlen) - 1
 
 
-def _first_free(block: IPNet, prefix: int, taken: Collection[IPNet], begin: IPAddress | None) -> IPNet | None:
+def _intervals(nets: Iterable[IPNet | str], version: int) -> list[tuple[int, int]]:
+    """First and last address of each range of a family, in order: a thousand of them are compared as numbers."""
+    bounds = (_bounds(net if isinstance(net, str) else str(net)) for net in nets)
+    return sorted({(first, last) for family, first, last in bounds if family == version})
+
+
+def _first_free(block: IPNet, prefix: int, taken: list[tuple[int, int]], begin: IPAddress | None) -> IPNet | None:
     if prefix < block.prefixlen:
         return None
     size = 2 ** (block.max_prefixlen - prefix)
     position, end = int(block.network_address), int(block.broadcast_address)
     if begin is not None and begin.version == block.version:
         position = max(position, -(-int(begin) // size) * size)
-    obstacles = sorted(
-        (int(net.network_address), int(net.broadcast_address))
-        for net in taken
-        if net.version == block.version and net.overlaps(block)
-    )
-    for first, last in obstacles:
+    for first, last in taken:
         if last < position:
             continue
         if first >= position + size:
@@ -119,6 +122,22 @@ def check_host(pool: IPNet, address: IPAddress) -> None:
     first, last = _hosts(pool)
     if not first <= int(address) <= last:
         raise InvalidRequest(f"address {address} is the network or broadcast address of {pool}; take another")
+
+
+@functools.lru_cache(maxsize=32768)
+def _bounds(text: str) -> tuple[int, int, int]:
+    net = ipaddress.ip_network(text)
+    return net.version, int(net.network_address), int(net.broadcast_address)
+
+
+def first_overlap(wanted: IPNet, others: Iterable[str]) -> str | None:
+    """The first of ``others``, ranges in CIDR form, that overlaps ``wanted``."""
+    version, first, last = _bounds(str(wanted))
+    for text in others:
+        family, begin, end = _bounds(text)
+        if family == version and begin <= last and first <= end:
+            return text
+    return None
 
 
 def refuse_overlap(wanted: IPNet, others: Iterable[tuple[IPNet, str]]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from plugin import addresses, naming, protocol
 from plugin.ipam import Ipam, refuse_routes
-from plugin.model import Endpoint, IPAddress, Network
+from plugin.model import Endpoint, IPAddress, Network, Subnet
 from plugin.node import Route
 from plugin.options import identifier, network, port_requests
 from plugin.ports import PortReservations
@@ -201,14 +201,20 @@ class NetworkDriver:
 
     async def _refuse_ranges(self, wanted: Network) -> None:
         routes = await self._routes()
-        held = [
-            (subnet.net, f"network {other.environment or other.id[:12]}")
-            for other in self._state.networks.values()
-            for subnet in other.subnets
-        ]
+        held = self._state.network_ranges()
         for subnet in wanted.subnets:
-            addresses.refuse_overlap(subnet.net, held)
+            other = addresses.first_overlap(subnet.net, held)
+            if other is not None:
+                raise Conflict(self._overlapping(subnet, other))
             refuse_routes(subnet.net, routes)
+
+    def _overlapping(self, subnet: Subnet, other: str) -> str:
+        holder = self._state.network_of_pool(other)
+        name = "another network" if holder is None else f"network {holder.environment or holder.id[:12]}"
+        return (
+            f"range {subnet.pool} overlaps {other} of {name}; choose another with --subnet, "
+            "or leave it out to have a free one chosen"
+        )
 
     def _refuse_addresses(self, there: Network, endpoint: Endpoint) -> None:
         taken: dict[IPAddress, str] = {ipaddress.ip_address(text): "--aux-address" for text in there.reserved}

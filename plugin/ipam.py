@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from plugin import addresses, protocol
-from plugin.model import AddressKind, Allocation, IPAddress, IPNet, Network, Pool
+from plugin.model import AddressKind, Allocation, IPAddress, IPNet, Network, Pool, ip_network
 from plugin.node import Route
 from plugin.options import range_of
 from plugin.settings import Settings
@@ -121,14 +121,14 @@ class Ipam:
                 # Nobody has taken it up yet, so the latest word on it counts, and its grace begins anew.
                 return await self._keep(replace(held, sub_pool=None if sub_pool is None else str(sub_pool)))
             return held
-        addresses.refuse_overlap(net, self._holders())
+        refuse_holders(net, self._state)
         refuse_routes(net, await self._routes())
         return await self._keep(Pool(pool_id(net), str(net), None if sub_pool is None else str(sub_pool)))
 
     async def _carved(self, version: int) -> Pool:
         routes = await self._routes()
         # From here to the write there is no await: two calls at once cannot choose the same.
-        taken = [net for net, _ in self._holders()] + [route.net for route in routes]
+        taken = [*self._state.ranges(), *(route.net for route in routes)]
         if version == 4:
             net = addresses.carve(
                 self._settings.range4.subnets(new_prefix=self._settings.block_prefix),
@@ -155,13 +155,6 @@ class Ipam:
             )
         return pool
 
-    def _holders(self) -> Iterator[tuple[IPNet, str]]:
-        for network in self._state.networks.values():
-            for subnet in network.subnets:
-                yield subnet.net, f"network {network.environment or network.id[:12]}"
-        for pool in self._state.pools.values():
-            yield pool.net, "a network that is being created"
-
     def _user(self, pool: Pool) -> Network | None:
         return self._state.network_of_pool(pool.pool)
 
@@ -179,6 +172,15 @@ class Ipam:
 def pool_id(net: IPNet) -> str:
     """The id of a range's pool; it follows from the range, because Docker keeps it for longer than we live."""
     return f"{SPACE}/{net}"
+
+
+def refuse_holders(net: IPNet, state: State) -> None:
+    """Raise :class:`Conflict` if ``net`` overlaps a range of another network or pool, naming it."""
+    other = addresses.first_overlap(net, state.network_ranges()) or addresses.first_overlap(net, state.ranges())
+    if other is not None:
+        holder = state.network_of_pool(other)
+        name = f"network {holder.environment or holder.id[:12]}" if holder else "a network that is being created"
+        addresses.refuse_overlap(net, [(ip_network(other), name)])
 
 
 def refuse_routes(net: IPNet, routes: list[Route]) -> None:

@@ -29,7 +29,7 @@ NetworkID = str
 EndpointID = str
 
 
-_net = functools.lru_cache(maxsize=16384)(ipaddress.ip_network)
+ip_network = functools.lru_cache(maxsize=16384)(ipaddress.ip_network)
 _interface = functools.lru_cache(maxsize=16384)(ipaddress.ip_interface)
 # Parsing text takes microseconds, and every check of a new range against a thousand networks would do it anew.
 
@@ -54,7 +54,7 @@ class Subnet:
     @property
     def net(self) -> IPNet:
         """The range as a network object."""
-        return _net(self.pool)
+        return ip_network(self.pool)
 
     @property
     def gateway_interface(self) -> IPInterface | None:
@@ -169,12 +169,12 @@ class Pool:
     @property
     def net(self) -> IPNet:
         """The range as a network object."""
-        return _net(self.pool)
+        return ip_network(self.pool)
 
     @property
     def range(self) -> IPNet:
         """Where addresses are chosen from."""
-        return _net(self.sub_pool or self.pool)
+        return ip_network(self.sub_pool or self.pool)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,14 @@ class State:
         """The network one of whose ranges is ``pool``, in CIDR form."""
         return self.networks.get(self._network_of.get(pool, ""))
 
+    def ranges(self) -> set[str]:
+        """Every range of a network or pool, in CIDR form."""
+        return self._network_of.keys() | {pool.pool for pool in self.pools.values()}
+
+    def network_ranges(self) -> list[str]:
+        """The ranges of networks alone."""
+        return list(self._network_of)
+
     def allocations_of(self, pool_id: str) -> dict[IPAddress, Allocation]:
         """The addresses of one pool that are not free."""
         return self.allocations.get(pool_id, {})
