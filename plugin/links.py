@@ -116,13 +116,35 @@ class Links:
             index = _index(name)
             if index is None:
                 continue
-            if name.startswith(naming.BRIDGE_PREFIX):
-                self._request(f"take the addresses off {name}", "flush_addr", index=index)
-            else:
-                self._request(f"take {name} off its bridge", "link", "set", index=index, master=0)
-            self._request(f"discard {name}", "link", "set", index=index, group=naming.TRASH_GROUP)
+            try:
+                self._disarm(name, index)
+            except Unavailable:
+                if _index(name) is not None:
+                    raise  # a pair goes by itself with its container, also while we are at it
+
+    def _disarm(self, name: str, index: int) -> None:
+        if name.startswith(naming.BRIDGE_PREFIX):
+            self._request(f"take the addresses off {name}", "flush_addr", index=index)
+        else:
+            self._request(f"take {name} off its bridge", "link", "set", index=index, master=0)
+        self._request(f"discard {name}", "link", "set", index=index, group=naming.TRASH_GROUP)
+
+    def _clear(self, name: str, peer: str = "") -> None:
+        """Delete what is left of an earlier link of this name: in the trash, or with its other end in a container.
+
+        Raises :class:`Unavailable` if the link is somebody else's.
+        """
+        index = _index(name)
+        if index is None:
+            return
+        group = self._netlink.link("get", index=index)[0].get("group")
+        if group not in {naming.LINK_GROUP, naming.TRASH_GROUP}:
+            raise Unavailable(f"there is a link {name} that is not ours; remove it (ip link del {name}), then try again")
+        if group == naming.TRASH_GROUP or (peer and _index(peer) is None):
+            self._request(f"delete the old {name}", "link", "del", index=index)
 
     def _make_bridge(self, bridge: Bridge) -> None:
+        self._clear(bridge.name)
         self._request(
             f"create bridge {bridge.name}",
             "link",
@@ -187,6 +209,7 @@ class Links:
         master = _index(port.bridge)
         if master is None:
             raise Unavailable(f"bridge {port.bridge} is not there to take {port.name}; try again")
+        self._clear(port.name, port.peer)
         self._request(
             f"create veth pair {port.name}",
             "link",

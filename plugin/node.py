@@ -71,7 +71,8 @@ class Node:
 
     def facts(self) -> NodeFacts:
         """The node as it is now."""
-        uplinks = {route.device for route in self._all_routes() if not route.on_link}
+        # A default route without a gateway is that of PPP, or of a cloud that routes a single address.
+        uplinks = {route.device for route in self._all_routes() if not (route.on_link and route.net.prefixlen)}
         addresses: set[IPAddress] = set()
         mtus: set[int] = set()
         bridges: set[str] = set()
