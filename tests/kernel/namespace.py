@@ -13,10 +13,12 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 CLONE_NEWNET = 0x40000000
+PROC = Path("/proc")
 
 _missing = [program for program in ("nft", "iptables", "ip", "conntrack") if shutil.which(program) is None]
 needs_kernel = [

@@ -1,0 +1,90 @@
+"""Driver calls on a real kernel, where what the kernel does decides the answer."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from plugin import protocol
+from stackpad.errors import Conflict, Unavailable
+from tests.kernel.namespace import eventually, ip
+from tests.kernel.workbench import node
+from tests.samples import endpoint_id, network, network_id
+
+pytestmark = pytest.mark.usefixtures("netns")
+
+
+def links() -> dict[str, int]:
+    return {name: index for index, name in socket.if_nameindex() if name.startswith("sp")}
+
+
+async def test_joining_again_gives_the_engine_a_new_end_to_move(tmp_path: Path) -> None:
+    async with node(tmp_path) as made:
+        await made.network(1)
+        container = await made.container(2, 1)
+        assert "eth0" in container.run("ip", "link")
+        answer = await made.endpoint(2, 1)
+        assert answer["InterfaceName"]["SrcName"] in links()
+        assert "eth0" not in container.run("ip", "link")
+
+
+async def test_a_bridge_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    async with node(tmp_path) as made:
+        ip("link", "add", network(1).bridge, "type", "bridge")
+        with pytest.raises(Unavailable, match="is not ours; remove it"):
+            await made.network(1)
+        assert made.state.networks == {}
+        ip("link", "del", network(1).bridge)
+        await made.network(1)
+        assert network(1).bridge in links()
+
+
+async def test_a_range_the_node_has_a_route_to(tmp_path: Path) -> None:
+    ip("link", "add", "eth0", "type", "bridge")
+    ip("addr", "add", "10.192.1.77/25", "dev", "eth0")
+    ip("link", "set", "eth0", "up")
+    async with node(tmp_path) as made:
+        with pytest.raises(Conflict, match=r"overlaps 10\.192\.1\.0/25, which this node reaches by device eth0"):
+            await made.network(1)
+        assert (made.state.networks, links()) == ({}, {})
+
+
+async def test_a_network_removed_and_made_again_at_once(tmp_path: Path) -> None:
+    async with node(tmp_path) as made:
+        for _ in range(5):
+            await made.network(1)
+            await made.driver.delete_network(protocol.NetworkRef(network_id=network_id(1)))
+        await made.network(1)
+        # The trash of all of them has been emptied when the bridge is the only link there is.
+        await eventually(lambda: set(links()) == {network(1).bridge}, "the old ones to go")
+        assert "10.192.1.1/24" in ip("addr", "show", "dev", network(1).bridge)
+
+
+async def test_everything_taken_back_leaves_nothing(tmp_path: Path) -> None:
+    async with node(tmp_path) as made:
+        await made.network(1)
+        for number in (2, 3):
+            await made.container(number, 1)
+        for number in (2, 3):
+            ref = protocol.EndpointRef(network_id=network_id(1), endpoint_id=endpoint_id(number))
+            await made.driver.leave(ref)
+            await made.driver.delete_endpoint(ref)
+        await made.driver.delete_network(protocol.NetworkRef(network_id=network_id(1)))
+        await eventually(lambda: links() == {}, "the links to go")
+
+
+async def test_a_restart_under_running_containers_changes_nothing(tmp_path: Path) -> None:
+    async with node(tmp_path) as first:
+        await first.network(1)
+        container = await first.container(2, 1)
+        first.containers.clear()
+        before = links()
+    async with node(tmp_path) as second:
+        second.containers.append(container)
+        assert links() == before
+        assert second.reconciler.repairs == 0
+        assert second.reconciler.lost == frozenset()
+        await second.network(2)
+        assert before.items() <= links().items()

@@ -1,0 +1,101 @@
+"""Our accepts in Docker's chains, in a real iptables of both families."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from plugin.firewall import generation
+from plugin.foreign import RULES, ForeignChains
+from tests.kernel.namespace import PROC
+from tests.netns import run
+
+TOOLS = ("iptables-nft", "ip6tables-nft")
+DOCKER = (
+    "*filter\n:FORWARD DROP [0:0]\n:DOCKER-USER - [0:0]\n-A FORWARD -j DOCKER-USER\n-A DOCKER-USER -j RETURN\nCOMMIT\n"
+)
+DROPS = '-s 203.0.113.0/24 -m comment --comment "keep \\"them\\" out" -j DROP'
+
+
+@pytest.fixture
+def chains(netns: None, tmp_path: Path) -> ForeignChains:
+    return ForeignChains(tmp_path, PROC)
+
+
+def rules(tool: str, chain: str = "DOCKER-USER") -> list[str]:
+    listed = run(tool, "-S", chain).replace('"stackpad"', "stackpad").splitlines()
+    return [line.removeprefix(f"-A {chain} ") for line in listed if line.startswith("-A")]
+
+
+def test_a_machine_without_docker_is_left_alone(chains: ForeignChains) -> None:
+    assert chains.repair() == []
+    assert "chain" not in run("nft", "list", "ruleset")
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_docker_user_is_mended_once(chains: ForeignChains, tool: str) -> None:
+    run(f"{tool}-restore", script=DOCKER)
+    assert chains.repair() == [f"{tool} DOCKER-USER"]
+    assert rules(tool) == [*RULES, "-j RETURN"]
+    before = generation()
+    assert chains.repair() == []
+    assert generation() == before, "a look must not be a change, or every look would cause the next"
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_forward_where_there_is_no_docker_user(chains: ForeignChains, tool: str) -> None:
+    run(tool, "-P", "FORWARD", "DROP")
+    assert chains.repair() == [f"{tool} FORWARD"]
+    assert rules(tool, "FORWARD") == list(RULES)
+    assert chains.repair() == []
+
+
+def test_forward_that_accepts_needs_nothing(chains: ForeignChains) -> None:
+    run("iptables-nft", "-P", "FORWARD", "ACCEPT")
+    assert chains.repair() == []
+
+
+def test_both_families_at_once(chains: ForeignChains) -> None:
+    for tool in TOOLS:
+        run(f"{tool}-restore", script=DOCKER)
+    assert chains.repair() == [f"{tool} DOCKER-USER" for tool in TOOLS]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ["-F", "DOCKER-USER"],
+        ["-D", "DOCKER-USER", "1"],
+        ["-D", "DOCKER-USER", "2"],
+        ["-I", "DOCKER-USER", "1", "-j", "RETURN"],
+    ],
+)
+def test_damage_is_mended(chains: ForeignChains, damage: list[str]) -> None:
+    run("iptables-nft-restore", script=DOCKER)
+    chains.repair()
+    run("iptables-nft", *damage)
+    assert chains.repair() == ["iptables-nft DOCKER-USER"]
+    assert rules("iptables-nft")[:2] == list(RULES)
+    assert chains.repair() == []
+
+
+def test_what_the_operator_wrote_stays_where_it_was(chains: ForeignChains) -> None:
+    run("iptables-nft-restore", script=DOCKER)
+    run("iptables-nft-restore", "--noflush", script=f"*filter\n-I DOCKER-USER {DROPS}\nCOMMIT\n")
+    (drops, _) = rules("iptables-nft")
+    chains.repair()
+    assert rules("iptables-nft") == [drops, *RULES, "-j RETURN"]
+    run("iptables-nft", "-D", "DOCKER-USER", "3")
+    chains.repair()
+    assert rules("iptables-nft") == [drops, *RULES, "-j RETURN"]
+    chains.remove()
+    assert rules("iptables-nft") == [drops, "-j RETURN"]
+    chains.remove()
+
+
+def test_the_rules_as_we_write_them_are_the_rules_as_they_are_listed(chains: ForeignChains) -> None:
+    """Otherwise each look would find them missing."""
+    run("iptables-nft-restore", script=DOCKER)
+    chains.repair()
+    assert [line for line in rules("iptables-nft") if line != "-j RETURN"] == list(RULES)
