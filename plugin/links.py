@@ -137,7 +137,12 @@ class Links:
         index = _index(name)
         if index is None:
             return
-        group = self._netlink.link("get", index=index)[0].get("group")
+        try:
+            group = self._netlink.link("get", index=index)[0].get("group")
+        except NetlinkError as error:
+            if error.code in _GONE:
+                return  # the trash was emptied just now
+            raise Unavailable(f"the kernel refused to show {name}: {error.args[-1]} (errno {error.code})") from error
         if group not in {naming.LINK_GROUP, naming.TRASH_GROUP}:
             raise Unavailable(f"there is a link {name} that is not ours; remove it (ip link del {name}), then try again")
         if group == naming.TRASH_GROUP or (peer and _index(peer) is None):

@@ -156,6 +156,17 @@ def test_discarding_what_goes_meanwhile(links: Links, monkeypatch: pytest.Monkey
     links.discard([port])
 
 
+def test_an_old_link_that_goes_while_its_successor_is_made(links: Links, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trash is emptied in another thread."""
+    ip("link", "add", "gone", "type", "bridge")
+    stale = iter([socket.if_nametoindex("gone")])
+    ip("link", "del", "gone")
+    real = links_module._index
+    monkeypatch.setattr(links_module, "_index", lambda name: next(stale, None) or real(name))
+    bring(links, wanted())
+    assert links.observe() == wanted()
+
+
 def test_links_of_others_are_not_ours(links: Links, trash: Trash) -> None:
     """Not even by their name: the group decides, and a user may have one that begins like ours."""
     ip("link", "add", "docker0", "type", "bridge")
