@@ -97,6 +97,7 @@ class NetworkDriver:
                 if self._reconciler.abandoned(other.id) and set(other.addresses) & set(endpoint.addresses):
                     # Its container went while we were away, and Docker has given its address to somebody else.
                     await self.forget_endpoint(other.id)
+            there = self._network(request.network_id)  # it may have been deleted meanwhile
             self._refuse_addresses(there, endpoint)
             await self._state.put_endpoint(endpoint)
         # An answer may only say what the request left open.

@@ -7,13 +7,15 @@ import socket
 from contextlib import closing
 from typing import Any
 
+import msgspec
 import pytest
 
-from plugin import naming
+from plugin import naming, protocol
+from plugin.driver import NetworkDriver
 from plugin.model import Protocol, PublishedPort
 from plugin.node import Route
 from plugin.options import range_of
-from stackpad.errors import Unavailable
+from stackpad.errors import NotFound, Unavailable
 from tests import samples
 from tests.samples import binding, endpoint_id, network_id, publish, reference
 from tests.served import Plugin, Refused
@@ -332,6 +334,21 @@ async def test_what_the_disk_refuses_to_forget_stays_whole(joined: Plugin) -> No
     joined.state._database.execute("PRAGMA query_only = OFF")
     await joined.network("DeleteNetwork", {"NetworkID": ONE})
     assert (joined.state.networks, joined.ports.held) == ({}, {})
+
+
+async def test_a_network_deleted_while_an_endpoint_is_made(joined: Plugin) -> None:
+    """Making it waits for the disk where it takes a lost one's address; what is left must belong to something."""
+    joined.reconciler.lose(endpoint_id(1))
+    state, ipam, ports, reconciler = joined.state, joined.ipam, joined.ports, joined.reconciler
+    driver = NetworkDriver(state, ipam, ports, reconciler, lambda: asyncio.sleep(0, []))
+    made, deleted = await asyncio.gather(
+        driver.create_endpoint(msgspec.convert(samples.create_endpoint(2, "10.192.1.2/24"), protocol.CreateEndpoint)),
+        driver.delete_network(protocol.NetworkRef(network_id=ONE)),
+        return_exceptions=True,
+    )
+    assert isinstance(made, NotFound)
+    assert deleted == {}
+    assert (state.networks, state.endpoints) == ({}, {})
 
 
 async def test_an_address_of_a_lost_endpoint_may_be_given_to_another(joined: Plugin) -> None:
