@@ -60,6 +60,14 @@ class Ingress:
         self._repairs = Counter("stackpad_ingress_repairs_total", "Times Caddy had lost ours", registry=self.registry)
         self._seconds = Histogram("stackpad_ingress_apply_seconds", "Time of a write", registry=self.registry)
         self._hosts = Gauge("stackpad_ingress_hosts", "Hosts by state", ["state"], registry=self.registry)
+        for name, text, value in (
+            ("problems", "Containers not served as they ask", lambda: len(self.report()["problems"])),
+            ("rejected_hosts", "Hosts Caddy refuses", lambda: len(self._rejected)),
+            ("in_step", "1 while Caddy has what it should", lambda: int(self._problem is None)),
+            ("engine_silent", "1 while the Docker engine does not answer", lambda: int(self._follower.view.stale)),
+            ("engine_lists", "Times all containers were listed", lambda: self._follower.lists),
+        ):
+            Gauge(f"stackpad_ingress_{name}", text, registry=self.registry).set_function(value)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -89,8 +97,12 @@ class Ingress:
                     "owner": host.owner,
                     "service": path.service,
                     "state": "rejected" if host.host in self._rejected else path.state,
-                    "reason": self._rejected.get(host.host),
+                    "reason": self._rejected.get(host.host) or path.reason,
                     "upstreams": list(path.upstreams),
+                    "containers": [
+                        {"name": member.name, "state": member.state, "reason": member.reason or None}
+                        for member in path.members
+                    ],
                     "since": host.since,
                 }
                 for host in self._table.hosts
@@ -115,9 +127,13 @@ class Ingress:
                         continue
                     self._count_repair()
                 began = time.monotonic()
-                if await self._apply():
-                    await asyncio.sleep(min(max(GAP, 5 * (time.monotonic() - began)), MOST))
+                wrote = await self._apply()
+                took = time.monotonic() - began
+                # After the visitors: what cannot be kept on disk is served all the same.
+                self._claims.save()
                 self._trouble(None)
+                if wrote:
+                    await asyncio.sleep(min(max(GAP, 5 * took), MOST))
             except StackpadError as error:
                 self._trouble(str(error))
                 await asyncio.sleep(RETRY)
@@ -137,7 +153,7 @@ class Ingress:
         containers = self._ready()
         before = self._table
         self._table = table(containers, self._claims.current, base_domain=self._settings.base_domain, now=time.time())
-        self._claims.save(self._table.claims)
+        self._claims.decide(self._table.claims)
         self._known = frozenset(host.host for host in self._table.hosts)
         for state in State:
             self._hosts.labels(state).set(sum(host.state is state for host in self._table.hosts))
@@ -151,15 +167,17 @@ class Ingress:
         """The containers, with those whose port accepts as up."""
         containers = list(self._follower.view.containers.values())
         waiting = [c for c in containers if c.state is State.STARTING and not c.checked]
-        targets = {c: (c.id, c.address or "", c.port or 0) for c in waiting}
+        targets = {c: (c.id, c.started, c.address or "", c.port or 0) for c in waiting}
         self._prober.want(targets.values())
         accepting = self._prober.accepting
-        return [replace(c, state=State.UP) if c in targets and targets[c] in accepting else c for c in containers]
+        return [
+            replace(c, state=State.UP, reason="") if c in targets and targets[c] in accepting else c for c in containers
+        ]
 
     def _count_repair(self) -> None:
         """Caddy has something else than it was given last: restarted, reloaded or edited."""
         if self._problem is None:
-            self._log.warning("Caddy has lost our routes; putting them back")
+            self._log.warning("Caddy has lost what is ours; putting it back")
             self._repairs.inc()
 
     async def _apply(self) -> int:
@@ -174,7 +192,7 @@ class Ingress:
 
     def _trouble(self, problem: str | None) -> None:
         if problem != self._problem and problem is not None:
-            self._log.warning("Caddy is not in step", reason=problem)
+            self._log.warning("not in step", reason=problem)
         elif problem is None and self._problem is not None:
             self._log.info("in step", hosts=len(self._table.hosts))
         self._problem = problem

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ingress.pages import page
 from ingress.routes import HostRoute, PathRoute, Table
 from stackpad.labels import Wire
 
-OBJECT, MARKER, POLICY, ERRORS = "stackpad", "stackpad-gen", "stackpad-tls", "stackpad-errors"
-"""Our ``@id`` s in Caddy's configuration: the route, the generation in it, the TLS policy, the error pages."""
+OBJECT, MARKER, POLICY = "stackpad", "stackpad-gen", "stackpad-tls"
+"""Our ``@id`` s in Caddy's configuration: the route, the generation in it, the TLS policy."""
 
 HOST = "{http.request.host}"
 RETRY_AFTER = "5"
@@ -51,7 +51,8 @@ def route(table: Table, *, keep_streams: bool) -> Json:
         _answer("down", 503),
         {"handle": [_proxy(["{sp_up}"], Wire.HTTP, keep_streams)]},
     ]
-    body = {"handler": "subroute", "routes": routes}
+    # Error pages belong to the subroute, not to the server: what the operator's own sites answer is theirs.
+    body = {"handler": "subroute", "routes": routes, "errors": {"routes": [_error(502), _error(503), _error(504)]}}
     marker = {"@id": MARKER, "handler": "vars", "stackpad_generation": digest(body)}
     return {"@id": OBJECT, "handle": [marker, body], "terminal": True}
 
@@ -66,23 +67,16 @@ def digest(body: Any) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def errors() -> Json:
-    """The route for the server's own errors: a dead upstream is told as such, by us."""
-    return {
-        "@id": ERRORS,
-        "handle": [
-            {"handler": "subroute", "routes": [_error(502), _error(503), _error(504)]},
-        ],
-    }
-
-
 def server(owned: Json, port: int) -> Json:
     """A server of our own, for a Caddy that has none on the HTTPS port."""
-    return {"listen": [f":{port}"], "routes": [owned], "errors": {"routes": [errors()]}}
+    return {"listen": [f":{port}"], "routes": [owned]}
 
 
-def policy(*, tls: str, email: str, ca: str, ca_root: str) -> Json:
-    """The policy by which certificates are had on demand; no subjects, so it is for every name nobody else claims."""
+def policy(subjects: Iterable[str], *, tls: str, email: str, ca: str, ca_root: str) -> Json:
+    """The policy by which certificates are had on demand, for ``subjects`` and no other name.
+
+    One for all names would take the operator's sites too, those that have no policy: for them we would refuse.
+    """
     if tls == "internal":
         issuer: Json = {"module": "internal"}
     else:
@@ -90,12 +84,57 @@ def policy(*, tls: str, email: str, ca: str, ca_root: str) -> Json:
         issuer |= {"email": email} if email else {}
         issuer |= {"ca": ca} if ca else {}
         issuer |= {"trusted_roots_pem_files": [ca_root]} if ca_root else {}
-    return {"@id": POLICY, "on_demand": True, "issuers": [issuer]}
+    return {"@id": POLICY, "subjects": list(subjects), "on_demand": True, "issuers": [issuer]}
 
 
-def permission(endpoint: str, *, module: bool) -> Json:
-    """Who is asked before a certificate is had; ``module`` is the form since Caddy 2.8."""
-    return {"permission": {"module": "http", "endpoint": endpoint}} if module else {"ask": endpoint}
+def subjects(table: Table, base_domain: str, taken: Collection[str]) -> list[str]:
+    """Names our policy is for: all the platform can make, and those custom domains that are not the operator's own."""
+    platform = (f"*.*.{base_domain}",)
+    custom = (host.host for host in table.hosts if not host.host.endswith(f".{base_domain}"))
+    own = (name for name in custom if name not in taken and f"*.{name.partition('.')[2]}" not in taken)
+    return [*platform, *own]
+
+
+def taken(tree: Any) -> frozenset[str]:
+    """Host names an operator's configuration has sites or TLS policies for; ours are left out."""
+    apps = (tree or {}).get("apps") or {}
+    policies = ((apps.get("tls") or {}).get("automation") or {}).get("policies") or []
+    named = {str(name).lower() for one in policies if one.get("@id") != POLICY for name in one.get("subjects") or ()}
+    return frozenset(named | {name.lower() for name in _hosts_in((apps.get("http") or {}).get("servers"))})
+
+
+def _hosts_in(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for one in node:
+            yield from _hosts_in(one)
+    elif isinstance(node, Mapping) and node.get("@id") != OBJECT:
+        for key, value in node.items():
+            if key == "host" and isinstance(value, list):
+                yield from (str(name) for name in value)
+            else:
+                yield from _hosts_in(value)
+
+
+def policy_place(automation: Any) -> tuple[int | None, int | None]:
+    """Where ours stands among the TLS policies, and where the operator's for all names does; ``None`` for neither.
+
+    Caddy takes the first that fits, so that ours does nothing behind one for all names.
+    """
+    policies = (automation or {}).get("policies") or []
+    ours = next((index for index, one in enumerate(policies) if one.get("@id") == POLICY), None)
+    for_all = next((index for index, one in enumerate(policies) if not one.get("subjects")), None)
+    return ours, for_all
+
+
+def asks(automation: Any) -> bool:
+    """Whether somebody is asked before a certificate is had on demand: Caddy 2.6 has it for any name otherwise."""
+    on_demand = (automation or {}).get("on_demand") or {}
+    return bool(on_demand.get("ask") or on_demand.get("permission"))
+
+
+def permission(endpoint: str) -> tuple[tuple[str, Any], ...]:
+    """Who is asked before a certificate is had: key and value in the form since Caddy 2.8, then in the one before."""
+    return ("permission", {"module": "http", "endpoint": endpoint}), ("ask", endpoint)
 
 
 def missing(tree: Any, path: Iterable[str], value: Any) -> tuple[str, Any]:
@@ -112,12 +151,17 @@ def missing(tree: Any, path: Iterable[str], value: Any) -> tuple[str, Any]:
 
 
 def find_server(tree: Any, port: int) -> str | None:
-    """The name of the server that listens on ``port``, if there is one in Caddy's configuration."""
+    """The name of the server that listens on ``port`` (alone or in a range), if Caddy's configuration has one."""
     servers = (((tree or {}).get("apps") or {}).get("http") or {}).get("servers") or {}
+    found: dict[bool, str] = {}
     for name, there in servers.items():
-        if any(str(listen).rpartition(":")[2] == str(port) for listen in there.get("listen") or ()):
-            return str(name)
-    return None
+        for listen in there.get("listen") or ():
+            address, _, ports = str(listen).rpartition(":")
+            first, _, last = ports.partition("-")
+            if first.isdigit() and int(first) <= port <= int(last if last.isdigit() else first):
+                found.setdefault(address.rpartition("/")[2] in {"", "0.0.0.0", "[::]"}, str(name))
+    # One that listens on every address has all the visitors.
+    return found.get(True) or found.get(False)
 
 
 def _mapping(host: str, simple: PathRoute) -> Json:

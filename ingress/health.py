@@ -13,8 +13,8 @@ FIRST, LAST = 0.005, 1.0
 
 CONNECT = 2.0
 
-Target = tuple[str, str, int]
-"""Container id, address, port; another address or port of the same container is another target."""
+Target = tuple[str, str, str, int]
+"""Container id, when it was started, address, port: a container that was started again has to accept again."""
 
 
 class Prober:
@@ -45,7 +45,7 @@ class Prober:
             self._tasks[target] = self._group.create_task(self._probe(target), name=f"probe {target[0][:12]}")
 
     async def _probe(self, target: Target) -> None:
-        _, address, port = target
+        _, _, address, port = target
         backoff = Backoff(FIRST, LAST)
         while not await _accepts(address, port):  # noqa: ASYNC110 - no event tells that a port accepts
             await asyncio.sleep(next(backoff))

@@ -30,7 +30,9 @@ class State(StrEnum):
 class WebContainer:
     """A container of type ``web``, with checked labels. ``address`` has no port; IPv6 without brackets.
 
-    ``checked`` says that Docker itself watches over its health.
+    ``since`` is when it was made (Unix time, seconds), ``started`` when it was last started, as the engine writes it.
+    ``checked`` says that Docker itself watches over its health; ``last_signals`` are the numbers of those that ask it to
+    end. ``reason`` says why it is not up.
     """
 
     id: str
@@ -41,6 +43,9 @@ class WebContainer:
     state: State
     since: float
     checked: bool = False
+    started: str = ""
+    last_signals: frozenset[str] = frozenset()
+    reason: str = ""
 
     @property
     def owner(self) -> Owner:
@@ -64,14 +69,34 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """One container behind a route, for people to read."""
+
+    name: str
+    state: State
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PathRoute:
-    """Where requests below a path of a host go; no upstreams means that nobody is up."""
+    """Where requests below a path of a host go; no upstreams means that nobody is up.
+
+    ``members`` are for people: two routes that differ in them alone are the same to Caddy, and equal.
+    """
 
     path: str
     service: str
     upstreams: tuple[str, ...]
     wire: Wire
     state: State
+    members: tuple[Member, ...] = field(default=(), compare=False)
+
+    @property
+    def reason(self) -> str | None:
+        """Why nobody is up; ``None`` where somebody is."""
+        if self.state is State.UP:
+            return None
+        return "; ".join(f"{member.name}: {member.reason}" for member in self.members if member.reason) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +159,8 @@ def table(containers: Iterable[WebContainer], claims: Mapping[str, Claim], *, ba
                 owns = before is not None and (before.owner, before.paths.get(path)) == (container.owner, service)
                 if owns is not owners_only:
                     continue
-                claim = kept.setdefault(host, before if owns and before else Claim(container.owner, now, {path: service}))
+                fresh = Claim(container.owner, now, {path: service})
+                claim = kept.setdefault(host, before if owns and before else fresh)
                 problem = _refused(claim, container, host)
                 if problem is not None:
                     problems.append(problem)
@@ -175,7 +201,10 @@ def _refused(claim: Claim, container: WebContainer, host: str) -> Problem | None
 
 
 def _route(path: str, containers: list[WebContainer]) -> PathRoute:
-    up = sorted(container.upstream for container in containers if container.state is State.UP)
+    # What a service speaks is the word of its oldest container that is up: a route can speak one thing only.
+    up = sorted((container for container in containers if container.state is State.UP), key=lambda c: (c.since, c.id))
+    first = (up or containers)[0].request
+    same = sorted({container.upstream for container in up if container.request.wire is first.wire})
     states = {container.state for container in containers}
-    first = containers[0].request
-    return PathRoute(path, first.service, tuple(up), first.wire, next(state for state in State if state in states))
+    members = tuple(sorted((Member(c.name, c.state, c.reason) for c in containers), key=lambda member: member.name))
+    return PathRoute(path, first.service, tuple(same), first.wire, next(s for s in State if s in states), members)

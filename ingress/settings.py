@@ -25,7 +25,8 @@ HELP = {
     "CADDY_ADMIN": "Caddy's admin socket (default: /run/caddy/admin.sock)",
     "ADMIN_SOCKET": "our own socket for the command line (default: /run/stackpad/ingress.sock)",
     "ASK_LISTEN": "where Caddy asks whether a host may have a certificate (default: 127.0.0.1:9180)",
-    "HTTPS_PORT": "port of the server made where there is none (default: 443)",
+    "HTTP_PORT": "port from which visitors are sent on to HTTPS (default: 80)",
+    "HTTPS_PORT": "port of the server our route goes into, made where there is none (default: 443)",
     "STATE_DIR": "where claims of host names are kept (default: /var/lib/stackpad)",
     "DRIVERS": "network drivers whose containers are served (default: stackpad,stackpad/net:latest)",
     "LOG_LEVEL": "debug, info, warning or error (default: info)",
@@ -48,6 +49,7 @@ class Settings:
     admin_socket: Path = Path("/run/stackpad/ingress.sock")
     ask_host: str = "127.0.0.1"
     ask_port: int = 9180
+    http_port: int = 80
     https_port: int = 443
     state_dir: Path = Path("/var/lib/stackpad")
     drivers: frozenset[str] = frozenset({"stackpad", "stackpad/net:latest"})
@@ -57,6 +59,11 @@ class Settings:
     def claims_file(self) -> Path:
         """Where who owns which host name is kept."""
         return self.state_dir / "claims.json"
+
+    @property
+    def ask_address(self) -> str:
+        """Where Caddy asks, as it stands in a URL."""
+        return f"[{self.ask_host}]:{self.ask_port}" if ":" in self.ask_host else f"{self.ask_host}:{self.ask_port}"
 
     @classmethod
     def load(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -70,22 +77,29 @@ class Settings:
         org = text("ORG", "local").lower()
         if not LABEL.fullmatch(org):
             raise InvalidRequest(f"ORG={org!r} cannot be part of a host name")
+        drivers = frozenset(text("DRIVERS", "stackpad,stackpad/net:latest").replace(",", " ").split())
+        if not drivers:
+            raise InvalidRequest("DRIVERS names no driver; leave it unset for stackpad,stackpad/net:latest")
+        ca = text("ACME_CA", "")
+        if ca and not ca.startswith("https://"):
+            raise InvalidRequest(f"ACME_CA={ca!r} is not the https:// address of an ACME directory")
         host, port = _listen(text("ASK_LISTEN", "127.0.0.1:9180"))
         return cls(
             base_domain=host_name(environment["BASE_DOMAIN"]),
             org=org,
             tls=_one_of("TLS", text("TLS", "acme"), ISSUERS),
             acme_email=text("ACME_EMAIL", ""),
-            acme_ca=text("ACME_CA", ""),
+            acme_ca=ca,
             acme_ca_root=text("ACME_CA_ROOT", ""),
             docker_host=text("DOCKER_HOST", "unix:///run/docker.sock"),
             caddy_admin=Path(text("CADDY_ADMIN", "/run/caddy/admin.sock")),
             admin_socket=Path(text("ADMIN_SOCKET", "/run/stackpad/ingress.sock")),
             ask_host=host,
             ask_port=port,
+            http_port=_port("HTTP_PORT", text("HTTP_PORT", "80")),
             https_port=_port("HTTPS_PORT", text("HTTPS_PORT", "443")),
             state_dir=Path(text("STATE_DIR", "/var/lib/stackpad")),
-            drivers=frozenset(text("DRIVERS", "stackpad,stackpad/net:latest").replace(" ", "").split(",")),
+            drivers=drivers,
             log_level=_one_of("LOG_LEVEL", text("LOG_LEVEL", "info").lower(), LEVELS),
         )
 

@@ -90,19 +90,23 @@ class Engine:
         return dict(await self._call(lambda client: client.inspect_container(container_id)))
 
     async def events(self, filters: Mapping[str, Any]) -> AsyncIterator[Event | Resync]:
-        """Events from now on, for ever; a resync first, and after every gap."""
+        """Events from now on, for ever; a resync first, and where a stream ends and where the next one begins."""
         loop = asyncio.get_running_loop()
-        backoff = Backoff(0.1, 5.0)
+        backoff = Backoff(0.05, 1.0)
         while True:
             queue: asyncio.Queue[Event | Resync | None] = asyncio.Queue()
             pump = _Pump(self._url, filters, loop, queue)
             pump.start()
+            began = False
             try:
                 while (item := await queue.get()) is not None:
+                    began = True
                     backoff.reset()
                     yield item
             finally:
                 pump.stop()
+            if began:
+                yield RESYNC
             await asyncio.sleep(next(backoff))
 
     async def _call(self, function: Callable[[docker.APIClient], _T]) -> _T:
@@ -116,8 +120,11 @@ class Engine:
         except docker.errors.NotFound as error:
             raise NotFound(str(error.explanation or error)) from error
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-            # The next call connects anew: the engine may have made another socket.
-            self._client = None
+            # The next call connects anew: the engine may have made another socket, or be another version.
+            client, self._client = self._client, None
+            if client is not None:
+                with contextlib.suppress(Exception):
+                    client.close()
             raise Unavailable(f"the Docker engine at {self._url} does not answer: {error}; is it running?") from error
 
 
@@ -153,6 +160,9 @@ class _Pump:
         try:
             client = docker.APIClient(base_url=self._url, version="auto", timeout=CALL_TIMEOUT)
             self._stream = client.events(decode=True, filters=self._filters)
+            if self._stopped:  # before there was a stream to close
+                self._stream.close()
+                return
             self._hand(RESYNC)
             for raw in self._stream:
                 if self._stopped:

@@ -15,6 +15,7 @@ from stackpad.errors import InvalidRequest
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 MAX_LENGTH = 253
+"""Characters of a whole name (RFC 1035 §2.3.4: 255 octets on the wire)."""
 
 
 def host_name(text: str) -> str:
@@ -22,8 +23,8 @@ def host_name(text: str) -> str:
 
     Raises :class:`InvalidRequest` naming the value if it is not a host name of at least two labels.
     """
-    name = text.strip().rstrip(".")
-    if not name.isascii():
+    name = text.strip().removesuffix(".")
+    if not name.isascii() and len(name) <= MAX_LENGTH:
         try:
             name = idna.encode(name, uts46=True).decode("ascii")
         except (idna.IDNAError, UnicodeError) as error:
@@ -37,7 +38,20 @@ def host_name(text: str) -> str:
         )
     if labels[-1].isdigit() or _is_address(name):
         raise InvalidRequest(f"{ascii(text)[:80]} is an address, not a domain name")
+    for label in labels:
+        if label.startswith("xn--"):
+            _decodes(label, text)
     return name
+
+
+def _decodes(label: str, text: str) -> None:
+    """An ASCII form nobody can have registered would only make certificates fail, again and again."""
+    try:
+        idna.decode(label)
+    except (idna.IDNAError, UnicodeError) as error:
+        raise InvalidRequest(
+            f"{ascii(text)[:80]} is not a domain name: {label} stands for no letters ({error})"
+        ) from error
 
 
 def _is_address(text: str) -> bool:

@@ -20,6 +20,8 @@ PREFIX = "stackpad."
 TYPE, PORT, PROTOCOL, PATH = "stackpad.type", "stackpad.port", "stackpad.protocol", "stackpad.path"
 PROJECT, ORG, ENVIRONMENT, DOMAINS = "stackpad.project", "stackpad.org", "stackpad.environment", "stackpad.domains"
 KNOWN = (TYPE, PORT, PROTOCOL, PATH, PROJECT, ORG, ENVIRONMENT, DOMAINS)
+ONLY_WEB = (PORT, PROTOCOL, PATH, DOMAINS)
+"""What is of use to a web service alone."""
 
 COMPOSE_SERVICE = "com.docker.compose.service"
 PRODUCTION = "production"
@@ -65,12 +67,34 @@ class WebRequest:
 
 
 def kind(labels: Mapping[str, str]) -> Kind:
-    """What the container is; raises :class:`InvalidRequest` for a type there is not."""
+    """What the container is, ``generic`` if it does not say; raises :class:`InvalidRequest` for a type there is not."""
     text = labels.get(TYPE, Kind.GENERIC)
     try:
         return Kind(text)
     except ValueError as error:
         raise InvalidRequest(f"{TYPE}={shown(text)} is unknown; use one of {', '.join(Kind)}") from error
+
+
+def concerns(labels: Mapping[str, str]) -> bool:
+    """Whether a container says anything to us at all."""
+    return any(label.startswith(PREFIX) for label in labels)
+
+
+def check(labels: Mapping[str, str]) -> Kind:
+    """What the container is, after a look at all its labels.
+
+    Raises :class:`InvalidRequest` for a label or type there is not, and where labels of a web service stand on a
+    container that does not say that it is one: it would wait for visitors for ever, and nobody would tell.
+    """
+    for label in labels:
+        if label.startswith(PREFIX) and label not in KNOWN:
+            close = difflib.get_close_matches(label, KNOWN, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(KNOWN)}"
+            raise InvalidRequest(f"unknown label {shown(label)}; {hint}")
+    idle = [label for label in ONLY_WEB if label in labels]
+    if TYPE not in labels and idle:
+        raise InvalidRequest(f"{idle[0]} is set, but not {TYPE}; only a container with {TYPE}={Kind.WEB} is exposed")
+    return kind(labels)
 
 
 def web(labels: Mapping[str, str], *, name: str, network: str, org: str, base_domain: str) -> WebRequest:
@@ -80,17 +104,13 @@ def web(labels: Mapping[str, str], *, name: str, network: str, org: str, base_do
     ``my-app-production`` is ``production`` of ``my-app``. ``org`` is the node's default. Raises
     :class:`InvalidRequest` for the first label that cannot be meant.
     """
-    for label in labels:
-        if label.startswith(PREFIX) and label not in KNOWN:
-            close = difflib.get_close_matches(label, KNOWN, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(KNOWN)}"
-            raise InvalidRequest(f"unknown label {shown(label)}; {hint}")
+    check(labels)
     project, environment = _from_network(network)
     service = labels.get(COMPOSE_SERVICE) or _REPLICA.sub("", name) or name
     request = WebRequest(
         org=_label(ORG, labels.get(ORG, org)),
-        project=_label(PROJECT, labels.get(PROJECT, project)),
-        environment=_label(ENVIRONMENT, labels.get(ENVIRONMENT, environment)),
+        project=_named(PROJECT, labels, project, network),
+        environment=_named(ENVIRONMENT, labels, environment, network),
         service=service[:128],
         port=_port(labels.get(PORT)),
         path=_path(labels.get(PATH, "")),
@@ -112,9 +132,23 @@ def _from_network(network: str) -> tuple[str, str]:
     return (project, environment) if dash else (network, PRODUCTION)
 
 
+def _named(label: str, labels: Mapping[str, str], otherwise: str, network: str) -> str:
+    if label in labels:
+        return _label(label, labels[label])
+    try:
+        return _label(label, otherwise)
+    except InvalidRequest as error:
+        # Compose joins with '_' what it names itself, so this is met by people who have set nothing at all.
+        raise InvalidRequest(
+            f"the network's name {shown(network)} gives {shown(otherwise)} for {label}, which cannot be part of a host "
+            f"name; set the label {label}, or name the network as in my-app-production"
+        ) from error
+
+
 def _label(label: str, text: str) -> str:
     lowered = text.lower()
-    if not LABEL.fullmatch(lowered):
+    # Letters of other scripts can become ASCII when lowered; a name is what it was written as.
+    if not text.isascii() or not LABEL.fullmatch(lowered):
         raise InvalidRequest(
             f"{label}={shown(text)} cannot be part of a host name: use up to 63 letters, digits and '-', not at its ends"
         )

@@ -69,11 +69,15 @@ def test_pages_hold_nothing_that_caddy_would_replace(status: int) -> None:
     assert f"Status {status}" in page(status)
 
 
-def test_certificates_are_never_had_without_being_asked_for() -> None:
-    internal = caddyconfig.policy(tls="internal", email="", ca="", ca_root="")
-    assert internal["on_demand"]
-    assert "subjects" not in internal
-    acme = caddyconfig.policy(tls="acme", email="me@example.org", ca="https://ca.example/dir", ca_root="/ca.pem")
+def test_certificates_are_had_on_demand_for_named_subjects_only() -> None:
+    internal = caddyconfig.policy(["a.example"], tls="internal", email="", ca="", ca_root="")
+    assert internal == {
+        "@id": "stackpad-tls",
+        "subjects": ["a.example"],
+        "on_demand": True,
+        "issuers": [{"module": "internal"}],
+    }
+    acme = caddyconfig.policy([], tls="acme", email="me@example.org", ca="https://ca.example/dir", ca_root="/ca.pem")
     assert acme["issuers"] == [
         {
             "module": "acme",

@@ -89,6 +89,7 @@ def test_replicas_are_known_by_their_service(given: dict[str, str], name: str, s
         ("stackpad.domains", "x.acme.stackpad.test", "lies under stackpad.test"),
         ("stackpad.domains", "stackpad.test", "lies under stackpad.test"),
         ("stackpad.domains", " ".join(f"d{n}.example" for n in range(51)), "at most 50"),
+        ("stackpad.project", "\u212aiosk", "part of a host name"),
         ("stackpad.domain", "x.example", "did you mean stackpad.domains"),
         ("stackpad.zzz", "x", "unknown label"),
     ],
@@ -96,6 +97,42 @@ def test_replicas_are_known_by_their_service(given: dict[str, str], name: str, s
 def test_what_cannot_be_meant_is_refused_with_its_value(label: str, value: str, words: str) -> None:
     with pytest.raises(InvalidRequest, match=re.escape(words)):
         read({label: value})
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ("shop_production", "'shop_production' for stackpad.project"),
+        ("-production", "'' for stackpad.project"),
+        ("shop.eu-production", "'shop.eu' for stackpad.project"),
+        ("shop-my.stage", "'my.stage' for stackpad.environment"),
+        ("a" * 64, "for stackpad.project"),
+    ],
+)
+def test_a_network_whose_name_gives_no_host_is_told_what_to_do(network: str, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"the network's name .* set the label") as caught:
+        read({}, network=network)
+    assert words in str(caught.value)
+    assert read({"stackpad.project": "shop", "stackpad.environment": "x"}, network=network).project == "shop"
+
+
+@pytest.mark.parametrize("label", labels.ONLY_WEB)
+def test_a_web_service_that_does_not_say_that_it_is_one_is_told(label: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(f"{label} is set, but not stackpad.type")):
+        labels.check({label: "80"})
+    assert labels.check({label: "80", "stackpad.type": "database"}) is Kind.DATABASE
+
+
+def test_labels_of_others_are_none_of_our_business() -> None:
+    assert labels.check({"traefik.enable": "true", "stackpadding": "1"}) is Kind.GENERIC
+    assert not labels.concerns({"traefik.enable": "true", "stackpadding": "1"})
+    assert labels.concerns({"stackpad.tpye": "web"})
+    with pytest.raises(InvalidRequest, match=r"did you mean stackpad\.type"):
+        labels.check({"stackpad.tpye": "web"})
+
+
+def test_ones_own_platform_name_is_no_foreign_domain() -> None:
+    assert read({"stackpad.domains": "my-app.acme.stackpad.test"}).domains == ("my-app.acme.stackpad.test",)
 
 
 def test_a_project_and_environment_too_long_for_one_label_are_refused() -> None:

@@ -1,0 +1,91 @@
+"""Our part of Caddy's TLS automation: one policy that has certificates on demand, and who is asked before.
+
+Level-triggered: what is there is looked at each time, and only what is missing or different is written. An operator's own
+policies and permission stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from ingress import caddyconfig
+from ingress.adminapi import AdminApi, Rejected
+from ingress.caddyconfig import Json
+from ingress.routes import Table
+from ingress.settings import Settings
+
+_AUTOMATION = ("apps", "tls", "automation")
+_PATH = "/config/" + "/".join(_AUTOMATION)
+
+
+class Certificates:
+    """Keeps policy and permission where they belong."""
+
+    def __init__(self, api: AdminApi, settings: Settings) -> None:
+        self._api, self._settings = api, settings
+        self._taken: frozenset[str] = frozenset()
+        self._log = structlog.get_logger("caddy")
+
+    async def in_step(self, table: Table) -> bool:
+        """Whether Caddy has what ``table`` needs."""
+        return self._fits(table, await self._api.get(_PATH))
+
+    async def ensure(self, table: Table) -> None:
+        """Bring Caddy to what ``table`` needs; raises :class:`Rejected` or :class:`stackpad.errors.Unavailable`."""
+        automation = await self._api.get(_PATH)
+        if self._fits(table, automation):
+            return
+        self._taken = caddyconfig.taken(await self._api.tree())
+        if not caddyconfig.asks(automation):
+            # Permission first: a policy without it would have Caddy 2.6 get a certificate for any name.
+            await self._permit(automation)
+        ours, for_all = caddyconfig.policy_place(automation)
+        if ours is not None and for_all is not None and for_all < ours:
+            await self._api.change("DELETE", f"/id/{caddyconfig.POLICY}")
+            ours = None
+        if ours is not None:
+            if automation["policies"][ours] != self._wanted(table):
+                await self._api.change("PATCH", f"/id/{caddyconfig.POLICY}", self._wanted(table))
+            return
+        if self._settings.tls == "internal":
+            await self._leave_trust_alone()
+        if for_all is None:
+            await self._api.append((*_AUTOMATION, "policies"), self._wanted(table))
+        else:
+            await self._api.change("PUT", f"{_PATH}/policies/{for_all}", self._wanted(table))
+
+    def _fits(self, table: Table, automation: Any) -> bool:
+        ours, for_all = caddyconfig.policy_place(automation)
+        if ours is None or (for_all is not None and for_all < ours):
+            return False
+        return bool(automation["policies"][ours] == self._wanted(table)) and caddyconfig.asks(automation)
+
+    def _wanted(self, table: Table) -> Json:
+        chosen = self._settings
+        return caddyconfig.policy(
+            caddyconfig.subjects(table, chosen.base_domain, self._taken),
+            tls=chosen.tls,
+            email=chosen.acme_email,
+            ca=chosen.acme_ca,
+            ca_root=chosen.acme_ca_root,
+        )
+
+    async def _permit(self, automation: Any) -> None:
+        if any(one.get("on_demand") for one in (automation or {}).get("policies") or ()):
+            self._log.warning("certificates on demand were had without asking anybody; from now on we are asked")
+        *forms, last = caddyconfig.permission(f"http://{self._settings.ask_address}/ask")
+        for key, value in forms:
+            try:
+                await self._api.create((*_AUTOMATION, "on_demand", key), value)
+            except Rejected:
+                continue
+            return
+        await self._api.create((*_AUTOMATION, "on_demand", last[0]), last[1])
+
+    async def _leave_trust_alone(self) -> None:
+        """Have Caddy's own authority not install itself into the machine's trust store, at every change anew."""
+        path = ("apps", "pki", "certificate_authorities", "local")
+        if await self._api.get("/config/" + "/".join(path)) is None:
+            await self._api.create(path, {"install_trust": False})

@@ -1,0 +1,159 @@
+"""From what the engine says of a container to what we know of it; pure.
+
+Reads the JSON of ``GET /containers/{id}/json`` and of the list. A container's image and creator are a tenant's: whatever
+they wrote, the answer is a container, a sentence about what is wrong, or nothing of interest.
+"""
+
+from __future__ import annotations
+
+import calendar
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ingress.routes import Problem, State, WebContainer
+from stackpad import labels
+from stackpad.errors import InvalidRequest
+from stackpad.labels import Kind
+
+STOP_SIGNALS = {"9", "15"}
+"""SIGKILL and SIGTERM, beside a container's own stop signal: who gets one is not asked for anything new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a container is read against: networks by id (name, driver), and the operator's settings."""
+
+    networks: Mapping[str, tuple[str, str]]
+    drivers: frozenset[str]
+    org: str
+    base_domain: str
+
+    def knows(self, raw: Mapping[str, Any]) -> bool:
+        """Whether all the container's networks are known, so that reading it gives the whole truth."""
+        return all(entry.get("NetworkID") in self.networks for entry in _attached(raw).values())
+
+
+def concern(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of the list says anything to us; ``entry`` has its labels at the top."""
+    return labels.concerns(entry.get("Labels") or {})
+
+
+def fingerprint(entry: Mapping[str, Any]) -> tuple[object, ...]:
+    """What of an entry of the list changes when the container does, as far as we care: no inspection is due without."""
+    status = str(entry.get("Status", ""))
+    return (
+        tuple(entry.get("Names") or ()),
+        entry.get("State"),
+        status[status.find("(") :] if str(entry.get("State")) == "running" and "(" in status else "",
+        tuple(
+            sorted(
+                (name, str(there.get("NetworkID")), str(there.get("IPAddress")), str(there.get("GlobalIPv6Address")))
+                for name, there in _attached(entry).items()
+            )
+        ),
+    )
+
+
+def read(raw: Mapping[str, Any], around: Surroundings) -> WebContainer | Problem | None:
+    """What an inspected container is to us; ``None`` if it is no web service and says nothing wrong."""
+    config = raw.get("Config") or {}
+    given = config.get("Labels") or {}
+    name = str(raw.get("Name", "")).lstrip("/")
+    container_id = str(raw.get("Id", ""))
+    if not labels.concerns(given):
+        return None
+    try:
+        if labels.check(given) is not Kind.WEB:
+            return None
+        network, address = _attachment(_attached(raw), around)
+        request = labels.web(given, name=name, network=network, org=around.org, base_domain=around.base_domain)
+        port = request.port or _only_port(config.get("ExposedPorts") or {})
+    except InvalidRequest as error:
+        return Problem(container_id, name, str(error))
+    state = raw.get("State") or {}
+    doing, reason = _state(state, address, port)
+    return WebContainer(
+        id=container_id,
+        name=name,
+        request=request,
+        address=address,
+        port=port,
+        state=doing,
+        reason=reason,
+        since=_seconds(raw.get("Created")),
+        started=str(state.get("StartedAt", "")),
+        checked=bool(state.get("Health")),
+        last_signals=frozenset({*STOP_SIGNALS, _signal_number(str(config.get("StopSignal") or "SIGTERM"))}),
+    )
+
+
+def _attached(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (raw.get("NetworkSettings") or {}).get("Networks") or {}
+
+
+def _attachment(attached: Mapping[str, Any], around: Surroundings) -> tuple[str, str | None]:
+    """Name of the container's network with us, and its address there (``None`` while it is stopped)."""
+    by_name = {name: (name, driver) for name, driver in around.networks.values()}
+    for given_name, entry in sorted(attached.items()):
+        # A container that was created and never started has the name of its network only.
+        known = around.networks.get(entry.get("NetworkID") or "") or by_name.get(given_name)
+        if known is not None and known[1] in around.drivers:
+            return known[0], entry.get("IPAddress") or entry.get("GlobalIPv6Address") or None
+    raise InvalidRequest(
+        "the container is on no network of ours; connect it to one made with docker network create -d stackpad"
+    )
+
+
+def _only_port(exposed: Mapping[str, Any]) -> int:
+    texts = [text.partition("/")[0] for text in exposed if text.endswith("/tcp")]
+    ports = [int(text) for text in texts if text.isascii() and text.isdigit() and len(text) <= 5]
+    if len(texts) != 1 or len(ports) != 1 or not 1 <= ports[0] <= 65535:
+        shown = ", ".join(str(port) for port in sorted(ports)[:5])
+        what = f"its image exposes {shown}" if shown else "its image exposes no port"
+        raise InvalidRequest(f"{what}; say which with the label {labels.PORT}, as in {labels.PORT}=8080")
+    return ports[0]
+
+
+def _state(state: Mapping[str, Any], address: str | None, port: int) -> tuple[State, str]:
+    if state.get("Paused"):
+        return State.DOWN, "it is paused"
+    if state.get("Restarting"):
+        return State.DOWN, "it ended and is being started again"
+    if not state.get("Running"):
+        return State.DOWN, "it is not running"
+    if address is None:
+        return State.DOWN, "it has no address on its network"
+    health = (state.get("Health") or {}).get("Status", "none")
+    if health == "healthy":
+        return State.UP, ""
+    if health == "unhealthy":
+        return State.UNHEALTHY, "its health check fails"
+    if health == "starting":
+        return State.STARTING, "its health check has not passed yet"
+    # Without a health check the port decides; until it has accepted once, that is "starting" too.
+    return State.STARTING, f"nothing accepts on its port {port} yet"
+
+
+def _signal_number(text: str) -> str:
+    """A stop signal as events name it, by its number: images say ``SIGQUIT``, ``QUIT`` or ``3``."""
+    if text.isdigit():
+        return text
+    name = text.upper()
+    try:
+        return str(int(signal.Signals[name if name.startswith("SIG") else f"SIG{name}"]))
+    except KeyError:
+        return "15"
+
+
+def _seconds(text: Any) -> float:
+    """Unix time of an RFC 3339 time in UTC, as the engine writes it, with its fraction; 0 if it is none."""
+    whole, _, rest = str(text or "").partition(".")
+    fraction = rest.rstrip("Z")
+    try:
+        begun = calendar.timegm(time.strptime(whole.rstrip("Z"), "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return 0.0
+    return begun + (float(f"0.{fraction}") if fraction.isascii() and fraction.isdigit() else 0.0)

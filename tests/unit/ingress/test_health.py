@@ -1,0 +1,77 @@
+"""A port that accepts once is up; one that does not is asked again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from ingress.health import Prober, Target
+from tests.caddy.workshop import free_port
+
+
+@asynccontextmanager
+async def listening(port: int) -> AsyncIterator[None]:
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", port):
+        yield
+
+
+@asynccontextmanager
+async def probing() -> AsyncIterator[tuple[Prober, asyncio.Event]]:
+    changed = asyncio.Event()
+    prober = Prober(changed.set)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(prober.run())
+        try:
+            yield prober, changed
+        finally:
+            running.cancel()
+
+
+async def test_a_server_that_listens_later_is_found() -> None:
+    port = free_port()
+    target: Target = ("id", "t1", "127.0.0.1", port)
+    async with probing() as (prober, changed):
+        await asyncio.sleep(0)
+        prober.want([target])
+        assert not prober.accepting
+        async with listening(port):
+            await asyncio.wait_for(changed.wait(), 20)
+            assert prober.accepting == {target}
+        changed.clear()
+        prober.want([target])
+        assert prober.accepting == {target}, "once is enough"
+
+
+async def test_one_that_was_started_again_has_to_accept_again() -> None:
+    port = free_port()
+    first: Target = ("id", "t1", "127.0.0.1", port)
+    second: Target = ("id", "t2", "127.0.0.1", port)
+    async with probing() as (prober, changed):
+        async with listening(port):
+            prober.want([first])
+            await asyncio.wait_for(changed.wait(), 20)
+        prober.want([second])
+        assert not prober.accepting
+        changed.clear()
+        async with listening(port):
+            await asyncio.wait_for(changed.wait(), 20)
+        assert prober.accepting == {second}
+
+
+async def test_what_is_not_wanted_any_more_is_not_asked() -> None:
+    target: Target = ("id", "t1", "127.0.0.1", free_port())
+    async with probing() as (prober, changed):
+        await asyncio.sleep(0)
+        prober.want([target])
+        prober.want([])
+        await asyncio.sleep(0)
+        async with listening(target[3]):
+            prober.want([target])
+            await asyncio.wait_for(changed.wait(), 20)
+            assert prober.accepting == {target}
+            prober.want([])
+            assert not prober.accepting

@@ -1,0 +1,81 @@
+"""Settings from the environment: what is right, and what is told where they are wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from ingress.settings import HELP, Settings
+from stackpad.errors import InvalidRequest
+
+
+def test_only_the_base_domain_is_required() -> None:
+    settings = Settings.load({"BASE_DOMAIN": "Stackpad.Test."})
+    assert settings == Settings("stackpad.test")
+    assert settings.ask_address == "127.0.0.1:9180"
+
+
+def test_everything_can_be_set() -> None:
+    environment = {
+        "BASE_DOMAIN": "a.example", "ORG": "ACME", "TLS": "internal", "ACME_EMAIL": "me@a.example",
+        "ACME_CA": "https://ca.example/dir", "ACME_CA_ROOT": "/ca.pem", "DOCKER_HOST": "unix:///x", "CADDY_ADMIN": "/a",
+        "ADMIN_SOCKET": "/b", "ASK_LISTEN": "[::1]:9", "HTTP_PORT": "8080", "HTTPS_PORT": "8443", "STATE_DIR": "/s",
+        "DRIVERS": "x, y", "LOG_LEVEL": "DEBUG",
+    }  # fmt: skip
+    assert environment.keys() == HELP.keys()
+    settings = Settings.load(environment)
+    assert settings.ask_address == "[::1]:9"
+    assert settings.drivers == {"x", "y"}
+    defaults = Settings("a.example")
+    same = [f.name for f in fields(Settings) if getattr(settings, f.name) == getattr(defaults, f.name)]
+    assert same == ["base_domain"]
+
+
+def test_empty_is_unset() -> None:
+    unset = {name: " " for name in HELP if name != "BASE_DOMAIN"}
+    assert Settings.load({"BASE_DOMAIN": "a.example", **unset}) == Settings("a.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("BASE_DOMAIN", "", "BASE_DOMAIN is not set"),
+        ("BASE_DOMAIN", "localhost", "is not a domain name"),
+        ("ORG", "a.b", "ORG='a.b'"),
+        ("TLS", "on", "use one of acme, internal"),
+        ("ACME_CA", "ca.example", "is not the https:// address"),
+        ("ASK_LISTEN", "0.0.0.0:9180", "is not a loopback address"),
+        ("ASK_LISTEN", "127.0.0.1", "is not a loopback address"),
+        ("ASK_LISTEN", "127.0.0.1:0", "is not a port"),
+        ("HTTP_PORT", "http", "HTTP_PORT='http' is not a port"),
+        ("HTTPS_PORT", "65536", "HTTPS_PORT='65536' is not a port"),
+        ("DRIVERS", ",", "DRIVERS names no driver"),
+        ("LOG_LEVEL", "loud", "use one of debug, info"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_value(name: str, value: str, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Settings.load({"BASE_DOMAIN": "a.example", name: value})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "status", "words"),
+    [
+        (["--check"], {"BASE_DOMAIN": "a.example"}, 0, ""),
+        (["--check"], {"BASE_DOMAIN": "{x}"}, 1, "ingress: '{x}' is not a domain name"),
+        (["--check"], {}, 1, "ingress: BASE_DOMAIN is not set"),
+        (["--version"], {}, 0, "stackpad"),
+        (["--help"], {}, 0, "ASK_LISTEN"),
+    ],
+)
+def test_the_command(arguments: list[str], environment: dict[str, str], status: int, words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ingress", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
