@@ -87,7 +87,17 @@ class Firewall:
 
 
 def generation() -> int:
-    """The ruleset's generation id in this network namespace; -1 if the kernel does not say."""
+    """The ruleset's generation id in this network namespace; -1 if the kernel does not say.
+
+    Raises :class:`Unavailable` if it does not answer at all.
+    """
+    try:
+        return _ask_generation()
+    except OSError as error:
+        raise Unavailable(f"the kernel does not say how nftables are: {error}") from error
+
+
+def _ask_generation() -> int:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as channel:
         channel.settimeout(_TIMEOUT)
         channel.bind((0, 0))

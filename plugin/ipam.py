@@ -128,7 +128,10 @@ class Ipam:
     async def _carved(self, version: int) -> Pool:
         routes = await self._routes()
         # From here to the write there is no await: two calls at once cannot choose the same.
-        taken = [*self._state.ranges(), *(route.net for route in routes)]
+        # A company's route for all of a private range leaves room for networks in it; see refuse_routes().
+        prefix = self._settings.network_prefix if version == 4 else IPV6_PREFIX
+        near = (route.net for route in routes if route.on_link or route.net.prefixlen >= prefix)
+        taken = [*self._state.ranges(), *near]
         if version == 4:
             net = addresses.carve(
                 self._settings.range4.subnets(new_prefix=self._settings.block_prefix),
