@@ -187,13 +187,15 @@ def _proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool) -> Json:
         "handler": "reverse_proxy",
         "upstreams": [{"dial": upstream} for upstream in upstreams],
         # A connection that cannot be made is made to another replica, or once more; a request is never sent twice.
-        "load_balancing": {"try_duration": "2s", "try_interval": "50ms"},
+        "load_balancing": {"try_duration": "5s", "try_interval": "50ms"},
+        # Nobody answers for the address of a container that is gone: that must not use up the time for another try.
+        "transport": {"protocol": "http", "dial_timeout": "1s"},
     }
     if len(proxy["upstreams"]) > 1:
         proxy["load_balancing"]["selection_policy"] = {"policy": "round_robin"}
         proxy["health_checks"] = {"passive": {"fail_duration": "3s", "max_fails": 1}}
     if wire is Wire.H2C:
-        proxy["transport"] = {"protocol": "http", "versions": ["h2c", "2"]}
+        proxy["transport"]["versions"] = ["h2c", "2"]
     if keep_streams:
         proxy["stream_close_delay"] = DRAIN
     return proxy
