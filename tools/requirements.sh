@@ -8,7 +8,8 @@ if [ "${1:-}" != python ]; then
   wanted+=(
     [dockerd]=docker.io [docker]=docker.io [caddy]=caddy [debootstrap]=debootstrap [nft]=nftables
     [iptables]=iptables [conntrack]=conntrack [ip]=iproute2 [nsenter]=util-linux [docker-compose]=docker-compose
-    [docker-registry]=docker-registry [ping]=iputils-ping
+    [docker-registry]=docker-registry [ping]=iputils-ping [etcd]=etcd-server [etcdctl]=etcd-client
+    [wg]=wireguard-tools [wireguard-go]=wireguard-go [dnsmasq]=dnsmasq-base [dig]=bind9-dnsutils [tcpdump]=tcpdump
   )
 fi
 
