@@ -49,6 +49,8 @@ class Certificates:
             if automation["policies"][ours] != self._wanted(table):
                 await self._api.change("PATCH", f"/id/{caddyconfig.POLICY}", self._wanted(table))
             return
+        if caddyconfig.asks(automation) and self._settings.ask_address not in str(automation["on_demand"]):
+            self._log.warning("the operator's own question before certificates stays; it has to allow our hosts, too")
         if self._settings.tls == "internal":
             await self._leave_trust_alone()
         if for_all is None:

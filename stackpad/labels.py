@@ -8,6 +8,7 @@ anything.
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,8 +63,13 @@ class WebRequest:
 
     def platform_host(self, base_domain: str) -> str:
         """The host name that follows from organisation, project and environment."""
-        first = self.project if self.environment == PRODUCTION else f"{self.project}-{self.environment}"
-        return host_name(f"{first}.{self.org}.{base_domain}")
+        return _platform_host(self.project, self.environment, self.org, base_domain)
+
+
+@functools.lru_cache(maxsize=32768)  # the table is made anew for every change, with thousands of these
+def _platform_host(project: str, environment: str, org: str, base_domain: str) -> str:
+    first = project if environment == PRODUCTION else f"{project}-{environment}"
+    return host_name(f"{first}.{org}.{base_domain}")
 
 
 def kind(labels: Mapping[str, str]) -> Kind:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.visitor import visitor  # noqa: F401 - a fixture
 from tests.e2e.workbench import Workbench
 from tests.testbed import testbed
 from tests.testbed.plan import ENGINES

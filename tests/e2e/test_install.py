@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.e2e.test_ingress import HOST, NETWORK, WEB, Visitor
+from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor
 from tests.e2e.workbench import Workbench, eventually
 from tests.testbed import images
 from tests.testbed.node import PLUGIN

@@ -1,0 +1,90 @@
+"""Somebody who visits web services on a node, over HTTPS, and what the ingress there says of itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.e2e.workbench import Workbench, eventually
+from tests.testbed.proxy import ADMIN
+from tests.testbed.testbed import Testbed
+
+NETWORK, HOST = "my-app-production", "my-app.acme.stackpad.test"
+WEB = ("--label", "stackpad.type=web", "--label", "stackpad.port=80")
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Somebody who asks for pages from outside the node."""
+
+    bench: Workbench
+
+    def get(self, host: str, path: str = "/", *options: str, scheme: str = "https") -> tuple[int, str]:
+        """Status and body; status 0 without an answer (a refused handshake, too)."""
+        port = 443 if scheme == "https" else 80
+        done = subprocess.run(
+            [
+                "curl", "--silent", "--max-time", "10", "--cacert", str(self.bench.bed.proxy.ca),
+                "--resolve", f"{host}:{port}:{self.bench.node.address}", "--write-out", "\n%{http_code}", *options,
+                f"{scheme}://{host}{path}",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        body, _, status = done.stdout.rpartition("\n")
+        return int(status or 0), body
+
+    def status(self, host: str, path: str = "/") -> int:
+        """The status alone."""
+        return self.get(host, path)[0]
+
+    def sees(self, host: str, status: int, text: str = "") -> None:
+        """Fail unless the host comes to answer so."""
+        eventually(lambda: self._is(host, status, text), f"{status} {text} at {host}, not {self.get(host)}")
+
+    def sees_route(self, host: str) -> None:
+        """Fail unless the ingress comes to have the host up."""
+        eventually(lambda: any((r["host"], r["state"]) == (host, "up") for r in report(self.bench)["routes"]), host)
+
+    def _is(self, host: str, status: int, text: str) -> bool:
+        found, body = self.get(host)
+        return found == status and text in body
+
+
+@pytest.fixture
+def visitor(bed: Testbed) -> Iterator[Visitor]:
+    """A visitor, and an ingress and Caddy that run."""
+    bench = Workbench(bed)
+    bench.network(NETWORK)
+    yield Visitor(bench)
+    bench.clear()
+    eventually(lambda: _routes(bench) == [], "an empty table")
+
+
+def report(bench: Workbench) -> dict[str, list[dict[str, object]]]:
+    """What the ingress says of itself."""
+    socket = f"{bench.node.root}/run/stackpad/ingress.sock"
+    ask = ["curl", "-s", "--max-time", "5", "--unix-socket", socket, "http://ingress/routes"]
+    return dict(json.loads(subprocess.run(ask, capture_output=True, text=True, check=True).stdout))
+
+
+def _routes(bench: Workbench) -> list[dict[str, object]] | None:
+    """The routes, or nothing while the ingress is just starting."""
+    try:
+        return report(bench)["routes"]
+    except subprocess.CalledProcessError:
+        return None
+
+
+def caddy(bench: Workbench, method: str, path: str, body: object = None) -> str:
+    """What an operator does to Caddy."""
+    # "Host;" sends the header empty, as Caddy 2.6 wants it on a unix socket.
+    ask = ["curl", "-s", "--fail", "--unix-socket", f"{bench.node.root}{ADMIN}", "-X", method, "-H", "Host;"]
+    data = [] if body is None else ["-H", "Content-Type: application/json", "--data", json.dumps(body)]
+    done = subprocess.run([*ask, *data, f"http://caddy{path}"], capture_output=True, text=True, check=True)
+    return done.stdout
