@@ -183,17 +183,21 @@ def _special(host: HostRoute, keep_streams: bool) -> Iterable[Json]:
 
 
 def _proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool) -> Json:
+    dials = [{"dial": upstream} for upstream in upstreams]
     proxy: Json = {
         "handler": "reverse_proxy",
-        "upstreams": [{"dial": upstream} for upstream in upstreams],
-        # A connection that cannot be made is made to another replica, or once more; a request is never sent twice.
-        "load_balancing": {"try_duration": "5s", "try_interval": "50ms"},
+        "upstreams": dials,
         # Nobody answers for the address of a container that is gone: that must not use up the time for another try.
         "transport": {"protocol": "http", "dial_timeout": "1s"},
     }
-    if len(proxy["upstreams"]) > 1:
-        proxy["load_balancing"]["selection_policy"] = {"policy": "round_robin"}
+    # Where no connection can be made, another one is tried; of requests that have been sent, only a GET is sent again.
+    if len(dials) > 1:
+        # By number and without a pause: Caddy ends a pause, and with it the visit, when its configuration changes, and
+        # the death of a replica is a change. The one that failed is passed over, so that this many find any that lives.
+        proxy["load_balancing"] = {"retries": len(dials), "selection_policy": {"policy": "round_robin"}}
         proxy["health_checks"] = {"passive": {"fail_duration": "3s", "max_fails": 1}}
+    else:
+        proxy["load_balancing"] = {"try_duration": "5s", "try_interval": "50ms"}
     if wire is Wire.H2C:
         proxy["transport"]["versions"] = ["h2c", "2"]
     if keep_streams:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import socket
 import ssl
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from aiohttp import web
 
 from ingress.routes import State
 from stackpad.labels import Wire
-from tests.caddy.workshop import HOST, CaddyProcess, Shop, container, free_port, upstream
+from tests.caddy.workshop import HOST, CaddyProcess, Shop, container, eventually, free_port, upstream
 
 
 async def test_a_host_is_served_and_its_neighbours_are_not(place: Shop) -> None:
@@ -78,6 +81,36 @@ async def test_replicas_take_turns_and_a_dead_one_is_not_noticed(place: Shop) ->
         assert {(await place.visit(HOST))[1] for _ in range(6)} == {"one", "two"}
         await place.apply(container("web-1", port=first), container("web-2", port=free_port()))
         assert [await place.visit(HOST) for _ in range(8)] == [(200, "one")] * 8
+
+
+async def test_a_change_of_configuration_ends_no_visit_that_tries_another_replica(place: Shop) -> None:
+    """A replica's address goes silent, and that it does is itself a change of what Caddy is told."""
+    async with upstream("one") as living:
+        with silent() as dead:
+            both = await place.apply(container("web-1", port=living), container("web-2", port=dead))
+            visits = [asyncio.ensure_future(place.visit(HOST)) for _ in range(4)]
+            await eventually(lambda: under_way(place, dead), "a visit to wait for the silent one")
+            await place.apply(container("web-1", port=living), before=both)
+            assert await asyncio.gather(*visits) == [(200, "one")] * 4
+
+
+async def under_way(place: Shop, port: int) -> bool:
+    """Whether Caddy has a request to this port under way."""
+    there = await place.caddy.ask("GET", "/reverse_proxy/upstreams")
+    return any(one["address"] == f"127.0.0.1:{port}" and one["num_requests"] for one in there)
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[int]:
+    """A port that answers no attempt to connect, not even with a refusal: its queue of connections is full."""
+    with socket.socket() as listening, contextlib.ExitStack() as stack:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield int(listening.getsockname()[1])
 
 
 async def test_paths_go_to_their_services_and_the_longest_wins(place: Shop) -> None:

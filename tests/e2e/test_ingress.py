@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
+from typing import cast
 
 import pytest
 
@@ -54,12 +56,41 @@ def test_health_decides(visitor: Visitor) -> None:
 
 
 def test_replicas_share_a_host_and_one_may_go(visitor: Visitor) -> None:
-    for number in (1, 2):
-        visitor.bench.serve(f"web-{number}", NETWORK, *WEB)
-    eventually(lambda: len({visitor.get(HOST)[1].split()[0] for _ in range(6)}) == 2, "both replicas to answer")
+    two_replicas(visitor)
     visitor.bench.docker("kill", "web-1")
     assert {visitor.status(HOST) for _ in range(20)} == {200}
     visitor.sees(HOST, 200, "web-2 ")
+
+
+@pytest.mark.parametrize("ingress", ["awake", "asleep"])
+def test_nobody_notices_that_a_replica_dies(visitor: Visitor, ingress: str) -> None:
+    """With the ingress asleep, Caddy must get by alone; when it wakes, its change must not end a visit under way."""
+    two_replicas(visitor)
+    with visitor.steady(HOST) as statuses:
+        with visitor.bench.bed.proxy.ingress_suspended() if ingress == "asleep" else contextlib.nullcontext():
+            visitor.bench.docker("kill", "web-1")
+            some_more(statuses)
+        eventually(lambda: len(upstreams(visitor)) == 1, "the ingress to take it out")
+        some_more(statuses)
+    assert set(statuses) == {200}
+
+
+def two_replicas(visitor: Visitor) -> None:
+    """``web-1`` and ``web-2``, and both have answered."""
+    for number in (1, 2):
+        visitor.bench.serve(f"web-{number}", NETWORK, *WEB)
+    eventually(lambda: len({visitor.get(HOST)[1].split()[0] for _ in range(6)}) == 2, "both replicas to answer")
+
+
+def upstreams(visitor: Visitor) -> list[str]:
+    """Where the ingress has the host's visitors sent."""
+    return [str(one) for route in report(visitor.bench)["routes"] for one in cast("list[str]", route["upstreams"])]
+
+
+def some_more(statuses: list[int]) -> None:
+    """Return when a score of further visits have been answered."""
+    enough = len(statuses) + 20
+    eventually(lambda: len(statuses) >= enough, "visits to be answered", 120)
 
 
 def test_a_dead_upstream_has_a_page_of_ours(visitor: Visitor) -> None:

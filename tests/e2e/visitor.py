@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -46,6 +49,24 @@ class Visitor:
     def sees(self, host: str, status: int, text: str = "") -> None:
         """Fail unless the host comes to answer so."""
         eventually(lambda: self._is(host, status, text), f"{status} {text} at {host}, not {self.get(host)}")
+
+    @contextlib.contextmanager
+    def steady(self, host: str) -> Iterator[list[int]]:
+        """Ask for the host's page again and again, one after the other; yields the list that the statuses go to."""
+        statuses: list[int] = []
+        enough = threading.Event()
+
+        def ask() -> None:
+            while not enough.is_set():
+                statuses.append(self.status(host))
+
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(ask)
+            try:
+                yield statuses
+            finally:
+                enough.set()
+                asking.result()
 
     def sees_route(self, host: str) -> None:
         """Fail unless the ingress comes to have the host up."""

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +85,16 @@ class Proxy:
     def stop_ingress(self, how: int = signal.SIGTERM) -> None:
         """End the ingress."""
         self._stop("ingress", how)
+
+    @contextlib.contextmanager
+    def ingress_suspended(self) -> Iterator[None]:
+        """Meanwhile the ingress does nothing at all, as on a machine that has no time for it."""
+        pid = int((self.node.home / "ingress.pid").read_text())
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def log(self, which: str, lines: int = 30) -> str:
         """The last lines of ``caddy``'s or ``ingress``'s log."""
