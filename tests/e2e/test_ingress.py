@@ -58,7 +58,7 @@ def test_health_decides(visitor: Visitor) -> None:
 def test_replicas_share_a_host_and_one_may_go(visitor: Visitor) -> None:
     two_replicas(visitor)
     visitor.bench.docker("kill", "web-1")
-    assert {visitor.status(HOST) for _ in range(20)} == {200}
+    assert {visitor.visit(HOST) for _ in range(20)} == {200}
     visitor.sees(HOST, 200, "web-2 ")
 
 
