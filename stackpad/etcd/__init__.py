@@ -1,0 +1,63 @@
+"""An asyncio client of etcd's v3 API through its JSON gateway; for Debian 12's etcd 3.4.23 and newer.
+
+    records     what callers hold: key-values, conditions, operations, events, snapshots
+    client      the calls: get, list, put, commit, leases, watch
+    following   a prefix for ever: list, then watch, whatever happens to the store
+    transport   endpoints, TLS, passwords, failover; every failure becomes a sentence
+    messages    the wire format
+    diagnosis   why an etcd process ended, from what it wrote
+
+The gateway is part of every etcd and speaks HTTP/1.1, on TCP and on unix sockets; so no gRPC library is needed.
+"""
+
+from stackpad.etcd.client import Etcd
+from stackpad.etcd.records import (
+    Answer,
+    Batch,
+    Compacted,
+    Compare,
+    Delete,
+    Event,
+    Get,
+    KeyValue,
+    LeaseGone,
+    Listing,
+    Lost,
+    Op,
+    Origin,
+    Outcome,
+    Put,
+    Snapshot,
+    Undecided,
+    absent,
+    equals,
+    present,
+    unchanged,
+)
+from stackpad.etcd.transport import Tls
+
+__all__ = [
+    "Answer",
+    "Batch",
+    "Compacted",
+    "Compare",
+    "Delete",
+    "Etcd",
+    "Event",
+    "Get",
+    "KeyValue",
+    "LeaseGone",
+    "Listing",
+    "Lost",
+    "Op",
+    "Origin",
+    "Outcome",
+    "Put",
+    "Snapshot",
+    "Tls",
+    "Undecided",
+    "absent",
+    "equals",
+    "present",
+    "unchanged",
+]

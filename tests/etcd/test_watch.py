@@ -1,0 +1,295 @@
+"""Watching and following a real etcd through restarts, compactions, wipes and silence."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TypeVar
+
+import pytest
+
+from stackpad.errors import Unavailable
+from stackpad.etcd import Batch, Compacted, Etcd, Lost, Put, Snapshot
+from tests.etcd.server import BOUND, Server, answering
+
+T = TypeVar("T")
+
+
+async def soon(items: AsyncGenerator[T, None]) -> T:
+    """The next one, within reason."""
+    async with asyncio.timeout(BOUND):
+        return await anext(items)
+
+
+class Copy:
+    """What somebody who follows ``prefix`` holds; refuses what would not fit."""
+
+    def __init__(self, etcd: Etcd, prefix: str) -> None:
+        self.items: dict[str, bytes] = {}
+        self.revision = 0
+        self.snapshots = self.losses = 0
+        self.stream = etcd.follow(prefix)
+
+    async def step(self) -> Snapshot | Batch | Lost:
+        """Take one item in."""
+        item = await soon(self.stream)
+        match item:
+            case Snapshot():
+                self.items = {key: kv.value for key, kv in item.items.items()}
+                self.revision, self.snapshots = item.revision, self.snapshots + 1
+            case Batch():
+                assert item.revision >= self.revision
+                for event in item.events:
+                    if event.kv is None:
+                        del self.items[event.key]  # raises for what was told twice
+                    else:
+                        assert event.kv.mod_revision > self.revision
+                        self.items[event.key] = event.kv.value
+                self.revision = item.revision
+            case Lost():
+                self.losses += 1
+        return item
+
+    async def until(self, key: str, value: bytes | None) -> None:
+        """Go on until ``key`` holds ``value``."""
+        while self.items.get(key) != value:
+            await self.step()
+
+
+@pytest.fixture
+async def copy(etcd: Etcd) -> AsyncIterator[Copy]:
+    """One who follows "a/"."""
+    made = Copy(etcd, "a/")
+    async with contextlib.aclosing(made.stream):
+        yield made
+
+
+async def test_a_watch_tells_every_change_in_order(etcd: Etcd) -> None:
+    revision = await etcd.put("a/1", b"before")
+    async with contextlib.aclosing(etcd.watch("a/", revision)) as watch:
+        await etcd.put("b", b"elsewhere")
+        await etcd.put("a/1", b"x")
+        first = await soon(watch)
+        assert [(event.key, event.kv and event.kv.value) for event in first.events] == [("a/1", b"x")]
+        assert first.revision == revision + 2
+        done = await etcd.commit([], [Put("a/2", b"y"), Put("a/3", b"z")])
+        await etcd.delete("a/1")
+        both = await soon(watch)
+        assert [event.key for event in both.events] == ["a/2", "a/3"]
+        assert both.revision == done.revision
+        assert [(event.key, event.kv) for event in (await soon(watch)).events] == [("a/1", None)]
+
+
+async def test_a_watch_begins_in_the_past(etcd: Etcd) -> None:
+    first = await etcd.put("a/1", b"1")
+    for number in range(2, 50):
+        await etcd.put("a/1", str(number).encode())
+    seen: list[bytes] = []
+    async with contextlib.aclosing(etcd.watch("a/", first)) as watch:
+        while len(seen) < 48:
+            seen += [event.kv.value for event in (await soon(watch)).events if event.kv]
+    assert seen == [str(number).encode() for number in range(2, 50)]
+
+
+async def test_one_event_may_be_larger_than_any_buffer(etcd: Etcd) -> None:
+    revision = (await etcd.list("")).revision
+    async with contextlib.aclosing(etcd.watch("a/", revision)) as watch:
+        await etcd.commit([], [Put(f"a/{number}", bytes([number]) * 10_000) for number in range(120)])
+        batch = await soon(watch)
+    assert [event.kv and event.kv.value for event in batch.events] == [bytes([n]) * 10_000 for n in range(120)]
+
+
+async def test_a_watch_from_before_a_compaction_says_so(etcd: Etcd) -> None:
+    for number in range(5):
+        revision = await etcd.put("a/1", str(number).encode())
+    await etcd.compact(revision)
+    with pytest.raises(Compacted) as caught:
+        await soon(etcd.watch("a/", revision - 3))
+    assert caught.value.revision == revision
+    assert str(revision) in str(caught.value)
+
+
+async def test_a_watch_after_what_never_was_says_so(etcd: Etcd) -> None:
+    revision = await etcd.put("a/1", b"")
+    with pytest.raises(Compacted, match="wiped or replaced"):
+        await soon(etcd.watch("a/", revision + 1000))
+
+
+async def test_a_compaction_does_not_touch_a_watch_that_keeps_up(etcd: Etcd) -> None:
+    revision = await etcd.put("a/1", b"1")
+    async with contextlib.aclosing(etcd.watch("a/", revision)) as watch:
+        await etcd.put("a/1", b"2")
+        assert (await soon(watch)).revision == revision + 1
+        await etcd.compact(revision + 1)
+        await etcd.put("a/1", b"3")
+        assert (await soon(watch)).revision == revision + 2
+
+
+async def test_a_watch_ends_with_its_store(server: Server, etcd: Etcd) -> None:
+    revision = await etcd.put("a/1", b"1")
+    async with contextlib.aclosing(etcd.watch("a/", revision)) as watch:
+        await etcd.put("a/1", b"2")
+        await soon(watch)
+        await server.stop()
+        with pytest.raises(Unavailable, match="check whether etcd was stopped") as caught:
+            await soon(watch)
+    assert server.url in str(caught.value)
+
+
+async def test_a_silent_watch_is_made_anew_without_a_gap(server: Server) -> None:
+    async with Etcd([server.url], quiet=0.05) as etcd, contextlib.aclosing(etcd.changes("a/", 0)) as changes:
+        stands = 0
+        while stands < 5:
+            stands += not (await soon(changes)).events
+        seen: list[bytes] = []
+        for number in range(100):
+            await etcd.put("a/1", str(number).encode())
+            await asyncio.sleep(number % 10 / 100)
+        while len(seen) < 100:
+            seen += [event.kv.value for event in (await soon(changes)).events if event.kv]
+    assert seen == [str(number).encode() for number in range(100)]
+
+
+async def test_a_store_that_hangs_is_noticed(server: Server) -> None:
+    async with Etcd([server.url], quiet=0.2, timeout=1) as etcd:
+        revision = await etcd.put("a/1", b"1")
+        async with contextlib.aclosing(etcd.watch("a/", revision)) as watch:
+            await etcd.put("a/1", b"2")
+            await soon(watch)
+            server.signal(signal.SIGSTOP)
+            with pytest.raises(Unavailable, match="did not answer within 1 s"):
+                await soon(watch)
+        with pytest.raises(Unavailable, match="did not answer within 1 s"):
+            await etcd.put("a/1", b"3")
+        server.signal(signal.SIGCONT)
+        await answering(etcd)
+
+
+async def test_following_begins_with_what_is_there(etcd: Etcd, copy: Copy) -> None:
+    await etcd.put("a/1", b"1")
+    await etcd.put("b", b"elsewhere")
+    assert isinstance(await copy.step(), Snapshot)
+    assert copy.items == {"a/1": b"1"}
+    await etcd.put("a/2", b"2")
+    await etcd.delete("a/1")
+    await copy.until("a/1", None)
+    assert copy.items == {"a/2": b"2"}
+
+
+async def test_a_restart_is_followed_without_a_gap_or_another_snapshot(server: Server, etcd: Etcd, copy: Copy) -> None:
+    await etcd.put("a/1", b"1")
+    await copy.step()
+    await etcd.put("a/1", b"2")
+    await copy.step()
+    await server.stop()
+    assert isinstance(lost := await copy.step(), Lost)
+    assert server.url in lost.reason
+    await server.start()
+    async with Etcd([server.url]) as other:
+        await answering(other)
+        await other.put("a/1", b"3")
+        await other.put("a/2", b"4")
+    await copy.until("a/2", b"4")
+    assert copy.items == {"a/1": b"3", "a/2": b"4"}
+    assert (copy.snapshots, copy.losses) == (1, 1)
+
+
+async def test_coming_back_is_told_even_if_nothing_changed(server: Server, etcd: Etcd, copy: Copy) -> None:
+    await etcd.put("a/1", b"1")
+    await copy.step()
+    await server.stop(signal.SIGKILL)
+    while not isinstance(await copy.step(), Lost):
+        pass
+    await server.start()
+    while isinstance(item := await copy.step(), Lost):
+        pass
+    assert item == Batch(copy.revision, ())
+    assert copy.snapshots == 1
+
+
+async def test_what_was_compacted_while_away_is_listed_again(server: Server, etcd: Etcd, copy: Copy) -> None:
+    await etcd.put("a/gone", b"1")
+    await copy.step()
+    await server.stop()
+    while not isinstance(await copy.step(), Lost):
+        pass
+    await server.start()
+    async with Etcd([server.url]) as other:
+        await answering(other)
+        await other.delete("a/gone")
+        await other.compact(await other.put("a/new", b"2"))
+        await copy.until("a/new", b"2")
+    assert copy.items == {"a/new": b"2"}
+
+
+@pytest.mark.parametrize("writes", [0, 50])
+async def test_a_wiped_store_is_listed_again(server: Server, etcd: Etcd, copy: Copy, writes: int) -> None:
+    """Also when the new store has come further than the old one: its term is lower then, or its cluster another."""
+    for number in range(20):
+        await etcd.put("a/old", str(number).encode())
+    await copy.step()
+    await server.stop()
+    while not isinstance(await copy.step(), Lost):
+        pass
+    server.wipe()
+    await server.start("--initial-cluster-token", "another")
+    async with Etcd([server.url]) as other:
+        await answering(other)
+        for number in range(writes):
+            await other.put("a/new", str(number).encode())
+        await copy.until("a/old", None)
+    assert copy.snapshots == 2
+
+
+async def test_a_store_that_is_not_there_yet_is_waited_for(server: Server) -> None:
+    await server.stop()
+    async with Etcd([server.url]) as etcd:
+        copy = Copy(etcd, "a/")
+        async with contextlib.aclosing(copy.stream):
+            assert isinstance(await copy.step(), Lost)
+            await server.start()
+            while not isinstance(await copy.step(), Snapshot):
+                pass
+
+
+async def test_following_can_be_cancelled_anywhere(server: Server, etcd: Etcd) -> None:
+    async def follow() -> None:
+        async with contextlib.aclosing(etcd.follow("a/")) as items:
+            async for _ in items:
+                pass
+
+    for step in range(20):
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(follow())
+            await asyncio.sleep(step / 1000)
+            task.cancel()
+    await etcd.put("a/1", b"still well")
+
+
+async def test_changes_under_load_are_all_followed(server: Server, etcd: Etcd, copy: Copy) -> None:
+    """Eight writers, one who follows, and a restart in between."""
+    await copy.step()
+
+    async def write(name: str) -> None:
+        async with Etcd([server.url]) as own:
+            for number in range(60):
+                while True:
+                    try:
+                        await own.put(f"a/{name}/{number % 7}", str(number).encode())
+                        break
+                    except Unavailable:
+                        await asyncio.sleep(0.05)
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in "abcdefgh":
+            tasks.create_task(write(name))
+        await asyncio.sleep(0.2)
+        await server.stop()
+        await server.start()
+        for name in "abcdefgh":
+            await copy.until(f"a/{name}/3", b"59")
+    await answering(etcd)
+    assert copy.items == {kv.key: kv.value for kv in (await etcd.list("a/")).items}
+    assert copy.snapshots == 1
