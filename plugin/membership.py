@@ -1,0 +1,112 @@
+"""What a node keeps of its cluster on its own disk: who it is there, and what it last knew of the others.
+
+With it a node that starts while the store is away has its tunnels, ranges and rules at once. Two files next to the
+state, each replaced as a whole (write, sync, rename): ``membership.json``, which only joining, leaving and new ranges
+change, and ``view.json``, a copy of the store.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from plugin.model import IPNet, ip_network
+from stackpad import records
+from stackpad.errors import Unavailable
+
+
+class Membership(msgspec.Struct, frozen=True, kw_only=True):
+    """This node's place in a cluster.
+
+    ``secret`` is the cluster's, base64; the pairs' preshared keys follow from it. ``store`` are the addresses of an etcd
+    (empty on the node that runs the embedded one: ``control``). ``ranges`` are what this node holds, its own record of
+    them: the store may be wiped. ``mesh4`` and ``mesh6`` are its addresses in the tunnel. ``nat`` says that others
+    cannot call this node; ``gateway`` is the node it joined through, for as long as the store has not named it.
+    """
+
+    node: str
+    name: str
+    cluster: records.Cluster
+    secret: str
+    mesh4: str
+    mesh6: str
+    control: bool = False
+    store: tuple[str, ...] = ()
+    ranges: tuple[records.Range, ...] = ()
+    nat: bool = False
+    joined: float = 0.0
+    gateway: records.Node | None = None
+    gateway_ranges: tuple[records.Range, ...] = ()
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"Membership(node={self.node!r}, name={self.name!r}, cluster={self.cluster.id!r})"
+
+    @property
+    def key(self) -> bytes:
+        """The cluster's secret."""
+        return base64.b64decode(self.secret)
+
+    def blocks(self, version: int) -> list[IPNet]:
+        """This node's blocks of one family, the first one first."""
+        return [net for r in self.ranges if r.block and not r.freed and (net := ip_network(r.net)).version == version]
+
+    def held(self) -> list[IPNet]:
+        """Everything this node holds."""
+        return [ip_network(r.net) for r in self.ranges if not r.freed]
+
+
+class Memory:
+    """The two files; blocking, each write a few milliseconds."""
+
+    def __init__(self, directory: Path) -> None:
+        self._membership, self._view = directory / "membership.json", directory / "view.json"
+
+    def load(self) -> Membership | None:
+        """The membership, ``None`` on a node of its own; raises :class:`Unavailable` if the file is damaged."""
+        try:
+            return msgspec.json.decode(self._membership.read_bytes(), type=Membership)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise Unavailable(
+                f"{self._membership} cannot be read: {error}; restore it, or move it away and join the cluster again "
+                "(stackpad node join)"
+            ) from error
+
+    def save(self, membership: Membership | None) -> None:
+        """Keep or, with ``None``, forget the membership; raises :class:`Unavailable`."""
+        if membership is None:
+            self._membership.unlink(missing_ok=True)
+            self._view.unlink(missing_ok=True)
+        else:
+            _replace(self._membership, msgspec.json.encode(membership))
+
+    def load_view(self) -> dict[str, bytes]:
+        """The store as it was last seen; empty if that is not known."""
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            found = msgspec.json.decode(self._view.read_bytes(), type=dict[str, msgspec.Raw])
+            return {key: bytes(value) for key, value in found.items()}
+        return {}
+
+    def save_view(self, raw: Mapping[str, bytes]) -> None:
+        """Keep the store as it is seen now."""
+        _replace(self._view, msgspec.json.encode({key: msgspec.Raw(value) for key, value in raw.items()}))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    fresh = path.with_suffix(".new")
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be written: {error}; make room or repair the disk") from error

@@ -1,0 +1,80 @@
+"""This node's own records: what they should be, and keeping the store so.
+
+:func:`own_records` is pure: from membership, networks and attachments to values by key. The difference to what the
+store has is written, again and again until there is none; so a store that was wiped, or restored from an old copy, has
+our records back as soon as it is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from plugin.attachments import Attachment
+from plugin.membership import Membership
+from plugin.model import Endpoint, Network
+from stackpad import records
+
+
+def own_records(
+    membership: Membership,
+    node: records.Node,
+    networks: Iterable[Network],
+    endpoints: Mapping[str, Endpoint],
+    attachments: Mapping[str, Attachment],
+) -> dict[str, records.Record]:
+    """The records that are this node's to write, by key, without leases.
+
+    A network whose name is not known yet, and an endpoint whose container does not run, have none.
+    """
+    me = membership.node
+    wanted: dict[str, records.Record] = {records.key(records.NODES, me): node}
+    if membership.control:
+        wanted[records.CLUSTER] = membership.cluster
+    for held in membership.ranges:
+        wanted[records.range_key(held.net)] = held
+    environments: dict[str, str] = {}
+    for network in networks:
+        if network.environment:
+            environments[network.id] = network.environment
+            wanted[records.key(records.NETWORKS, me, network.id)] = records.Network(
+                owner=me,
+                id=network.id,
+                environment=network.environment,
+                subnets=tuple(subnet.pool for subnet in network.subnets),
+                internal=network.internal,
+            )
+    for attachment in attachments.values():
+        endpoint = endpoints.get(attachment.endpoint)
+        environment = environments.get(attachment.network)
+        if endpoint is None or environment is None or endpoint.left:
+            continue
+        wanted[records.key(records.ENDPOINTS, me, endpoint.id)] = records.Endpoint(
+            owner=me,
+            id=endpoint.id,
+            network=attachment.network,
+            environment=environment,
+            names=attachment.names,
+            addresses=tuple(map(str, endpoint.addresses)),
+            ports=attachment.ports,
+            container=attachment.container_name,
+        )
+    return wanted
+
+
+def differences(
+    wanted: Mapping[str, records.Record], stored: Mapping[str, bytes], me: str
+) -> tuple[dict[str, bytes], list[str]]:
+    """What is to be written and what to be deleted, so that of ``stored`` what is this node's is as ``wanted``.
+
+    Ranges are never deleted here: who gives one back says so in its record, and it stays for its cool-down.
+    """
+    writes: dict[str, bytes] = {}
+    for key, record in wanted.items():
+        before = stored.get(key)
+        if key.startswith(records.RANGES) and before is not None and records.decode(before, records.Range).owner != me:
+            continue  # somebody else's since the store lost ours; told as a problem, never written over
+        value = records.encode(record, before)
+        if value != before:
+            writes[key] = value
+    own = (records.key(records.NETWORKS, me) + "/", records.key(records.ENDPOINTS, me) + "/")
+    return writes, [key for key in stored if key.startswith(own) and key not in wanted]

@@ -1,0 +1,177 @@
+"""The store's content as a :class:`~plugin.mesh.View`, kept up with each change.
+
+Pure. Values that do not fit their record are left out and reported; they are never a reason to stop.
+
+Absence is not removal. A node ends by a tombstone; where its record is missing without one, the store has lost it (it was
+wiped, or restored from an old copy), and all that is known of the node stays until it has written its records again: its
+tunnel, which may be the very way to the store, and its containers' traffic are not cut. What is kept so is *orphaned*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from plugin.mesh import View
+from stackpad import records
+from stackpad.errors import InvalidRequest
+
+
+@dataclass(slots=True)
+class Touched:
+    """What a change was about: ``mesh`` for nodes, ranges and networks; names of ``environments``; ``all`` of them.
+
+    ``returned`` are nodes that write their records again after the store had lost them, ``silent`` those whose sign of
+    life it has lost with everything else.
+    """
+
+    mesh: bool = False
+    all: bool = False
+    environments: set[str] = field(default_factory=set)
+    returned: set[str] = field(default_factory=set)
+    silent: set[str] = field(default_factory=set)
+
+
+class StoreView:
+    """The raw values by key and the records in them."""
+
+    def __init__(self) -> None:
+        self.raw: dict[str, bytes] = {}
+        self.problems: dict[str, str] = {}
+        self._orphans: set[str] = set()
+        self._cluster: records.Cluster | None = None
+        self._nodes: dict[str, records.Node] = {}
+        self._alive: set[str] = set()
+        self._ranges: dict[str, records.Range] = {}
+        self._networks: dict[str, records.Network] = {}
+        self._endpoints: dict[str, records.Endpoint] = {}
+        self._removed: set[str] = set()
+
+    def view(self) -> View:
+        """Everything known now; the mappings go on changing with it."""
+        return View(
+            self._cluster,
+            self._nodes,
+            frozenset(self._alive),
+            self._ranges,
+            self._networks,
+            self._endpoints,
+            frozenset(self._removed),
+        )
+
+    def replace(self, raw: Mapping[str, bytes]) -> Touched:
+        """Take ``raw`` for everything there is in the store."""
+        gone: list[tuple[str, bytes | None]] = [(key, None) for key in self.raw if key not in raw]
+        changed = [(key, value) for key, value in raw.items() if self.raw.get(key) != value]
+        return self.change([*gone, *changed])
+
+    def change(self, events: Iterable[tuple[str, bytes | None]]) -> Touched:
+        """Take over changed values, ``None`` for those that are gone."""
+        touched = Touched()
+        events = list(events)
+        for key, value in events:
+            if value is None:
+                self.raw.pop(key, None)
+            else:
+                self.raw[key] = value
+        for key, value in events:
+            if value is None and self._is_orphan(key):
+                self._orphans.add(key)
+                if key.startswith(records.ALIVE):
+                    touched.silent.add(key.removeprefix(records.ALIVE))
+                continue
+            self._set(key, value, touched)
+            if key.startswith(records.NODES):
+                touched.returned |= {key.removeprefix(records.NODES)} if self._orphans else set()
+            elif key.startswith(records.REMOVED):
+                self._drop_orphans(key.removeprefix(records.REMOVED), touched)
+        return touched
+
+    def settle(self, node: str) -> Touched:
+        """``node`` has had the time to write its records again: what it has not written is gone."""
+        touched = Touched()
+        if records.key(records.NODES, node) in self.raw:
+            self._drop_orphans(node, touched)
+        return touched
+
+    def bury(self, node: str) -> Touched:
+        """``node`` has had the time to give a sign of life again; without one its names are hidden."""
+        touched, key = Touched(), records.key(records.ALIVE, node)
+        if key in self._orphans and key not in self.raw:
+            self._orphans.discard(key)
+            self._set(key, None, touched)
+        return touched
+
+    def _drop_orphans(self, node: str, touched: Touched) -> None:
+        for key in [key for key in self._orphans if self._owner(key) == node]:
+            self._orphans.discard(key)
+            if key not in self.raw:
+                self._set(key, None, touched)
+
+    def _is_orphan(self, key: str) -> bool:
+        owner = self._owner(key)
+        held = self._ranges.get(key)
+        if not owner or (held is not None and held.freed):
+            return False
+        return not {records.NODES + owner, records.REMOVED + owner} & self.raw.keys()
+
+    def _owner(self, key: str) -> str:
+        """The id of the node whose record it is; empty if nobody's."""
+        for prefix in (records.NODES, records.ALIVE, records.NETWORKS, records.ENDPOINTS):
+            if key.startswith(prefix):
+                return key.removeprefix(prefix).partition("/")[0]
+        held = self._ranges.get(key)
+        if held is not None:
+            return held.owner
+        return self._cluster.owner if key == records.CLUSTER and self._cluster is not None else ""
+
+    def _set(self, key: str, value: bytes | None, touched: Touched) -> None:
+        self._note(key, touched)
+        self.problems.pop(key, None)
+        self._forget(key)
+        if value is None:
+            return
+        self._orphans.discard(key)
+        try:
+            self._take(key, value)
+        except InvalidRequest as error:
+            self.problems[key] = str(error)
+        self._note(key, touched)
+
+    def _note(self, key: str, touched: Touched) -> None:
+        if key.startswith(records.ENDPOINTS):
+            endpoint = self._endpoints.get(key)
+            if endpoint is not None:
+                touched.environments.add(endpoint.environment)
+        elif key.startswith(records.ALIVE):
+            touched.all = True
+        elif key != records.RANGES_LOCK:
+            touched.mesh = True
+
+    def _forget(self, key: str) -> None:
+        if key == records.CLUSTER:
+            self._cluster = None
+        self._nodes.pop(key.removeprefix(records.NODES), None)
+        for table in (self._ranges, self._networks, self._endpoints):
+            table.pop(key, None)
+        self._alive.discard(key.removeprefix(records.ALIVE))
+        self._removed.discard(key.removeprefix(records.REMOVED))
+
+    def _take(self, key: str, value: bytes) -> None:
+        if key == records.CLUSTER:
+            self._cluster = records.decode(value, records.Cluster)
+        elif key.startswith(records.NODES):
+            node = records.check(records.decode(value, records.Node))
+            if node.owner != key.removeprefix(records.NODES):
+                raise InvalidRequest(f"node {node.name} has the record of another node")
+            self._nodes[node.owner] = node
+        elif key.startswith(records.ALIVE):
+            self._alive.add(key.removeprefix(records.ALIVE))
+        elif key.startswith(records.RANGES):
+            self._ranges[key] = records.check(records.decode(value, records.Range))
+        elif key.startswith(records.NETWORKS):
+            self._networks[key] = records.check(records.decode(value, records.Network))
+        elif key.startswith(records.ENDPOINTS):
+            self._endpoints[key] = records.check(records.decode(value, records.Endpoint))
+        elif key.startswith(records.REMOVED):
+            self._removed.add(key.removeprefix(records.REMOVED))
