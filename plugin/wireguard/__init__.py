@@ -1,0 +1,8 @@
+"""WireGuard behind one interface, whichever implementation the node has.
+
+model      what a device and its peers should be, what they are, and the steps between (pure)
+keys       the node's key pair on disk
+backend    the interface, and which implementation to use
+kernel     the kernel's, through generic netlink
+userspace  wireguard-go, through its UAPI socket
+"""

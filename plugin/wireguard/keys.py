@@ -1,0 +1,95 @@
+"""The node's key pair: a file of its own, readable by root only, the same over restarts and reboots.
+
+Keys are base64 as WireGuard's own tools write them (RFC 7748 X25519).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+from pathlib import Path
+
+from wireguard_tools import WireguardKey
+
+from stackpad.errors import Unavailable
+
+
+def generate() -> str:
+    """A new private key."""
+    return str(WireguardKey.generate())
+
+
+def public_key(private: str) -> str:
+    """The public key that belongs to a private one."""
+    return str(WireguardKey(private).public_key())
+
+
+class Keys:
+    """The current private key, made at the first use, and the next one while there is a rotation."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._current = self._load("private.key") or self._make("private.key")
+        self._next = self._load("next.key")
+        self._public = public_key(self._current)
+
+    @property
+    def private_key(self) -> str:
+        """The current private key."""
+        return self._current
+
+    @property
+    def public_key(self) -> str:
+        """The current public key."""
+        return self._public
+
+    @property
+    def public_keys(self) -> tuple[str, ...]:
+        """The public keys to announce, the current one first."""
+        return (self._public,) if self._next is None else (self._public, public_key(self._next))
+
+    def prepare(self) -> str:
+        """Make the next key, if there is none yet; returns its public key."""
+        self._next = self._next or self._make("next.key")
+        return public_key(self._next)
+
+    def switch(self) -> None:
+        """Make the next key the current one."""
+        if self._next is None:
+            return
+        (self._directory / "next.key").replace(self._directory / "private.key")
+        self._current, self._next = self._next, None
+        self._public = public_key(self._current)
+
+    def _load(self, name: str) -> str | None:
+        path = self._directory / name
+        try:
+            if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                path.chmod(0o600)
+            text = path.read_text().strip()
+            if len(base64.b64decode(text, validate=True)) != 32:
+                raise ValueError("it does not have 32 bytes")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise Unavailable(
+                f"the key in {path} cannot be used: {error}; restore it, or remove the file and join the cluster again"
+            ) from error
+        return text
+
+    def _make(self, name: str) -> str:
+        path = self._directory / name
+        fresh = path.with_suffix(".new")
+        private = generate()
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(private + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be written: {error}; make room or repair the disk") from error
+        return private

@@ -1,0 +1,144 @@
+"""What a WireGuard device should be, what it is, and the steps from one to the other.
+
+Pure. Peers are changed one by one and never replaced as a whole, so that a change of one does not touch the sessions of
+the others. A peer's endpoint is set when it is new or when the caller names another one than it last set; where the peer
+has moved since, what WireGuard learnt from its packets stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from plugin.model import IPNet
+
+Address = tuple[str, int]
+"""IP address and UDP port."""
+
+STALE = 180.0
+"""Seconds after which a session is rejected (WireGuard paper §6.1, ``REJECT_AFTER_TIME``)."""
+
+PATIENCE = 5.0
+"""Seconds for one endpoint; a handshake is tried again after five (``REKEY_TIMEOUT``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A peer as it is wanted. Keys are base64; ``keepalive`` in seconds, 0 for none."""
+
+    public_key: str
+    preshared_key: str = field(default="", repr=False)
+    endpoint: Address | None = None
+    allowed: frozenset[IPNet] = frozenset()
+    keepalive: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device as it is wanted, with its peers by public key."""
+
+    private_key: str = field(repr=False)
+    port: int
+    peers: Mapping[str, Peer]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerState:
+    """A peer as it is. ``last_handshake`` is Unix time (0: never), the counters are bytes."""
+
+    preshared_key: str = field(default="", repr=False)
+    endpoint: Address | None = None
+    allowed: frozenset[IPNet] = frozenset()
+    keepalive: int = 0
+    last_handshake: float = 0.0
+    received: int = 0
+    sent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A device as it is."""
+
+    private_key: str = field(default="", repr=False)
+    port: int = 0
+    peers: Mapping[str, PeerState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChange:
+    """What is to be set of one peer; ``None`` leaves a value as it is. ``new`` peers are made, others must be there."""
+
+    public_key: str
+    new: bool = False
+    preshared_key: str | None = field(default=None, repr=False)
+    endpoint: Address | None = None
+    allowed: frozenset[IPNet] | None = None
+    keepalive: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The steps, in this order: device, peers gone, peers changed and new.
+
+    A range that moves from one peer to another is taken over by whoever is set last, so what loses ranges comes first.
+    """
+
+    private_key: str | None = field(default=None, repr=False)
+    port: int | None = None
+    gone: tuple[str, ...] = ()
+    changed: tuple[PeerChange, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return self.private_key is not None or self.port is not None or bool(self.gone or self.changed)
+
+
+def plan(wanted: Device, observed: Observed, configured: Mapping[str, Address]) -> Changes:
+    """The steps from ``observed`` to ``wanted``; ``configured`` are the endpoints that were set before, by public key."""
+    changes = []
+    for key, peer in wanted.peers.items():
+        there = observed.peers.get(key)
+        if there is None:
+            changes.append(PeerChange(key, True, peer.preshared_key, peer.endpoint, peer.allowed, peer.keepalive))
+            continue
+        # A process that has just begun remembers nothing of what was set: an endpoint that is there is left alone.
+        known = configured.get(key, there.endpoint)
+        change = PeerChange(
+            key,
+            preshared_key=peer.preshared_key if peer.preshared_key != there.preshared_key else None,
+            endpoint=peer.endpoint if peer.endpoint != known else None,
+            allowed=peer.allowed if peer.allowed != there.allowed else None,
+            keepalive=peer.keepalive if peer.keepalive != there.keepalive else None,
+        )
+        if change != PeerChange(key):
+            changes.append(change)
+    losing = {c.public_key for c in changes if c.allowed is not None and not c.new and _loses(c, observed)}
+    return Changes(
+        private_key=wanted.private_key if wanted.private_key != observed.private_key else None,
+        port=wanted.port if wanted.port != observed.port else None,
+        gone=tuple(key for key in observed.peers if key not in wanted.peers),
+        changed=tuple(sorted(changes, key=lambda change: change.public_key not in losing)),
+    )
+
+
+def _loses(change: PeerChange, observed: Observed) -> bool:
+    return bool(observed.peers[change.public_key].allowed - (change.allowed or frozenset()))
+
+
+def failover(
+    candidates: Sequence[Address], state: PeerState | None, current: Address | None, now: float, since: float
+) -> Address | None:
+    """The endpoint to call a peer at, ``None`` to leave it as it is.
+
+    ``current`` was set at ``since`` (Unix time, seconds). While there is a session nothing is changed; without one the
+    next candidate has its turn after :data:`PATIENCE`.
+    """
+    if not candidates:
+        return None
+    if current not in candidates:
+        return candidates[0]
+    if state is not None and now - state.last_handshake < STALE:
+        return None
+    if now - since < PATIENCE or len(candidates) == 1:
+        return None
+    return candidates[(candidates.index(current) + 1) % len(candidates)]

@@ -1,0 +1,131 @@
+"""wireguard-go: a process per device, configured through its UAPI socket.
+
+A process that is there already, from before a restart of ours, is taken over with its sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from plugin.wireguard import uapi
+from plugin.wireguard.model import Changes, Observed
+from stackpad.errors import Unavailable
+
+_SOCKETS = Path("/var/run/wireguard")
+"""Where wireguard-go puts its socket; it cannot be told another place."""
+
+_START = 3.0
+_TIMEOUT = 2.0
+"""Seconds for the process to listen, and for one answer of it."""
+
+
+class WireGuardGo:
+    """The back end."""
+
+    name = "wireguard-go"
+
+    def __init__(self, run: Path) -> None:
+        self._device = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run = run
+
+    async def ensure(self, device: str, mtu: int) -> bool:
+        """Have the device there and up; a process that hangs or has ended is replaced."""
+        self._device = device
+        if self._answers():
+            with contextlib.suppress(Unavailable):
+                await self._ask("get=1\n\n")
+                return False
+        await asyncio.to_thread(self._start, device, mtu)
+        return True
+
+    async def observe(self) -> Observed:
+        """The device as it is."""
+        return uapi.read(await self._ask("get=1\n\n"))
+
+    async def apply(self, changes: Changes) -> None:
+        """Carry out the steps."""
+        answer = await self._ask(uapi.request(changes))
+        if "errno=0" not in answer:
+            raise Unavailable(f"wireguard-go refused a change: {answer.strip()}; trying again")
+
+    async def remove(self) -> None:
+        """End the process; the device goes with it."""
+        await asyncio.to_thread(self._stop)
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+    @property
+    def _socket(self) -> Path:
+        return _SOCKETS / f"{self._device}.sock"
+
+    def _answers(self) -> bool:
+        try:
+            socket.if_nametoindex(self._device)
+        except OSError:
+            return False
+        return self._socket.exists()
+
+    def _start(self, device: str, mtu: int) -> None:
+        self._stop()
+        if not Path("/dev/net/tun").exists():
+            raise Unavailable(
+                "there is no /dev/net/tun, which wireguard-go needs, and the kernel has no WireGuard of its own; "
+                "load one of the modules (modprobe wireguard, or modprobe tun)"
+            )
+        _SOCKETS.mkdir(mode=0o700, parents=True, exist_ok=True)
+        environment = {**os.environ, "LOG_LEVEL": "error", "WG_TUN_MTU": str(mtu)}
+        # It says on stdout that a kernel with WireGuard would be better; that is known.
+        command = ["wireguard-go", "-f", device]
+        try:
+            self._process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+            )
+        except FileNotFoundError as error:
+            raise Unavailable("there is no wireguard-go command; install the package wireguard-go") from error
+        for _ in range(int(_START / 0.02)):
+            if self._answers():
+                break
+            try:
+                self._process.wait(0.02)
+                raise Unavailable(f"wireguard-go ended at once with status {self._process.returncode}")
+            except subprocess.TimeoutExpired:
+                continue
+        with IPRoute() as netlink:
+            try:
+                netlink.link("set", index=socket.if_nametoindex(device), state="up", mtu=mtu)
+            except (NetlinkError, OSError) as error:
+                raise Unavailable(f"the link {device} of wireguard-go cannot be set up: {error}") from error
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        self._socket.unlink(missing_ok=True)
+        with IPRoute() as netlink, contextlib.suppress(NetlinkError, OSError):
+            netlink.link("del", index=socket.if_nametoindex(self._device))
+
+    async def _ask(self, request: str) -> str:
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                reader, writer = await asyncio.open_unix_connection(str(self._socket))
+                try:
+                    writer.write(request.encode())
+                    await writer.drain()
+                    answer = await reader.readuntil(b"\n\n")
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            reason = str(error) or type(error).__name__
+            raise Unavailable(f"wireguard-go does not answer ({reason}); it is started anew") from error
+        return answer.decode()
