@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from plugin.cluster import Cluster
 from plugin.directory import Directory
 from plugin.metrics import Metrics
+from plugin.nodeadmin import NodeAdmin
 from plugin.reconciler import Reconciler
 from plugin.settings import Settings
 from plugin.state import State
@@ -19,8 +21,15 @@ class Admin:
     """Answers ``/status``, ``/networks``, ``/ports``, ``/metrics`` and ``/healthz``."""
 
     def __init__(
-        self, settings: Settings, state: State, reconciler: Reconciler, directory: Directory, metrics: Metrics
+        self,
+        settings: Settings,
+        state: State,
+        reconciler: Reconciler,
+        directory: Directory,
+        metrics: Metrics,
+        cluster: Cluster,
     ) -> None:
+        self._cluster = cluster
         self._settings, self._state, self._reconciler = settings, state, reconciler
         self._directory, self._metrics = directory, metrics
         self._started = time.time()
@@ -34,6 +43,7 @@ class Admin:
         application.router.add_get("/ports", self._ports)
         application.router.add_get("/metrics", self._exposition)
         application.router.add_get("/healthz", self._health)
+        NodeAdmin(self._cluster).add_to(application)
         return application
 
     async def _status(self, _: web.Request) -> web.Response:
@@ -47,7 +57,7 @@ class Admin:
                 "endpoints": len(self._state.endpoints),
                 "range": str(self._settings.range4),
                 "range6": str(self._settings.range6 or self._state.unique_local_range),
-                "mtu": facts.mtu,
+                "mtu": self._reconciler.mtu,
                 "addresses": sorted(map(str, facts.addresses)),
                 "repairs": self._reconciler.repairs,
                 "problems": self.problems + [f"network {i[:12]}: {r}" for i, r in self._reconciler.failures.items()],
@@ -66,7 +76,7 @@ class Admin:
                     "gateways": [subnet.gateway for subnet in network.subnets if subnet.gateway],
                     "internal": network.internal,
                     "egress": network.egress and not network.internal,
-                    "mtu": network.mtu or self._reconciler.facts.mtu,
+                    "mtu": network.mtu or self._reconciler.mtu,
                     "endpoints": [
                         {
                             "id": endpoint.id,

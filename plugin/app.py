@@ -11,23 +11,28 @@ import gc
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import structlog
 from aiohttp import web
 
 from plugin import sockets
 from plugin.admin import Admin
+from plugin.cluster import Cluster
 from plugin.directory import Directory
 from plugin.driver import NetworkDriver
 from plugin.ipam import Ipam
 from plugin.kernel import Kernel
 from plugin.metrics import Metrics
+from plugin.names import Names
 from plugin.ports import PortReservations
 from plugin.reconciler import Reconciler
+from plugin.resolver.forwarder import Forwarder, HostServers
 from plugin.server import Server, calls
 from plugin.settings import Settings
 from plugin.sockets import Listener
 from plugin.state import State
+from plugin.wireguard.backend import Chosen
 from stackpad.engine import Engine
 from stackpad.errors import StackpadError
 from stackpad.runtime import configure_logging
@@ -65,11 +70,18 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         reconciler, ports, metrics = Reconciler(state, kernel), PortReservations(), Metrics()
         metrics.watch(state, reconciler)
         metrics.starts.set_to_current_time()
-        ipam = Ipam(state, settings, kernel.routes)
-        driver = NetworkDriver(state, ipam, ports, reconciler, kernel.routes)
         engine = await stack.enter_async_context(Engine(settings.engine))
-        directory = Directory(engine, state, driver.forget_network, driver.forget_endpoint)
-        admin = Admin(settings, state, reconciler, directory, metrics)
+        backend = Chosen(settings.wireguard, settings.host_run)
+        cluster = Cluster(settings, state, kernel, reconciler, engine, backend)
+        servers = HostServers([settings.host_run / "systemd/resolve/resolv.conf", Path("/etc/resolv.conf")], settings.dns)
+        names = Names(cluster, state, Forwarder(servers))
+        cluster.names_changed = names.touch
+        ipam = Ipam(state, settings, kernel.routes, cluster)
+        driver = NetworkDriver(state, ipam, ports, reconciler, kernel.routes, cluster)
+        directory = Directory(
+            engine, state, driver.forget_network, driver.forget_endpoint, learnt=cluster.networks_changed
+        )
+        admin = Admin(settings, state, reconciler, directory, metrics, cluster)
         ready = asyncio.Event()
         server = Server(calls(driver, ipam), ready, metrics)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -85,6 +97,8 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         ready.set()
         background.append(tasks.create_task(_janitor(ipam, metrics), name="janitor"))
         background.append(tasks.create_task(directory.run(), name="directory"))
+        background.append(tasks.create_task(cluster.run(), name="cluster"))
+        background.append(tasks.create_task(names.run(), name="names"))
         # What is here now stays: the collector need not walk it again and again.
         gc.freeze()
         log.info(

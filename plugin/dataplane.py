@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from plugin import naming
-from plugin.model import Endpoint, IPInterface, Network
+from plugin.model import Endpoint, IPInterface, IPNet, Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +74,33 @@ FILTER = "inet stackpad"
 SWITCH = "bridge stackpad"
 
 
-def desired(network: Network, endpoints: Iterable[Endpoint], *, uplink_mtu: int, lost: Collection[str] = ()) -> Dataplane:
+PREFIXES = {4: (8, 12, 16, 18, 20, 22, 24, 26, 28, 30, 32), 6: (32, *range(40, 129, 4))}
+"""Prefix lengths that the rules look remote ranges up by, each an exact look-up of a masked address.
+
+A range of another length is written as several of the next one: an interval set would take all lengths, but a single
+large one makes every element update on the machine slow.
+"""
+
+
+def desired(
+    network: Network,
+    endpoints: Iterable[Endpoint],
+    *,
+    uplink_mtu: int,
+    lost: Collection[str] = (),
+    remote: Iterable[IPNet] = (),
+) -> Dataplane:
     """What ``network`` with ``endpoints`` needs in the kernel.
 
-    ``uplink_mtu`` (bytes) is what a container gets when the network names none. Endpoints whose id is in
+    ``uplink_mtu`` (bytes) is what a container gets when the network names none. ``remote`` are the ranges of other
+    nodes' parts of the same environment. Endpoints whose id is in
     ``lost`` have no veth pair any more although Docker has not taken them back: they get nothing, because a
     pair made anew would not be in their container.
     """
     mtu = network.mtu or uplink_mtu
     attached = [endpoint for endpoint in endpoints if endpoint.sandbox and endpoint.id not in lost]
     live = [endpoint for endpoint in attached if not endpoint.left]
-    elements = set(_network_elements(network))
+    elements = {*_network_elements(network), *_remote_elements(network, remote)}
     ports = {}
     for endpoint in attached:
         port = Port(
@@ -119,6 +135,13 @@ def _network_elements(network: Network) -> Iterable[Element]:
         gateway = subnet.gateway_interface
         if gateway is not None:
             yield Element(FILTER, f"own_gateway{gateway.version}", f"{name} . {gateway.ip}")
+
+
+def _remote_elements(network: Network, remote: Iterable[IPNet]) -> Iterable[Element]:
+    for net in remote:
+        length = next(length for length in PREFIXES[net.version] if length >= net.prefixlen)
+        for part in net.subnets(new_prefix=length):
+            yield Element(FILTER, f"remote{net.version}_{length}", f"{network.bridge} . {part.network_address}")
 
 
 def _endpoint_elements(endpoint: Endpoint) -> Iterable[Element]:

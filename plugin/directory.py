@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 
@@ -38,7 +39,9 @@ class Directory:
         state: State,
         forget_network: Callable[[str], Awaitable[object]],
         forget_endpoint: Callable[[str], Awaitable[object]],
+        learnt: Callable[[], None] = lambda: None,
     ) -> None:
+        self._learnt = learnt
         self.engine_version: str | None = None
         self._engine, self._state = engine, state
         self._forget_network, self._forget_endpoint = forget_network, forget_endpoint
@@ -55,6 +58,18 @@ class Directory:
     def container_name(self, endpoint_id: str) -> str | None:
         """The name of the container an endpoint belongs to, ``None`` while it is not known."""
         return self._containers.get(endpoint_id)
+
+    async def engine_name(self) -> str:
+        """The name of the engine's host; raises :class:`Unavailable`."""
+        return await self._engine.host_name()
+
+    async def _keep_names(self) -> None:
+        """An environment is called as its network unless an option says otherwise; kept, for the engine may be slow."""
+        for network in list(self._state.networks.values()):
+            name = self._networks.get(network.id)
+            if name and not network.environment and self._state.networks.get(network.id) is network:
+                await self._state.put_network(replace(network, environment=name))
+                self._learnt()
 
     async def run(self) -> None:
         """Learn until cancelled."""
@@ -83,6 +98,7 @@ class Directory:
         containers = await self._engine.containers()
         self.engine_version = await self._engine.version()
         self._networks = {str(network["Id"]): str(network["Name"]) for network in networks}
+        await self._keep_names()
         self._containers = {
             str(attached["EndpointID"]): str(container["Names"][0]).lstrip("/")
             for container in containers

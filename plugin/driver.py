@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from plugin import addresses, naming, protocol
-from plugin.ipam import Ipam, refuse_routes
+from plugin.ipam import Alone, Ipam, Ranges, refuse_routes
 from plugin.model import Endpoint, IPAddress, Network, Subnet
 from plugin.node import Route
 from plugin.options import identifier, network, port_requests
@@ -24,6 +24,9 @@ from plugin.state import State
 from stackpad.errors import Conflict, InvalidRequest, NotFound
 
 INTERFACE_PREFIX = "eth"
+
+_NEXT_HOP = 0
+"""A static route's type in a ``Join`` answer: by way of a gateway (libnetwork ``types.NEXTHOP``)."""
 
 
 class NetworkDriver:
@@ -36,7 +39,9 @@ class NetworkDriver:
         ports: PortReservations,
         reconciler: Reconciler,
         routes: Callable[[], Awaitable[list[Route]]],
+        ranges: Ranges | None = None,
     ) -> None:
+        self._ranges: Ranges = ranges or Alone()
         self._state, self._ipam, self._ports, self._reconciler, self._routes = (
             state,
             ipam,
@@ -54,8 +59,11 @@ class NetworkDriver:
             if known is None:
                 self._refuse_names(wanted)
                 await self._refuse_ranges(wanted)
+                await self._ranges.claim(wanted)
             elif replace(known, environment=wanted.environment) != wanted:
                 raise Conflict(f"network {wanted.id[:12]} exists with other options; remove it first")
+            elif known.environment and not wanted.environment:
+                wanted = known
             await self._state.put_network(wanted)
         try:
             await self._reconciler.settle(wanted.id)
@@ -63,6 +71,7 @@ class NetworkDriver:
             if known is None:
                 await self._state.drop_network(wanted.id)
                 self._reconciler.touch(wanted.id)
+                await self._ranges.release(wanted.id)
             raise
         return {}
 
@@ -82,6 +91,7 @@ class NetworkDriver:
             self._ports.release(endpoint.id)
         self._reconciler.touch(known.id)
         await self._ipam.network_deleted(known)
+        await self._ranges.release(known.id)
 
     async def create_endpoint(self, request: protocol.CreateEndpoint) -> dict[str, object]:
         """Admit a container to a network, with the addresses Docker has chosen or been told."""
@@ -134,7 +144,7 @@ class NetworkDriver:
             await self._reconciler.settle(there.id)
         answer: dict[str, object] = {
             "InterfaceName": {"SrcName": naming.peer_name(endpoint.id), "DstPrefix": INTERFACE_PREFIX},
-            "StaticRoutes": [],
+            "StaticRoutes": self._static_routes(endpoint, there),
             # Without this Docker would add a second interface to a network that has no way out.
             "DisableGatewayService": True,
         }
@@ -144,6 +154,20 @@ class NetworkDriver:
                 if gateway is not None:
                     answer[key] = str(gateway)
         return answer
+
+    def _static_routes(self, endpoint: Endpoint, there: Network) -> list[dict[str, object]]:
+        """The ways beside the default route, of which an internal network has none: to the names, and to other nodes."""
+        if not there.internal:
+            return []
+        routes: list[dict[str, object]] = []
+        for address in endpoint.addresses:
+            gateway = there.gateway(address)
+            if gateway is not None:
+                routes += [
+                    {"Destination": str(net), "RouteType": _NEXT_HOP, "NextHop": str(gateway)}
+                    for net in self._ranges.beyond(address.version)
+                ]
+        return routes
 
     async def leave(self, request: protocol.EndpointRef) -> dict[str, object]:
         """Disconnect an endpoint; its link stays for Docker to take out of the container."""

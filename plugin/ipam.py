@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from plugin import addresses, protocol
 from plugin.model import AddressKind, Allocation, IPAddress, IPNet, Network, Pool, ip_network
@@ -21,7 +22,7 @@ from plugin.node import Route
 from plugin.options import range_of
 from plugin.settings import Settings
 from plugin.state import State
-from stackpad.errors import Conflict, InvalidRequest, NotFound
+from stackpad.errors import Conflict, Exhausted, InvalidRequest, NotFound
 
 SPACE = "stackpad"
 """Our address space; the same for both of Docker's, which spares its check of our answer against host routes."""
@@ -29,11 +30,65 @@ SPACE = "stackpad"
 IPV6_PREFIX = 64
 
 
+class Ranges(Protocol):
+    """What belongs to this node among the addresses of a cluster."""
+
+    def blocks(self, version: int, /) -> Sequence[IPNet]:
+        """Where networks are carved from; none: this node is in no cluster, and everything is its own."""
+
+    def reserved(self) -> Sequence[IPNet]:
+        """Ranges that are no network's, such as this node's own addresses in the tunnel."""
+
+    def beyond(self, version: int, /) -> Sequence[IPNet]:
+        """What a container on an internal network must have a route to: the resolver, and the cluster's ranges."""
+
+    async def grow(self, version: int, /) -> None:
+        """Get one more block; raises :class:`Exhausted` or :class:`Unavailable`."""
+
+    async def claim(self, network: Network, /) -> None:
+        """Make a new network's ranges this node's; raises :class:`Conflict` or :class:`Unavailable`."""
+
+    async def release(self, network_id: str, /) -> None:
+        """Give back what was claimed for a network."""
+
+
+class Alone:
+    """The ranges of a node that is in no cluster and will never be: there is nobody to ask or to tell."""
+
+    def blocks(self, _: int) -> Sequence[IPNet]:
+        """None."""
+        return ()
+
+    def reserved(self) -> Sequence[IPNet]:
+        """None."""
+        return ()
+
+    def beyond(self, _: int) -> Sequence[IPNet]:
+        """None."""
+        return ()
+
+    async def grow(self, _: int) -> None:
+        """Nothing to be had."""
+
+    async def claim(self, _: Network) -> None:
+        """Nothing to do."""
+
+    async def release(self, _: str) -> None:
+        """Nothing to do."""
+
+
 class Ipam:
     """Handlers of the ``IpamDriver`` calls; all return what goes into the answer."""
 
-    def __init__(self, state: State, settings: Settings, routes: Callable[[], Awaitable[list[Route]]]) -> None:
+    def __init__(
+        self,
+        state: State,
+        settings: Settings,
+        routes: Callable[[], Awaitable[list[Route]]],
+        ranges: Ranges | None = None,
+    ) -> None:
         self._state, self._settings, self._routes = state, settings, routes
+        self._ranges: Ranges = ranges or Alone()
         self._range6 = settings.range6 or state.unique_local_range
         self._last_carved: dict[int, IPNet] = {}
         self._last_given: dict[str, IPAddress] = {}
@@ -126,23 +181,29 @@ class Ipam:
         return await self._keep(Pool(pool_id(net), str(net), None if sub_pool is None else str(sub_pool)))
 
     async def _carved(self, version: int) -> Pool:
-        routes = await self._routes()
-        # From here to the write there is no await: two calls at once cannot choose the same.
-        # A company's route for all of a private range leaves room for networks in it; see refuse_routes().
         prefix = self._settings.network_prefix if version == 4 else IPV6_PREFIX
-        near = (route.net for route in routes if route.on_link or route.net.prefixlen >= prefix)
-        taken = [*self._state.ranges(), *near]
-        if version == 4:
-            net = addresses.carve(
-                self._settings.range4.subnets(new_prefix=self._settings.block_prefix),
-                self._settings.network_prefix,
-                taken,
-                self._last_carved.get(version),
-            )
-        else:
-            net = addresses.carve((self._range6,), IPV6_PREFIX, taken, self._last_carved.get(version))
+        routes = await self._routes()
+        own = self._ranges.blocks(version)
+        try:
+            net = self._next_free(version, own, prefix, routes)
+        except Exhausted:
+            if not own:
+                raise
+            await self._ranges.grow(version)
+            net = self._next_free(version, self._ranges.blocks(version), prefix, routes)
+        # From the choice to the write there is no await: two calls at once cannot choose the same.
         self._last_carved[version] = net
         return await self._keep(Pool(pool_id(net), str(net), dynamic=True))
+
+    def _next_free(self, version: int, own: Sequence[IPNet], prefix: int, routes: Sequence[Route]) -> IPNet:
+        # A company's route for all of a private range leaves room for networks in it; see refuse_routes().
+        near = (route.net for route in routes if route.on_link or route.net.prefixlen >= prefix)
+        taken = [*self._state.ranges(), *near, *map(str, self._ranges.reserved())]
+        blocks: Iterable[IPNet] = own
+        if not own:
+            everything = self._settings.range4.subnets(new_prefix=self._settings.block_prefix)
+            blocks = everything if version == 4 else (self._range6,)
+        return addresses.carve(blocks, prefix, taken, self._last_carved.get(version))
 
     async def _keep(self, pool: Pool) -> Pool:
         pool = replace(pool, created=time.time())

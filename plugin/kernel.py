@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,9 @@ from plugin.dataplane import Dataplane, Element, Plan
 from plugin.firewall import Firewall
 from plugin.foreign import ForeignChains
 from plugin.links import Links, Trash
+from plugin.model import IPAddress
 from plugin.node import Node, NodeFacts, Route
+from plugin.tunnel import Tunnel, TunnelLink
 from stackpad.errors import StackpadError
 
 _P = ParamSpec("_P")
@@ -65,11 +67,13 @@ class Kernel:
         self._firewall = Firewall()
         self._foreign = ForeignChains(self._run, self._proc)
         self._trash = Trash()
+        self._tunnel = TunnelLink()
 
     def _close(self) -> None:
         self._links.close()
         self._node.close()
         self._trash.close()
+        self._tunnel.close()
 
     async def observe(self) -> Observation:
         """Everything, read anew."""
@@ -86,6 +90,15 @@ class Kernel:
     async def prepare(self, *, ipv6: bool) -> None:
         """Switch forwarding on, for IPv6 only if some network has it."""
         await self._call(self._links.prepare, ipv6=ipv6)
+
+    async def apply_tunnel(self, wanted: Tunnel) -> bool:
+        """Put the tunnel's addresses and routes right; returns whether anything was not."""
+        return await self._call(self._tunnel.apply, wanted)
+
+    async def path_mtus(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, int]:
+        """The MTU of the way to each address, in bytes; those without a way are left out."""
+        found = await self._call(self._tunnel.path_mtus, tuple(addresses))
+        return {address: mtu for address, mtu in found.items() if mtu is not None}
 
     async def install_firewall(self, elements: frozenset[Element]) -> None:
         """Replace our tables by whole ones holding ``elements``."""

@@ -15,6 +15,12 @@ BRIDGE_PREFIX = "sp-"
 PORT_PREFIX = "spv"
 PEER_PREFIX = "spc"
 
+MESH_LINK = "sp-wg"
+"""The tunnel's link; no bridge is called so, since theirs have twelve digits."""
+
+RESOLVER = "169.254.53.53"
+"""Where containers ask for names; link-local, so that it means the node they are on."""
+
 LINK_GROUP = 0x5350
 """Interface group (``IFLA_GROUP``) of every link of ours: "SP"."""
 

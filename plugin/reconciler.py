@@ -12,14 +12,15 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
 from plugin import naming
-from plugin.dataplane import EMPTY, Dataplane, desired, plan, union
+from plugin.dataplane import EMPTY, Dataplane, Element, desired, plan, union
 from plugin.kernel import Kernel
-from plugin.model import Network
+from plugin.model import IPNet, Network
 from plugin.monitor import Hint, Monitor
 from plugin.node import NodeFacts
 from plugin.state import State
@@ -35,6 +36,15 @@ RETRY = 2.0
 """Seconds until a failed comparison is tried again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """What the cluster adds to the state: firewall elements, other nodes' ranges by network id, and the tunnel's MTU."""
+
+    elements: frozenset[Element] = frozenset()
+    remote: Mapping[str, frozenset[IPNet]] = field(default_factory=dict)
+    mtu: int | None = None
+
+
 class Reconciler:
     """Brings the kernel to what the state says, and keeps it there."""
 
@@ -44,7 +54,9 @@ class Reconciler:
         self.repairs = 0
         self.failures: dict[str, str] = {}
         self._state, self._kernel = state, kernel
+        self._overlay = Overlay()
         self._applied: dict[str, Dataplane] = {}
+        self._common: frozenset[Element] = frozenset()
         self._leaving: set[str] = set()
         self._lost: frozenset[str] = frozenset()
         self._returned: frozenset[str] = frozenset()
@@ -68,6 +80,20 @@ class Reconciler:
         self._waiting.setdefault(network_id, []).append(future)
         self._wake.set()
         await future
+
+    def overlay(self, given: Overlay) -> None:
+        """Take over what the cluster says now; the kernel follows soon, and nobody waits for it."""
+        before, self._overlay = self._overlay, given
+        for network_id in self._state.networks:
+            if before.mtu != given.mtu or before.remote.get(network_id) != given.remote.get(network_id):
+                self.touch(network_id)
+        if before.elements != given.elements:
+            self._hear(Hint.NODE)
+
+    @property
+    def mtu(self) -> int:
+        """What a container gets whose network names no MTU, in bytes: what fits the uplinks and the tunnel."""
+        return self.facts.mtu if self._overlay.mtu is None else min(self.facts.mtu, self._overlay.mtu)
 
     def forget_port(self, network_id: str, endpoint_id: str) -> None:
         """Treat an endpoint's veth pair as gone, so that the next round makes one."""
@@ -150,7 +176,8 @@ class Reconciler:
         await self._kernel.prepare(ipv6=any(network.ipv6 for network in networks.values()))
         wanted = {network.id: self._desired(network) for network in networks.values()}
         whole = union(wanted.values())
-        elements = whole.elements | self.facts.elements
+        common = self.facts.elements | self._overlay.elements
+        elements = whole.elements | common
         if seen.elements is None:
             # Rules first: a link without rules around it must not exist.
             await self._kernel.install_firewall(elements)
@@ -164,21 +191,21 @@ class Reconciler:
                 raise error
             self._repaired("links", f"{len(steps.new_bridges)} bridges made, {len(steps.old_links)} links removed")
         await self._mend_foreign()
-        self._applied = wanted
+        self._applied, self._common = wanted, common
         self.failures.clear()
         self.ready.set()
 
     async def _refresh_facts(self) -> None:
         self._hints.discard(Hint.NODE)
-        facts = await self._kernel.facts()
-        if facts == self.facts:
-            return
-        before, self.facts = self.facts, facts
-        steps = plan(Dataplane(elements=facts.elements), Dataplane(elements=before.elements))
-        (error,) = await self._kernel.apply([steps])
-        if error is not None:
-            raise error
-        if facts.mtu != before.mtu:
+        before, self.facts = self.facts, await self._kernel.facts()
+        common = self.facts.elements | self._overlay.elements
+        if common != self._common:
+            steps = plan(Dataplane(elements=common), Dataplane(elements=self._common))
+            (error,) = await self._kernel.apply([steps])
+            if error is not None:
+                raise error
+            self._common = common
+        if self.facts.mtu != before.mtu:
             for network_id in self._state.networks:
                 self.touch(network_id)
 
@@ -208,7 +235,7 @@ class Reconciler:
     async def _repair_firewall(self) -> None:
         """Somebody has written to nftables; put right what of it was ours."""
         found = await self._kernel.observe_firewall()
-        wanted = union(self._applied.values()).elements | self.facts.elements
+        wanted = union(self._applied.values()).elements | self._common
         if found is None:
             await self._kernel.install_firewall(wanted)
             self._repaired("firewall", "the tables were flushed or changed")
@@ -225,7 +252,8 @@ class Reconciler:
 
     def _desired(self, network: Network) -> Dataplane:
         endpoints = self._state.endpoints_of(network.id)
-        return desired(network, endpoints, uplink_mtu=self.facts.mtu, lost=self._lost)
+        remote = self._overlay.remote.get(network.id, ())
+        return desired(network, endpoints, uplink_mtu=self.mtu, lost=self._lost, remote=remote)
 
     def _repaired(self, what: str, reason: str) -> None:
         if self.ready.is_set():

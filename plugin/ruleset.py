@@ -22,9 +22,13 @@ Docker's chains are written there, see :mod:`plugin.foreign`.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 
-from plugin.dataplane import FILTER, SWITCH, Element
+from plugin.dataplane import FILTER, PREFIXES, SWITCH, Element
+from plugin.naming import MESH_LINK, RESOLVER
+
+_WIDTH = {4: 32, 6: 128}
 
 SETS = {
     (FILTER, "same_network"): "type ifname . ifname",
@@ -35,6 +39,18 @@ SETS = {
     (FILTER, "node4"): "typeof ip daddr",
     (FILTER, "node6"): "typeof ip6 daddr",
     (FILTER, "uplink_bridges"): "typeof oifname",
+    **{
+        (FILTER, f"remote{version}_{length}"): f"typeof iifname . {'ip' if version == 4 else 'ip6'} daddr"
+        for version, lengths in PREFIXES.items()
+        for length in lengths
+    },
+    (FILTER, "mesh_self4"): "typeof ip daddr",
+    (FILTER, "mesh_self6"): "typeof ip6 daddr",
+    (FILTER, "peers4"): "typeof ip saddr",
+    (FILTER, "peers6"): "typeof ip6 saddr",
+    (FILTER, "guests4"): "typeof ip saddr",
+    (FILTER, "mesh_services"): "typeof tcp dport",
+    (FILTER, "join_service"): "typeof tcp dport",
     (SWITCH, "senders4"): "type ifname . ether_addr . ipv4_addr",
     (SWITCH, "senders6"): "type ifname . ether_addr . ipv6_addr",
 }
@@ -69,6 +85,8 @@ _FILTER_CHAINS = """
 chain loopback_guard {
   type filter hook prerouting priority raw; policy accept;
   iifname "sp-*" ip daddr 127.0.0.0/8 counter drop comment "the node's loopback is not on the wire"
+  iifname @uplink_bridges ip daddr RESOLVER counter drop comment "names are for containers"
+  iifname != "lo" meta iifkind != "bridge" ip daddr RESOLVER counter drop comment "names are for containers"
 }
 
 chain publish {
@@ -104,7 +122,10 @@ chain source_nat {
 chain to_node {
   type filter hook input priority filter - 10; policy accept;
   iifname != "sp-*" accept
+  iifname "MESH" jump from_mesh_to_node
   ct state established,related accept
+  ip daddr RESOLVER meta l4proto { tcp, udp } th dport 53 accept
+  ip daddr RESOLVER icmp type echo-request accept
   meta l4proto { icmp, icmpv6 } jump to_node_ping
   iifname . ip daddr @own_gateway4 meta l4proto { tcp, udp } th dport 53 accept
   iifname . ip6 daddr @own_gateway6 meta l4proto { tcp, udp } th dport 53 accept
@@ -131,8 +152,21 @@ chain to_node_service {
   udp dport 443 accept
 }
 
+chain from_mesh_to_node {
+  fib saddr . iif oif missing counter drop comment "not a source of the mesh"
+  ct state established,related accept
+  ip daddr @mesh_self4 ip saddr @peers4 icmp type echo-request accept
+  ip6 daddr @mesh_self6 ip6 saddr @peers6 icmpv6 type echo-request accept
+  ip daddr @mesh_self4 ip saddr @peers4 tcp dport @mesh_services accept
+  ip6 daddr @mesh_self6 ip6 saddr @peers6 tcp dport @mesh_services accept
+  ip daddr @mesh_self4 ip saddr @guests4 tcp dport @join_service accept
+  counter drop comment "mesh to node"
+}
+
 chain forward_guard {
   type filter hook forward priority filter - 10; policy accept;
+  iifname "MESH" jump from_mesh
+  oifname "MESH" jump to_mesh
   iifname . oifname @same_network ct status dnat meta mark set meta mark | 0x01000000
   iifname . oifname @same_network accept
   iifname "sp-*" jump from_container
@@ -152,6 +186,23 @@ chain from_container {
   meta oifkind "bridge" counter drop comment "Docker's own bridges"
 }
 
+chain to_mesh {
+  fib saddr . iif oif missing counter drop comment "not a source of this network"
+  tcp flags syn tcp option maxseg size set rt mtu
+  ct state established,related accept
+  REMOTE_RECEIVERS
+  counter drop comment "not of this environment"
+}
+
+chain from_mesh {
+  oifname "MESH" counter drop comment "no transit"
+  fib saddr . iif oif missing counter drop comment "not a source of the mesh"
+  tcp flags syn tcp option maxseg size set rt mtu
+  ct state established,related accept
+  REMOTE_SENDERS
+  counter drop comment "not of this environment"
+}
+
 chain to_container {
   oifname @internal counter drop comment "internal network"
   ct state established,related accept
@@ -159,6 +210,32 @@ chain to_container {
   counter drop comment "not published"
 }
 """
+
+
+def _mask(version: int, length: int) -> str:
+    everything = "0.0.0.0" if version == 4 else "::"
+    return str(ipaddress.ip_network(f"{everything}/{length}").netmask)
+
+
+def _lookups(interface: str, field: str) -> str:
+    """One exact look-up per prefix length; they cost a new flow only, for what is established has passed before."""
+    lines = []
+    for version, lengths in PREFIXES.items():
+        family = "ip" if version == 4 else "ip6"
+        for length in lengths:
+            value = f"{family} {field}"
+            if length < _WIDTH[version]:
+                value = f"({value} & {_mask(version, length)})"
+            lines.append(f"{interface} . {value} @remote{version}_{length} accept")
+    return "\n  ".join(lines)
+
+
+_FILTER_CHAINS = (
+    _FILTER_CHAINS.replace("REMOTE_RECEIVERS", _lookups("iifname", "daddr"))
+    .replace("REMOTE_SENDERS", _lookups("oifname", "saddr"))
+    .replace("MESH", MESH_LINK)
+    .replace("RESOLVER", RESOLVER)
+)
 
 
 def _declarations(table: str) -> str:

@@ -77,6 +77,10 @@ class Engine:
         """The engine's version."""
         return str((await self._call(lambda client: client.version()))["Version"])
 
+    async def host_name(self) -> str:
+        """The name of the machine the engine runs on."""
+        return str((await self._call(lambda client: client.info())).get("Name") or "")
+
     async def networks(self) -> list[dict[str, Any]]:
         """All networks, as ``GET /networks`` lists them."""
         return list(await self._call(lambda client: client.networks()))

@@ -7,26 +7,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from stackpad.cli import checks, client, output, render
-from stackpad.cli.examine import Places, examine
-from stackpad.cli.reports import NetworkReport, PortReport, Routes, Status
+from stackpad.cli import checks, client, fleet, node, output, render
+from stackpad.cli.common import PLACES, USAGE, Json, Socket, answering, show
+from stackpad.cli.examine import examine
+from stackpad.cli.reports import ClusterReport, NetworkReport, PortReport, Routes, ServiceReport, Status
 from stackpad.errors import Unavailable
 
-PROBLEM, USAGE, NOT_REACHABLE = 1, 2, 3
-
-PLACES = Places()
-
 app = typer.Typer(
-    help="What the Stackpad plugin and ingress of this node are doing. Reads only; needs root.",
+    help="What the Stackpad plugin and ingress of this node are doing, and its cluster. Needs root.",
     epilog="Exit status: 0 well, 1 a problem was found, 2 wrong usage, 3 no answer. Example: stackpad doctor",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -34,8 +29,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Socket = Annotated[Path, typer.Option("--socket", envvar="STACKPAD_SOCKET", metavar="PATH", help="The plugin's socket.")]
 IngressSocket = Annotated[
     Path,
     typer.Option("--ingress-socket", envvar="STACKPAD_INGRESS_SOCKET", metavar="PATH", help="The ingress's socket."),
@@ -62,6 +55,9 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+app.add_typer(node.app, name="node")
+
+
 @app.callback()
 def _options(
     _: Annotated[
@@ -74,12 +70,14 @@ def _options(
 @app.command(epilog="Example: stackpad status --json")
 def status(socket: Socket = PLACES.plugin, ingress_socket: IngressSocket = PLACES.ingress, as_json: Json = False) -> None:
     """Show plugin and ingress at a glance; ends with 1 if there is a problem."""
-    with _answering():
+    with answering():
         report = client.fetch(client.plugin(socket), "/status", Status)
+        cluster = _cluster(socket)
     served = _served(ingress_socket)
     troubled = not report.ready or bool(report.problems) or (served is not None and served.troubled)
-    grid = render.status(report, served, time.time())
-    _print({"plugin": report, "ingress": served}, grid, as_json=as_json, troubled=troubled)
+    grid = fleet.extended(render.status(report, served, time.time()), cluster)
+    value = {"plugin": report, "cluster": cluster, "ingress": served}
+    show(value, grid, as_json=as_json, troubled=troubled or bool(cluster.problems))
 
 
 @app.command(epilog="Example: stackpad networks my-app-production")
@@ -91,11 +89,11 @@ def networks(
     as_json: Json = False,
 ) -> None:
     """List the networks with their ranges, gateways and bridges."""
-    with _answering():
+    with answering():
         reports = client.fetch(client.plugin(socket), "/networks", tuple[NetworkReport, ...])
     if name is None:
         troubled = any(report.troubled for report in reports)
-        _print(reports, render.networks(reports), as_json=as_json, troubled=troubled)
+        show(reports, render.networks(reports), as_json=as_json, troubled=troubled)
         return
     meant = [report for report in reports if report.is_called(name)]
     if len(meant) != 1:
@@ -103,23 +101,38 @@ def networks(
         what = "is the name of several networks; use an id" if meant else f"is no network here; there are: {there}"
         output.complain(f"{name} {what}")
         raise typer.Exit(USAGE)
-    _print(meant[0], render.network(meant[0]), as_json=as_json, troubled=meant[0].troubled)
+    show(meant[0], render.network(meant[0]), as_json=as_json, troubled=meant[0].troubled)
 
 
 @app.command(epilog="Example: stackpad ports --json")
 def ports(socket: Socket = PLACES.plugin, as_json: Json = False) -> None:
     """List published ports, which docker ps cannot show for a plugin's networks."""
-    with _answering():
+    with answering():
         reports = client.fetch(client.plugin(socket), "/ports", tuple[PortReport, ...])
-    _print(reports, render.ports(reports), as_json=as_json)
+    show(reports, render.ports(reports), as_json=as_json)
+
+
+@app.command(epilog="Example: stackpad services my-app-production")
+def services(
+    environment: Annotated[
+        str | None, typer.Argument(metavar="[ENVIRONMENT]", help="Only those of this environment.")
+    ] = None,
+    socket: Socket = PLACES.plugin,
+    as_json: Json = False,
+) -> None:
+    """List the names that containers find each other by, on all nodes."""
+    with answering():
+        reports = client.fetch(client.plugin(socket), "/services", tuple[ServiceReport, ...])
+    chosen = [report for report in reports if environment in {None, report.environment}]
+    show(chosen, fleet.services(chosen), as_json=as_json)
 
 
 @app.command(epilog="Example: stackpad routes")
 def routes(socket: OnlyIngressSocket = PLACES.ingress, as_json: Json = False) -> None:
     """List the hosts the ingress serves, and what it does not serve and why."""
-    with _answering():
+    with answering():
         report = client.fetch(client.ingress(socket), "/routes", Routes)
-    _print(report, render.routes(report, time.time()), as_json=as_json, troubled=report.troubled)
+    show(report, render.routes(report, time.time()), as_json=as_json, troubled=report.troubled)
 
 
 @app.command(epilog="Example: stackpad doctor")
@@ -141,17 +154,15 @@ def doctor(
     engine = Path(docker_host.removeprefix("unix://"))
     places = replace(PLACES, plugin=socket, ingress=ingress_socket, engine=engine, caddy=caddy)
     found = checks.diagnose(examine(places))
-    _print([asdict(check) for check in found], checks.grid(found), as_json=as_json, troubled=checks.failed(found))
+    show([asdict(check) for check in found], checks.grid(found), as_json=as_json, troubled=checks.failed(found))
 
 
-@contextmanager
-def _answering() -> Iterator[None]:
-    """End with the status for "no answer" and the reason, if somebody does not."""
+def _cluster(socket: Path) -> ClusterReport:
+    """What the plugin says of its cluster; none of a plugin that is older than clusters."""
     try:
-        yield
-    except Unavailable as error:
-        output.complain(str(error))
-        raise typer.Exit(NOT_REACHABLE) from error
+        return client.fetch(client.plugin(socket), "/cluster", ClusterReport)
+    except Unavailable:
+        return ClusterReport()
 
 
 def _served(socket: Path) -> Routes | None:
@@ -162,12 +173,3 @@ def _served(socket: Path) -> Routes | None:
         return client.fetch(client.ingress(socket), "/routes", Routes)
     except Unavailable as error:
         return Routes(problem=str(error))
-
-
-def _print(value: Any, grid: render.Grid, *, as_json: bool, troubled: bool = False) -> None:
-    if as_json:
-        output.show_json(value)
-    else:
-        output.show(grid)
-    if troubled:
-        raise typer.Exit(PROBLEM)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import http.client
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from stackpad.errors import Unavailable
+from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError, Unavailable
 
 T = TypeVar("T")
 
@@ -75,13 +77,67 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def request(server: Server, path: str, *, method: str = "GET", timeout: float = TIMEOUT) -> bytes:
-    """The body of a successful answer; raises :class:`Unavailable` for everything else."""
+def request(
+    server: Server, path: str, *, method: str = "GET", payload: bytes | None = None, timeout: float = TIMEOUT
+) -> bytes:
+    """The body of a successful answer; raises :class:`Unavailable` for everything else.
+
+    What a server refuses with a sentence of its own is raised as the kind of error it is, with that sentence.
+    """
     connection = _Connection(server.path, timeout)
+    with _translating(server):
+        try:
+            connection.request(method, path, payload, headers={"Host": server.host})
+            response = connection.getresponse()
+            body = response.read(MAX_BODY)
+        finally:
+            connection.close()
+    if response.status != http.client.OK:
+        reason = _sentence(body)
+        if reason is not None:
+            raise _KINDS.get(response.status, Unavailable)(reason)
+        raise Unavailable(
+            f"{server.name} at {server.path} answers {path} with {response.status} {response.reason}; {server.remedy}"
+        )
+    return body
+
+
+def ask(server: Server, path: str, payload: Any, *, timeout: float = TIMEOUT) -> Any:
+    """Have something done: ``payload`` goes there as JSON, and what comes back is returned."""
+    return msgspec.json.decode(
+        request(server, path, method="POST", payload=msgspec.json.encode(payload), timeout=timeout) or b"null"
+    )
+
+
+def stream(server: Server, path: str, payload: Any, *, timeout: float = TIMEOUT) -> Iterator[dict[str, Any]]:
+    """The same for something that takes a while: the objects of the answer, one a line, as they come."""
+    connection = _Connection(server.path, timeout)
+    with _translating(server):
+        try:
+            connection.request("POST", path, msgspec.json.encode(payload), headers={"Host": server.host})
+            for line in connection.getresponse():
+                yield msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"{server.name} at {server.path} answers with something else than expected") from error
+        finally:
+            connection.close()
+
+
+_KINDS: dict[int, type[StackpadError]] = {400: InvalidRequest, 404: NotFound, 409: Conflict}
+
+
+def _sentence(body: bytes) -> str | None:
+    """What a server says of an error, if it does so in our way."""
     try:
-        connection.request(method, path, headers={"Host": server.host})
-        response = connection.getresponse()
-        body = response.read(MAX_BODY)
+        return str(msgspec.json.decode(body, type=dict[str, str])["error"])
+    except (msgspec.MsgspecError, KeyError):
+        return None
+
+
+@contextmanager
+def _translating(server: Server) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise Unavailable(f"{server.name} is not there: no socket {server.path}; {server.remedy}") from error
     except PermissionError as error:
@@ -89,13 +145,6 @@ def request(server: Server, path: str, *, method: str = "GET", timeout: float = 
     except (OSError, http.client.HTTPException) as error:
         reason = str(error) or type(error).__name__
         raise Unavailable(f"{server.name} at {server.path} does not answer: {reason}; {server.remedy}") from error
-    finally:
-        connection.close()
-    if response.status != http.client.OK:
-        raise Unavailable(
-            f"{server.name} at {server.path} answers {path} with {response.status} {response.reason}; {server.remedy}"
-        )
-    return body
 
 
 def fetch(server: Server, path: str, kind: type[T], *, method: str = "GET", timeout: float = TIMEOUT) -> T:

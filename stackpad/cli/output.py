@@ -48,6 +48,12 @@ def show_json(value: Any) -> None:
     sys.stdout.write(encoded.decode() + "\n")
 
 
+def say(text: str) -> None:
+    """Write a line of progress to stderr, so that stdout has nothing but what was asked for."""
+    sys.stderr.write(f"{render.clean(text)}\n")
+    sys.stderr.flush()
+
+
 def complain(text: str) -> None:
     """Write an error to stderr, in the form all commands use."""
     sys.stderr.write(f"stackpad: {render.clean(text)}\n")

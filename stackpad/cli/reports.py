@@ -24,6 +24,67 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
 
 
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One node of ``GET /cluster``; ``handshake`` in seconds ago, the rest in bytes."""
+
+    id: str = ""
+    name: str = ""
+    self: bool = False
+    alive: bool = False
+    control: bool = False
+    engine: str = ""
+    version: str = ""
+    mesh: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+    ranges: tuple[str, ...] = ()
+    networks: int = 0
+    endpoint: str | None = None
+    handshake: float | None = None
+    received: int | None = None
+    sent: int | None = None
+    mtu: int | None = None
+    rtt: float | None = None
+
+
+class StoreReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the store answers, and if not, why."""
+
+    connected: bool = False
+    reason: str = ""
+
+
+class ClusterReport(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /cluster`` of the plugin; ``pools`` is what Docker's ``default-address-pools`` should hold."""
+
+    member: bool = False
+    id: str = ""
+    node: str = ""
+    name: str = ""
+    control: bool = False
+    nat: bool = False
+    range4: str = ""
+    range6: str = ""
+    pools: tuple[dict[str, object], ...] = ()
+    pools6: tuple[dict[str, object], ...] = ()
+    wireguard: str = ""
+    store: StoreReport = StoreReport()
+    nodes: tuple[NodeReport, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class ServiceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of ``GET /services``: a running container's names in an environment."""
+
+    environment: str = ""
+    names: tuple[str, ...] = ()
+    container: str = ""
+    node: str = ""
+    alive: bool = True
+    addresses: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+
+
 class EndpointReport(msgspec.Struct, frozen=True, kw_only=True):
     """One container's attachment; ``lost`` if its link is gone although Docker has not taken it back."""
 

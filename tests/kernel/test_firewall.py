@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugin.dataplane import FILTER, SWITCH, Element
+from plugin.dataplane import FILTER, PREFIXES, SWITCH, Element
 from plugin.firewall import Firewall, generation
 from plugin.ruleset import MAPS, SETS
 from stackpad.errors import Unavailable
@@ -31,6 +31,15 @@ EXAMPLES = {
     "published6": [("tcp . 443", "fd00::2 . 8443"), ("udp . 22", "fd00::2 . 22")],
     "published4_at": [("192.0.2.1 . tcp . 80", "10.192.0.2 . 80"), ("127.0.0.1 . udp . 53", "10.192.0.2 . 53")],
     "published6_at": [("2001:db8::1 . tcp . 80", "fd00::2 . 80")],
+    "mesh_self4": [("10.192.0.1", "")],
+    "mesh_self6": [("fd00::1", "")],
+    "peers4": [("10.192.64.1", ""), ("10.192.128.1", "")],
+    "peers6": [("fd00:0:0:100::1", "")],
+    "guests4": [("10.192.0.2", "")],
+    "mesh_services": [("2379", ""), ("9483", "")],
+    "join_service": [("4783", "")],
+    **{f"remote4_{length}": [("sp-0123456789ab . 10.0.0.0", "")] for length in PREFIXES[4]},
+    **{f"remote6_{length}": [("sp-0123456789ab . fd00::", "")] for length in PREFIXES[6]},
 }
 ELEMENTS = frozenset(Element(table, name, key, value) for table, name in (*SETS, *MAPS) for key, value in EXAMPLES[name])
 

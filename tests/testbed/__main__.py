@@ -26,7 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
-    wanted = testbed.Options(plugin=not options.no_plugin, ingress=not options.no_ingress, keep=options.keep)
+    wanted = testbed.Options(
+        plugin=not options.no_plugin, ingress=not options.no_ingress, cluster=not options.no_cluster, keep=options.keep
+    )
     there = testbed.bring_up(options.name, options.nodes, options.engine, wanted)
     print(json.dumps(there.document()))
     return 0
@@ -84,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--engine", default=ENGINES[0], help=f"{' or '.join(ENGINES)}; or one for each node, with commas")
     up.add_argument("--no-plugin", action="store_true", help="leave the engines as they are")
     up.add_argument("--no-ingress", action="store_true", help="start neither Caddy nor the ingress")
+    up.add_argument("--no-cluster", action="store_true", help="leave several nodes apart, each on its own")
     up.add_argument("--keep", action="store_true", help="leave what does not come up as it is, to be looked at")
     up.set_defaults(do=_up)
     down = commands.add_parser("down", parents=[named], help="remove it without a trace")

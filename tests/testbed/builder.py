@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -108,13 +109,19 @@ def digest(paths: Iterable[Path]) -> str:
     return summed.hexdigest()[:16]
 
 
+_STALE = 6 * 3600.0
+"""Seconds after which an image of another version of the checkout is removed."""
+
+
 def archive(builder: Builder, tag: str, key: str) -> Path:
     """The image as a file that ``docker load`` takes, kept in the cache under ``key``."""
     kept = cache() / "images" / f"{tag.replace('/', '_').replace(':', '_')}-{key}.tar"
     if not kept.exists():
         kept.parent.mkdir(exist_ok=True)
         for old in kept.parent.glob(f"{kept.name.rpartition('-')[0]}-*"):
-            old.unlink()
+            # Another checkout may be about to load a recent one.
+            if time.time() - old.stat().st_mtime > _STALE:
+                old.unlink(missing_ok=True)
         with step(f"save {tag}"):
             part = kept.with_suffix(".part")
             builder.docker("save", "--output", part, tag)

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pathlib import Path
 from tests.testbed import network
 from tests.testbed.images import Images
 from tests.testbed.plan import NodePlan, Plan
-from tests.testbed.shell import Failed, alive, run, say, spawn, wait_until
+from tests.testbed.shell import ROOT, Failed, alive, run, say, spawn, wait_until
 from tests.testbed.trees import tree
 
 PLUGIN = "stackpad/net"
@@ -32,6 +33,8 @@ mount -t tmpfs -o mode=755 run /run
 mount --make-shared /run
 mkdir -p /run/docker /run/lock
 mount --bind {home}/lib /var/lib
+mkdir -p /etc/docker
+mount --bind {home}/etc /etc/docker
 mkdir -p {home}/cgroup && mount --rbind /sys/fs/cgroup {home}/cgroup
 mount -t sysfs sysfs /sys
 mount --rbind {home}/cgroup /sys/fs/cgroup
@@ -88,7 +91,7 @@ class Node:
 
     def start(self) -> None:
         """Make the mount namespace and start the engine."""
-        for part in ("lib", "upper", "work", "root", "data"):
+        for part in ("lib", "etc", "upper", "work", "root", "data"):
             (self.home / part).mkdir(parents=True, exist_ok=True)
         own = self.spec.engine != "debian12"
         root = _OWN_ROOT.format(tree=tree(self.spec.engine), home=self.home) if own else ""
@@ -208,6 +211,16 @@ class Node:
         """The Docker client that goes with the engine: an old engine does not know all that a newer client says."""
         debians_own = Path("/usr/bin/docker")
         return str(debians_own) if self.spec.engine == "debian12" and debians_own.exists() else "docker"
+
+    def stackpad(
+        self, *words: str, check: bool = True, timeout: float = 90, configures: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Run our command line on this node; ``configures`` says that it may write the node's ``daemon.json``."""
+        env = {"STACKPAD_SOCKET": str(self.root / "run/stackpad/net.sock"), "PYTHONPATH": str(ROOT)}
+        places = ["--daemon-json", f"{self.root}/etc/docker/daemon.json"] if configures else []
+        if configures and words[1] != "leave":
+            places += ["--docker-socket", f"{self.root}/run/docker.sock"]
+        return run(sys.executable, "-m", "stackpad.cli", *words, *places, env=env, check=check, timeout=timeout)
 
     def exec(
         self, *command: str | Path, check: bool = True, script: str | None = None, timeout: float = 300

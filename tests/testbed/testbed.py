@@ -34,6 +34,9 @@ class Options:
     plugin: bool = True
     ingress: bool = True
     images: tuple[str, ...] = ("test", "example", "ingress")
+    cluster: bool = True
+    """Make one cluster of several nodes."""
+
     keep: bool = False
     """Leave a testbed that does not come up as it is, to be looked at."""
 
@@ -62,6 +65,8 @@ class Testbed:
                 network.lay(self.plan)
                 with ThreadPoolExecutor(2) as pool:
                     list(pool.map(lambda node: self._start(node, images, options), self.nodes))
+                if options.cluster and options.plugin and len(self.nodes) > 1:
+                    self.form_cluster()
                 if options.ingress and options.plugin:
                     self.proxy.start()
             self._builder.unlink()
@@ -75,6 +80,17 @@ class Testbed:
                 say("it did not come up; taking down what there is")
                 self.down()
             raise
+
+    def form_cluster(self) -> None:
+        """One cluster of all nodes, each set up as its user would: init, tokens, joins, and a restart of each engine."""
+        first, *others = self.nodes
+        with step("cluster"):
+            first.stackpad("node", "init", "--yes", configures=True)
+            for node in others:
+                token = first.stackpad("node", "token").stdout.strip()
+                node.stackpad("node", "join", token, "--yes", configures=True)
+        with step("engines with address pools and resolver"), ThreadPoolExecutor(2) as pool:
+            list(pool.map(Node.restart_engine, self.nodes))
 
     @property
     def builder(self) -> int:

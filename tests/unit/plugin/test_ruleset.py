@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from plugin import ruleset
-from plugin.dataplane import FILTER, SWITCH, Element, desired
-from plugin.model import Protocol, PublishedPort
+from plugin.dataplane import FILTER, PREFIXES, SWITCH, Element, desired
+from plugin.model import Protocol, PublishedPort, ip_network
 from tests.samples import endpoint, network, network6
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "install.nft"
@@ -30,6 +30,18 @@ def sample() -> str:
         Element(FILTER, "node4", "192.0.2.1"),
         Element(FILTER, "node6", "2001:db8::1"),
         Element(FILTER, "uplink_bridges", "br0"),
+    }
+    remote = [ip_network(f"10.0.0.0/{length}") for length in (*PREFIXES[4], 25)]
+    remote += [ip_network(f"fd00::/{length}") for length in (*PREFIXES[6], 47)]
+    elements |= desired(networks[0], [], uplink_mtu=1420, remote=remote).elements
+    elements |= {
+        Element(FILTER, "mesh_self4", "10.192.0.1"),
+        Element(FILTER, "mesh_self6", "fd00::1"),
+        Element(FILTER, "peers4", "10.192.64.1"),
+        Element(FILTER, "peers6", "fd00:0:0:100::1"),
+        Element(FILTER, "guests4", "10.192.0.2"),
+        Element(FILTER, "mesh_services", "2379"),
+        Element(FILTER, "join_service", "4783"),
     }
     for there in networks:
         elements |= desired(there, [endpoint(there, ports=ports[: 3 if there.ipv6 else 0])], uplink_mtu=1500).elements

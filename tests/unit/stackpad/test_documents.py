@@ -42,5 +42,7 @@ def test_tables_are_complete_and_true(section: str, there: set[str]) -> None:
 
 
 def test_commands() -> None:
-    assert {word.partition(" [")[0] for word in listed("The command `stackpad`")} == set(COMMANDS)
-    assert len(COMMANDS) == 5
+    assert {
+        re.split(r" \[| …", word)[0] for word in listed("The command `stackpad`") if word.startswith("stackpad ")
+    } == set(COMMANDS)
+    assert len(COMMANDS) == 7

@@ -1,0 +1,120 @@
+"""Those who may join through this node: the tokens it has given out, on its disk.
+
+A guest has a key pair and one address in the tunnel, and with it reaches the join service here and nothing else. It
+stays a peer until its token expires, used or not, so that a token used twice is told so instead of being met by silence.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import msgspec
+
+from plugin import blocks, joining
+from plugin.mesh import Guest
+from plugin.model import IPAddress, IPNet
+from stackpad.errors import InvalidRequest, NotFound, Unavailable
+
+
+class Invitation(msgspec.Struct, frozen=True, kw_only=True):
+    """One token given out. ``used_by`` is the node that came with it, by its public key; ``node`` its id."""
+
+    id: str
+    digest: str
+    public_key: str
+    preshared_key: str
+    address: str
+    expires: float
+    used_by: str = ""
+    node: str = ""
+
+    def __repr__(self) -> str:
+        """Without the preshared key."""
+        return f"Invitation(id={self.id!r}, expires={self.expires!r}, node={self.node!r})"
+
+
+class Guests:
+    """The invitations by token id; every change is on disk before it counts."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "guests.json"
+        self._all: dict[str, Invitation] = {}
+        try:
+            self._all = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Invitation])
+        except FileNotFoundError:
+            pass
+        except (OSError, msgspec.MsgspecError) as error:
+            raise Unavailable(
+                f"{self._path} cannot be read: {error}; move it away, tokens given out are void then"
+            ) from error
+
+    def peers(self, now: float) -> list[Guest]:
+        """The guests whose tokens have not expired."""
+        return [
+            Guest(item.public_key, item.preshared_key, ipaddress.ip_address(item.address), item.expires)
+            for item in self._all.values()
+            if item.expires > now
+        ]
+
+    def listed(self, now: float) -> list[Mapping[str, object]]:
+        """Tokens that are still good or were used, for a person to read."""
+        return [
+            {"id": item.id, "expires": item.expires, "used_by": item.node or None}
+            for item in self._all.values()
+            if item.expires > now
+        ]
+
+    def next_address(self, block: IPNet, network_prefix: int, now: float) -> IPAddress:
+        """A free address for another guest."""
+        taken: Collection[IPAddress] = {guest.address for guest in self.peers(now)}
+        return blocks.guest_address(block, taken, network_prefix)
+
+    def add(self, invitation: Invitation, now: float) -> None:
+        """Keep a new one, and forget those that have expired."""
+        kept = {key: item for key, item in self._all.items() if item.expires > now}
+        self._keep({**kept, invitation.id: invitation})
+
+    def remove(self, token_id: str) -> None:
+        """Take a token back; raises :class:`NotFound`."""
+        if token_id not in self._all:
+            raise NotFound(
+                f"there is no token {ascii(token_id)[:40]} of this node; stackpad node token --list shows them"
+            )
+        self._keep({key: item for key, item in self._all.items() if key != token_id})
+
+    def check(self, request: joining.JoinRequest, address: str) -> Invitation:
+        """The invitation that a request from ``address`` (in the tunnel) came with; refuses a used or wrong one."""
+        found = self._all.get(request.token)
+        now = time.time()
+        if found is None or found.digest != request.digest or found.address != address:
+            raise InvalidRequest("the token is not one of this node's; make a new one with stackpad node token")
+        if found.expires <= now:
+            raise InvalidRequest("the token has expired; make a new one with stackpad node token")
+        if found.used_by not in {"", request.public_key}:
+            raise InvalidRequest(
+                f"the token was used already, by node {found.node}; a token is for one node, make another one with "
+                "stackpad node token"
+            )
+        return found
+
+    def use(self, invitation: Invitation, public_key: str, node: str) -> None:
+        """Mark it as used."""
+        used = msgspec.structs.replace(invitation, used_by=public_key, node=node)
+        self._keep({**self._all, invitation.id: used})
+
+    def _keep(self, kept: dict[str, Invitation]) -> None:
+        fresh = self._path.with_suffix(".new")
+        try:
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(kept))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+        except OSError as error:
+            raise Unavailable(f"{self._path} cannot be written: {error}; make room or repair the disk") from error
+        self._all = kept

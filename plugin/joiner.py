@@ -1,0 +1,114 @@
+"""Joining a cluster with a token: the tunnel to the issuing node first, then everything through it.
+
+Each step that fails says why. The order is that of likelihood: the token itself, this node's routes, then the handshake
+(a closed port, a wrong address, a token that was taken back), then what the other node says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import aiohttp
+import msgspec
+
+from plugin import joining
+from plugin.mesh import JOIN_PORT
+from plugin.model import IPNet
+from stackpad.errors import Conflict, InvalidRequest, StackpadError, Unavailable
+
+HANDSHAKE = 9.0
+"""Seconds until a tunnel must stand; WireGuard tries again after five."""
+
+ANSWER = 5.0
+"""Seconds until the other node must have answered; it asks its store."""
+
+EACH = 2.5
+"""Seconds for one of the gateway's addresses before the next one is tried."""
+
+Open = Callable[[joining.Token, str], Awaitable[None]]
+Handshake = Callable[[str], Awaitable[float]]
+
+
+class Joiner:
+    """Goes through the steps.
+
+    ``open_tunnel`` points the tunnel, with the token's key, at one of the gateway's endpoints; ``handshake`` gives the
+    time of the last handshake with a public key (0: none). ``routes`` are this node's other routes.
+    """
+
+    def __init__(self, open_tunnel: Open, handshake: Handshake, routes: Callable[[], Awaitable[Sequence[IPNet]]]) -> None:
+        self._open, self._handshake, self._routes = open_tunnel, handshake, routes
+
+    async def join(
+        self, token: joining.Token, request: joining.JoinRequest, say: Callable[[str], None]
+    ) -> joining.JoinAnswer:
+        """The answer of the node that gave out ``token``; raises :class:`StackpadError` with the reason."""
+        joining.refuse_expired(token, time.time())
+        await self._shake_hands(token, say)
+        say(f"asking for a place through {token.gateway_address}")
+        answer = await self._ask(token, request)
+        joining.refuse_overlap(await self._routes(), answer.cluster)
+        return answer
+
+    async def _shake_hands(self, token: joining.Token, say: Callable[[str], None]) -> None:
+        if not token.endpoints:
+            raise InvalidRequest("the token names no address to reach its node at; set ENDPOINT there and make a new one")
+        end = time.monotonic() + max(HANDSHAKE, EACH * len(token.endpoints))
+        number = 0
+        while time.monotonic() < end:
+            endpoint = token.endpoints[number % len(token.endpoints)]
+            number += 1
+            say(f"calling {endpoint}")
+            await self._open(token, endpoint)
+            if await self._answered(token):
+                return
+        tried = ", ".join(token.endpoints)
+        raise Unavailable(
+            f"no handshake with {tried} (UDP) within {HANDSHAKE:.0f} s: the port is closed there (open it in its "
+            "firewall), the address is not reachable from here (set ENDPOINT on that node to one that is), its plugin "
+            "does not run, or it does not know this token (expired by its clock, taken back, or not made by it)"
+        )
+
+    async def _answered(self, token: joining.Token) -> bool:
+        end = time.monotonic() + EACH
+        while time.monotonic() < end:
+            # Any packet makes WireGuard call; that nobody may listen yet does not matter.
+            try:
+                async with asyncio.timeout(0.2):
+                    _, writer = await asyncio.open_connection(token.gateway_address, JOIN_PORT)
+                    writer.close()
+                    return True
+            except (OSError, TimeoutError):
+                pass
+            if await self._handshake(token.gateway_key):
+                return True
+            await asyncio.sleep(0.05)
+        return False
+
+    async def _ask(self, token: joining.Token, request: joining.JoinRequest) -> joining.JoinAnswer:
+        url = f"http://{token.gateway_address}:{JOIN_PORT}/join"
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER), trust_env=False) as session,
+                session.post(url, data=msgspec.json.encode(request)) as response,
+            ):
+                body = await response.read()
+                if response.status == 200:
+                    return msgspec.json.decode(body, type=joining.JoinAnswer)
+                raise _refusal(response.status, body)
+        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
+            raise Unavailable(
+                f"the tunnel stands, but the node at {token.gateway_address} does not answer there "
+                f"({str(error) or type(error).__name__}); look at stackpad doctor on that node, then join again"
+            ) from error
+
+
+def _refusal(status: int, body: bytes) -> StackpadError:
+    try:
+        reason = str(msgspec.json.decode(body)["error"])
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        reason = f"it answered with status {status}"
+    kind = {409: Conflict, 400: InvalidRequest}.get(status, Unavailable)
+    return kind(f"the cluster refused this node: {reason}")

@@ -1,0 +1,159 @@
+"""The join service: on the node that gave out the token, on its address in the tunnel, for guests only.
+
+Who asks is known before the first byte: WireGuard lets a guest send from its one address only, and the firewall lets
+that address reach nothing but this service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+from aiohttp import web
+from stackpad.etcd import Put
+
+from plugin import blocks, joining
+from plugin.guests import Guests
+from plugin.membership import Membership
+from plugin.mesh import View
+from plugin.model import ip_network
+from plugin.storeloop import StoreLoop
+from stackpad import records
+from stackpad.errors import Conflict, InvalidRequest, StackpadError
+
+MOST = 64 * 1024
+"""Bytes of a request."""
+
+
+class JoinService:
+    """Answers ``POST /join`` of guests.
+
+    ``observed`` gives the address outside of the tunnel at which a public key was last seen.
+    """
+
+    def __init__(
+        self,
+        membership: Callable[[], Membership],
+        node: Callable[[], records.Node],
+        view: Callable[[], View],
+        guests: Guests,
+        store: StoreLoop,
+        store_addresses: Sequence[str],
+        observed: Callable[[str], str],
+    ) -> None:
+        self._membership, self._node, self._view = membership, node, view
+        self._guests, self._store, self._observed = guests, store, observed
+        self._store_addresses = tuple(store_addresses)
+        self._one_at_a_time = asyncio.Lock()
+        self._log = structlog.get_logger("join")
+
+    def application(self) -> web.Application:
+        """The application to be served in the tunnel."""
+        application = web.Application(client_max_size=MOST)
+        application.router.add_post("/join", self._join)
+        return application
+
+    async def _join(self, request: web.Request) -> web.Response:
+        try:
+            asked = msgspec.json.decode(await request.read(), type=joining.JoinRequest)
+            async with self._one_at_a_time:
+                answer = await self._admit(asked, request.remote or "")
+        except msgspec.MsgspecError as error:
+            return _refusal(InvalidRequest(f"the joining node asks in a way not known here ({error}); use one version"))
+        except StackpadError as error:
+            self._log.warning("a node was not let in", reason=str(error))
+            return _refusal(error)
+        self._log.info("a node has joined", node=answer.name)
+        return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
+
+    async def _admit(self, asked: joining.JoinRequest, address: str) -> joining.JoinAnswer:
+        invitation = self._guests.check(asked, address)
+        joining.refuse_clock(asked.time, time.time())
+        name = joining.name(asked.name)
+        membership, cluster = self._membership(), self._membership().cluster
+        node_id = invitation.node or secrets.token_hex(6)
+        chosen: list[records.Range] = []
+
+        def choose(view: View, held: Sequence[records.Range]) -> Sequence[records.Range]:
+            chosen.clear()
+            chosen.extend(_ranges(view, held, node_id, asked, cluster))
+            return chosen
+
+        _refuse_name(self._view(), name, node_id)
+        mine = [r for r in self._view().ranges.values() if r.owner == node_id and not r.freed]
+        if invitation.node and mine:
+            chosen = mine  # its first answer got lost
+        else:
+            await self._store.claim(choose)
+        first = {net.version: net for net in reversed([ip_network(r.net) for r in chosen if r.block])}
+        node = records.Node(
+            owner=node_id,
+            name=name,
+            public_keys=(asked.public_key,),
+            endpoints=asked.endpoints,
+            mesh4=str(blocks.mesh_address(first[4])),
+            mesh6=str(blocks.mesh_address(first[6])),
+            mtu=asked.mtu,
+            engine=asked.engine,
+            version=asked.version,
+            joined=time.time(),
+        )
+        records.check(node)
+        self._guests.use(invitation, asked.public_key, node_id)
+        await self._store.commit([Put(records.key(records.NODES, node_id), records.encode(node))])
+        gateway = self._node()
+        return joining.JoinAnswer(
+            node=node_id,
+            name=name,
+            cluster=cluster,
+            secret=membership.secret,
+            mesh4=node.mesh4,
+            mesh6=node.mesh6,
+            ranges=tuple(chosen),
+            store=self._store_addresses,
+            gateway=gateway,
+            gateway_ranges=membership.ranges,
+            observed=self._observed(invitation.public_key),
+        )
+
+
+def _ranges(
+    view: View, held: Sequence[records.Range], node_id: str, asked: joining.JoinRequest, cluster: records.Cluster
+) -> list[records.Range]:
+    """A block of each family for a new node, and the ranges its networks have already."""
+    now = time.time()
+    names = {node.owner: node.name for node in view.nodes.values()}
+    own = [ip_network(text) for text in asked.ranges]
+    for net in own:
+        try:
+            blocks.refuse_claim(net, held, owner=node_id, names=names, now=now)
+        except Conflict as error:
+            raise Conflict(f"a network of the joining node is in the way: {error}") from error
+    found = []
+    lengths = ((cluster.range4, cluster.block_prefix), (cluster.range6, blocks.BLOCK6_PREFIX))
+    for text, prefix in lengths:
+        block = blocks.choose_block(ip_network(text), prefix, held, avoid=own, now=now, owner=node_id)
+        found.append(_claimed(str(block), held, node_id, block=True))
+    return [*found, *(_claimed(str(net), held, node_id, block=False) for net in own)]
+
+
+def _claimed(net: str, held: Sequence[records.Range], owner: str, *, block: bool) -> records.Range:
+    generation = max((r.generation for r in held if r.net == net), default=0) + 1
+    return records.Range(owner=owner, net=net, block=block, generation=generation)
+
+
+def _refuse_name(view: View, name: str, node_id: str) -> None:
+    for node in view.nodes.values():
+        if node.name == name and node.owner not in {node_id, *view.removed}:
+            hint = "give another one with --name" if node.owner in view.alive else f"stackpad node rm {name} frees it"
+            raise Conflict(f"there is a node {name} already; {hint}")
+
+
+def _refusal(error: StackpadError) -> web.Response:
+    status = 409 if isinstance(error, Conflict) else 400 if isinstance(error, InvalidRequest) else 503
+    body = msgspec.json.encode({"error": str(error)})
+    return web.Response(status=status, body=body, content_type="application/json")

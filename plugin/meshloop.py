@@ -1,0 +1,195 @@
+"""Keeps tunnel, routes and rules as the cluster's records say.
+
+Runs a round whenever something has changed, and one now and then to see how the peers are: a peer that does not answer
+at one address is called at the next. Everything goes through the planners of :mod:`plugin.mesh` and
+:mod:`plugin.wireguard.model`; a round that finds all as it should be writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from plugin import mesh
+from plugin.kernel import Kernel
+from plugin.mesh import MeshPeer, MeshPlan
+from plugin.model import IPNet, ip_network
+from plugin.naming import MESH_LINK
+from plugin.reconciler import Overlay, Reconciler
+from plugin.state import State
+from plugin.tunnel import Tunnel
+from plugin.wireguard.backend import Backend
+from plugin.wireguard.model import Device, Observed, Peer, failover
+from plugin.wireguard.model import plan as wireguard_plan
+from stackpad import records
+from stackpad.errors import StackpadError
+
+LOOK = 1.0
+"""Seconds between two looks at the peers."""
+
+MEASURE = 30.0
+"""Seconds between two looks at the paths' MTUs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The plan, and what belongs to it: the device's key and port, and the ranges that never leave in clear."""
+
+    plan: MeshPlan
+    private_key: str = field(repr=False)
+    port: int
+    fenced: frozenset[IPNet]
+    resolver: bool = True
+    extra: Mapping[str, Peer] = field(default_factory=dict)
+
+
+class MeshLoop:
+    """The loop. ``wanted`` gives what should be, ``None`` for no tunnel at all."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        reconciler: Reconciler,
+        state: State,
+        backend: Callable[[], Awaitable[Backend]],
+        wanted: Callable[[], Wanted | None],
+    ) -> None:
+        self.observed: Observed | None = None
+        self.path_mtus: dict[str, int] = {}
+        self.routes: frozenset[IPNet] = frozenset()
+        self.problem = ""
+        self.implementation = ""
+        self.settled = asyncio.Event()
+        self._kernel, self._reconciler, self._state = kernel, reconciler, state
+        self._backend, self._wanted = backend, wanted
+        self._wake = asyncio.Event()
+        self._configured: dict[str, tuple[str, int]] = {}
+        self._since: dict[str, float] = {}
+        self._measured = 0.0
+        self._log = structlog.get_logger("mesh")
+
+    def touch(self) -> None:
+        """The records, the guests or this node's networks have changed."""
+        self.settled.clear()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Go round until cancelled."""
+        while True:
+            self._wake.clear()
+            try:
+                await self._round()
+            except StackpadError as error:
+                if str(error) != self.problem:
+                    self._log.error("the mesh is not as it should be", reason=str(error))
+                self.problem = str(error)
+            else:
+                self.problem = ""
+                if not self._wake.is_set():
+                    self.settled.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self._wake.wait()
+
+    async def _round(self) -> None:
+        wanted = self._wanted()
+        if wanted is None:
+            if self.observed is not None:
+                await self._take_down()
+            return
+        backend = await self._backend()
+        self.implementation = backend.name
+        await backend.ensure(MESH_LINK, self._device_mtu())
+        observed = await backend.observe()
+        peers = {**{key: self._peer(peer, observed) for key, peer in wanted.plan.peers.items()}, **wanted.extra}
+        device = Device(wanted.private_key, wanted.port, peers)
+        changes = wireguard_plan(device, observed, self._configured)
+        if changes:
+            await backend.apply(changes)
+            self._measured = 0.0
+            observed = await backend.observe()
+        self._configured = {key: peer.endpoint for key, peer in peers.items() if peer.endpoint is not None}
+        self.observed = observed
+        await self._measure(observed)
+        mtus = self._mtus_by_range(wanted.plan)
+        self.routes = wanted.plan.routes
+        await self._kernel.apply_tunnel(
+            Tunnel(self._device_mtu(), wanted.plan.addresses, mtus, wanted.fenced, wanted.resolver)
+        )
+        self._reconciler.overlay(
+            Overlay(
+                wanted.plan.elements,
+                {
+                    network.id: wanted.plan.remote.get(network.environment, frozenset())
+                    for network in self._state.networks.values()
+                    if network.environment
+                },
+                min([*mtus.values(), self._device_mtu()]),
+            )
+        )
+
+    async def _take_down(self) -> None:
+        """This node is in no cluster any more."""
+        self._reconciler.overlay(Overlay())
+        await (await self._backend()).remove()
+        await self._kernel.apply_tunnel(Tunnel(0))
+        self.observed = None
+        self._configured.clear()
+
+    def _peer(self, peer: MeshPeer, observed: Observed) -> Peer:
+        """The peer with the endpoint it is to be called at: the one it has, or another after it has been silent."""
+        key = peer.public_key
+        candidates = tuple(records.split_endpoint(text) for text in peer.endpoints)
+        now = time.time()
+        current = self._configured.get(key)
+        since = self._since.setdefault(key, now)
+        chosen = failover(candidates, observed.peers.get(key), current, now, since)
+        if chosen is not None and chosen != current:
+            self._since[key] = now
+        return Peer(
+            public_key=key,
+            preshared_key=peer.preshared_key,
+            endpoint=chosen or current,
+            allowed=peer.allowed,
+            keepalive=peer.keepalive,
+        )
+
+    def _device_mtu(self) -> int:
+        return mesh.mtu(self._reconciler.facts.mtu)
+
+    async def _measure(self, observed: Observed) -> None:
+        if time.monotonic() - self._measured < MEASURE:
+            return
+        self._measured = time.monotonic()
+        endpoints = {
+            key: ipaddress.ip_address(state.endpoint[0])
+            for key, state in observed.peers.items()
+            if state.endpoint is not None
+        }
+        found = await self._kernel.path_mtus(set(endpoints.values()))
+        self.path_mtus = {key: mesh.mtu(found[address]) for key, address in endpoints.items() if address in found}
+
+    def _mtus_by_range(self, plan: MeshPlan) -> dict[IPNet, int]:
+        whole = self._device_mtu()
+        mtus = dict.fromkeys(plan.routes, whole)
+        for key, peer in plan.peers.items():
+            for net in peer.allowed:
+                mtus[net] = min(whole, self.path_mtus.get(key, whole))
+        return mtus
+
+
+def fenced(cluster: records.Cluster, plan: MeshPlan) -> frozenset[IPNet]:
+    """The ranges that never leave in clear: the cluster's, and claimed ones outside of them."""
+    whole = {ip_network(cluster.range4), ip_network(cluster.range6)}
+    outside = {
+        net
+        for net in plan.routes
+        if not any(net.version == one.version and one.overlaps(net) and one.prefixlen <= net.prefixlen for one in whole)
+    }
+    return frozenset(whole | outside)

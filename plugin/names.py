@@ -1,0 +1,72 @@
+"""Keeps the resolver's view in step with the cluster's records and this node's containers.
+
+A change is taken over at the end of the same turn of the event loop, many at once as one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import structlog
+
+from plugin.cluster import Cluster
+from plugin.naming import RESOLVER
+from plugin.resolver import zone
+from plugin.resolver.forwarder import Forwarder
+from plugin.resolver.server import Resolver
+from plugin.state import State
+from stackpad.errors import Unavailable
+
+AGAIN = 10.0
+"""Seconds until the resolver's address is tried again, where somebody else has it."""
+
+
+class Names:
+    """The resolver of this node; it serves only while the node is in a cluster."""
+
+    def __init__(self, cluster: Cluster, state: State, forwarder: Forwarder) -> None:
+        self.resolver = Resolver([RESOLVER], forwarder)
+        self.problem = ""
+        self._cluster, self._state = cluster, state
+        self._scheduled = False
+        self._log = structlog.get_logger("resolver")
+
+    def touch(self) -> None:
+        """Something has changed that names may come from."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._update)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        self.touch()
+        while True:
+            try:
+                await self.resolver.run()
+            except* Unavailable as group:
+                reason = "; ".join(map(str, group.exceptions))
+                if reason != self.problem:
+                    self._log.error("no names of other nodes are served", reason=reason)
+                self.problem = reason
+            await asyncio.sleep(AGAIN)
+
+    def _update(self) -> None:
+        self._scheduled = False
+        membership = self._cluster.membership
+        if membership is None:
+            self.resolver.update(zone.View())
+        else:
+            self.resolver.update(zone.view(self._cluster.view, membership.node, self._own()))
+
+    def _own(self) -> Iterator[zone.Own]:
+        attached = self._cluster.attachments.by_endpoint
+        for endpoint in self._state.endpoints.values():
+            network = self._state.networks.get(endpoint.network_id)
+            if network is None or not network.environment or not endpoint.sandbox:
+                continue
+            attachment = attached.get(endpoint.id)
+            # Before the engine has named the container it may ask already; until then it is known by its endpoint.
+            container = attachment.container if attachment is not None else endpoint.id
+            addresses = tuple(map(str, endpoint.addresses))
+            yield zone.Own(container, network.environment, addresses, network.internal)

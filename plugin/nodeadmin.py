@@ -1,0 +1,190 @@
+"""The cluster's part of the admin interface: begin, join, leave; tokens; what is known of the other nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from plugin import blocks, joining, mesh
+from plugin.cluster import Cluster
+from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError
+
+LONGEST_TOKEN = 7 * 86400.0
+"""Seconds."""
+
+
+class NodeAdmin:
+    """Handlers; the ones that take long answer with one JSON object per line, the last one with ``done`` or ``error``."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def add_to(self, application: web.Application) -> None:
+        """Add the routes."""
+        router = application.router
+        router.add_get("/cluster", self._show)
+        router.add_get("/services", self._services)
+        router.add_post("/node/init", self._guarded(self._init))
+        router.add_post("/node/join", self._join)
+        router.add_post("/node/leave", self._guarded(self._leave))
+        router.add_post("/node/rm", self._guarded(self._remove))
+        router.add_post("/node/token", self._guarded(self._token))
+        router.add_get("/node/token", self._guarded(self._tokens))
+        router.add_post("/node/token/rm", self._guarded(self._revoke))
+
+    async def _show(self, _: web.Request) -> web.Response:
+        cluster, membership = self._cluster, self._cluster.membership
+        if membership is None:
+            return _json({"member": False, "problems": cluster.problems})
+        view, observed, now = cluster.view, cluster.mesh.observed, time.time()
+        nodes = []
+        for node in sorted(view.nodes.values(), key=lambda node: node.name):
+            seen = observed.peers.get(node.public_keys[0]) if observed is not None and node.public_keys else None
+            nodes.append(
+                {
+                    "id": node.owner,
+                    "name": node.name,
+                    "self": node.owner == membership.node,
+                    "alive": node.owner in view.alive,
+                    "control": node.control,
+                    "engine": node.engine,
+                    "version": node.version,
+                    "mesh": [text for text in (node.mesh4, node.mesh6) if text],
+                    "endpoints": list(node.endpoints),
+                    "blocks": [str(net) for net in mesh.held_by(view, node.owner, block=True)],
+                    "ranges": [str(net) for net in mesh.held_by(view, node.owner, block=False)],
+                    "networks": sum(network.owner == node.owner for network in view.networks.values()),
+                    "endpoint": None if seen is None or seen.endpoint is None else "{}:{}".format(*seen.endpoint),
+                    "handshake": None if seen is None or not seen.last_handshake else now - seen.last_handshake,
+                    "received": None if seen is None else seen.received,
+                    "sent": None if seen is None else seen.sent,
+                    "mtu": cluster.mesh.path_mtus.get(node.public_keys[0]) if node.public_keys else None,
+                }
+            )
+        store = cluster.store
+        return _json(
+            {
+                "member": True,
+                "id": membership.cluster.id,
+                "node": membership.node,
+                "name": membership.name,
+                "control": membership.control,
+                "nat": membership.nat,
+                "range4": membership.cluster.range4,
+                "range6": membership.cluster.range6,
+                "pools": blocks.pools(membership.blocks(4), membership.cluster.network_prefix),
+                "pools6": blocks.pools(membership.blocks(6), membership.cluster.network_prefix),
+                "wireguard": cluster.mesh.implementation,
+                "store": {
+                    "connected": store is not None and store.connected.is_set(),
+                    "reason": store.reason if store is not None else "starting",
+                },
+                "nodes": nodes,
+                "problems": cluster.problems,
+            }
+        )
+
+    async def _services(self, _: web.Request) -> web.Response:
+        view = self._cluster.view
+        names = {node.owner: node.name for node in view.nodes.values()}
+        return _json(
+            [
+                {
+                    "environment": endpoint.environment,
+                    "names": list(endpoint.names),
+                    "container": endpoint.container,
+                    "node": names.get(endpoint.owner, endpoint.owner),
+                    "alive": endpoint.owner in view.alive,
+                    "addresses": list(endpoint.addresses),
+                    "ports": list(endpoint.ports),
+                }
+                for endpoint in view.endpoints.values()
+            ]
+        )
+
+    async def _init(self, given: dict[str, Any]) -> Any:
+        await self._cluster.init(_text(given, "name"))
+        return {}
+
+    async def _leave(self, _: dict[str, Any]) -> Any:
+        self._cluster.leave()
+        return {}
+
+    async def _remove(self, given: dict[str, Any]) -> Any:
+        await self._cluster.remove(_text(given, "name"))
+        return {}
+
+    async def _token(self, given: dict[str, Any]) -> Any:
+        lifetime = given.get("lifetime", joining.LIFETIME)
+        if not isinstance(lifetime, int | float) or not 1 <= lifetime <= LONGEST_TOKEN:
+            raise InvalidRequest(f"a token is good for 1 second to {LONGEST_TOKEN / 86400:.0f} days")
+        return {"token": await self._cluster.token(float(lifetime)), "expires": time.time() + lifetime}
+
+    async def _tokens(self, _: dict[str, Any]) -> Any:
+        return self._cluster.tokens()
+
+    async def _revoke(self, given: dict[str, Any]) -> Any:
+        self._cluster.revoke(_text(given, "id"))
+        return {}
+
+    async def _join(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        lines: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+        async def work() -> None:
+            try:
+                given = await _given(request)
+                say = lambda text: lines.put_nowait({"say": text})  # noqa: E731
+                await self._cluster.join(_text(given, "token"), _text(given, "name"), say)
+                lines.put_nowait({"done": True})
+            except StackpadError as error:
+                lines.put_nowait({"error": str(error)})
+            finally:
+                lines.put_nowait(None)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(work(), name="join")
+            while (line := await lines.get()) is not None:
+                await response.write(msgspec.json.encode(line) + b"\n")
+        await response.write_eof()
+        return response
+
+    def _guarded(
+        self, handler: Callable[[dict[str, Any]], Awaitable[Any]]
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def answer(request: web.Request) -> web.Response:
+            try:
+                return _json(await handler(await _given(request)))
+            except StackpadError as error:
+                status = {NotFound: 404, Conflict: 409, InvalidRequest: 400}.get(type(error), 503)
+                return web.Response(status=status, body=msgspec.json.encode({"error": str(error)}))
+
+        return answer
+
+
+async def _given(request: web.Request) -> dict[str, Any]:
+    body = await request.read()
+    try:
+        given = msgspec.json.decode(body) if body else {}
+    except msgspec.MsgspecError as error:
+        raise InvalidRequest(f"the request is not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise InvalidRequest("the request is not a JSON object")
+    return given
+
+
+def _text(given: dict[str, Any], name: str) -> str:
+    value = given.get(name) or ""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name} is not text")
+    return value
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

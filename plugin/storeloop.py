@@ -1,0 +1,241 @@
+"""This node and the store: what is in it, what is ours in it, and the sign of life.
+
+Three tasks. One follows the store and keeps the last copy on disk. One writes our records whenever they differ from
+what the store has. One keeps a lease alive: while it lasts, the others show our names. None of them is waited for by a
+driver call, and a store that is away changes nothing of what is known: peers, routes and names stay as they were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+from plugin import blocks
+from plugin.membership import Memory
+from plugin.mesh import View
+from plugin.model import ip_network
+from plugin.publisher import differences
+from plugin.storeview import StoreView, Touched
+from stackpad import records
+from stackpad.errors import Conflict, StackpadError, Unavailable
+from stackpad.etcd import (
+    Batch,
+    Compare,
+    Delete,
+    Etcd,
+    KeyValue,
+    LeaseGone,
+    Lost,
+    Op,
+    Put,
+    Snapshot,
+    absent,
+    unchanged,
+)
+from stackpad.runtime import Backoff
+
+BEAT = records.LEASE / 4
+"""Seconds between two signs of life."""
+
+SETTLE = 5.0
+"""Seconds a node that the store had lost has to write all its records again."""
+
+AT_ONCE = 100
+"""Operations in a transaction; etcd takes 128."""
+
+REMEMBER = 2.0
+"""Seconds between two copies of the view on disk; times the thousands of records in it."""
+
+CLAIM = 3.0
+"""Seconds a driver call waits for a claim."""
+
+
+class StoreLoop:
+    """The store as one node sees and writes it.
+
+    ``own`` gives the records that should be there; ``heard`` is told what a change was about.
+    """
+
+    def __init__(
+        self,
+        etcd: Etcd,
+        memory: Memory,
+        seen: StoreView,
+        me: str,
+        own: Callable[[], Mapping[str, records.Record] | None],
+        heard: Callable[[Touched], None],
+    ) -> None:
+        self.reason = "not connected yet"
+        self.connected = asyncio.Event()
+        self._etcd, self._memory, self._seen, self._me = etcd, memory, seen, me
+        self._own, self._heard = own, heard
+        self._publish, self._unsaved = asyncio.Event(), asyncio.Event()
+        self._log = structlog.get_logger("store")
+
+    def touch(self) -> None:
+        """Our records may have changed."""
+        self._publish.set()
+
+    async def run(self) -> None:
+        """Follow, publish and beat until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow(), name="store follow")
+            tasks.create_task(self._write(), name="store publish")
+            tasks.create_task(self._beat(), name="store lease")
+            tasks.create_task(self._remember(), name="store copy")
+
+    async def _follow(self) -> None:
+        async with contextlib.aclosing(self._etcd.follow(records.ROOT)) as changes:
+            async for change in changes:
+                if isinstance(change, Lost):
+                    self.connected.clear()
+                    self.reason = change.reason
+                    self._log.warning("the store is away; going on with what is known", reason=change.reason)
+                    continue
+                if isinstance(change, Snapshot):
+                    touched = self._seen.replace({key: kv.value for key, kv in change.items.items()})
+                elif isinstance(change, Batch):
+                    touched = self._seen.change(
+                        (event.key, None if event.kv is None else event.kv.value) for event in change.events
+                    )
+                if not self.connected.is_set():
+                    self._log.info("the store answers")
+                    self.reason = ""
+                    self.connected.set()
+                self._unsaved.set()
+                self._publish.set()
+                self._heard(touched)
+                for node in touched.returned:
+                    asyncio.get_running_loop().call_later(SETTLE, self._settle, node)
+
+                for node in touched.silent:
+                    asyncio.get_running_loop().call_later(records.LEASE, self._bury, node)
+
+    def _settle(self, node: str) -> None:
+        self._heard(self._seen.settle(node))
+
+    def _bury(self, node: str) -> None:
+        self._heard(self._seen.bury(node))
+
+    async def _write(self) -> None:
+        backoff = Backoff(0.2, 5.0)
+        while True:
+            await self._publish.wait()
+            await self.connected.wait()
+            self._publish.clear()
+            try:
+                await self._write_once()
+                backoff.reset()
+            except StackpadError as error:
+                self._log.warning("our records could not be written", reason=str(error))
+                await asyncio.sleep(next(backoff))
+                self._publish.set()
+
+    async def _write_once(self) -> None:
+        wanted = self._own()
+        if wanted is None:
+            return
+        writes, deletions = differences(wanted, self._seen.raw, self._me)
+        ranges = {key: value for key, value in writes.items() if key.startswith(records.RANGES)}
+        if ranges:
+            await self._write_ranges(ranges)
+        operations: list[Op] = [Put(key, value) for key, value in writes.items() if key not in ranges]
+        operations += [Delete(key) for key in deletions]
+        for start in range(0, len(operations), AT_ONCE):
+            await self._etcd.commit((), operations[start : start + AT_ONCE])
+
+    async def _write_ranges(self, writes: Mapping[str, bytes]) -> None:
+        """Write ranges we hold already, as after a store was wiped; never over somebody else's claim."""
+        listing = await self._etcd.list(records.RANGES)
+        lock = await self._etcd.get(records.RANGES_LOCK)
+        held = [records.decode(kv.value, records.Range) for kv in listing.items]
+        operations: list[Op] = [Put(records.RANGES_LOCK, self._me.encode())]
+        for key, value in writes.items():
+            mine = records.decode(value, records.Range)
+            with contextlib.suppress(Conflict):
+                if not mine.freed:
+                    blocks.refuse_claim(
+                        ip_network(mine.net),
+                        [other for other in held if other.owner != self._me],
+                        owner=self._me,
+                        names={},
+                        now=time.time(),
+                    )
+                operations.append(Put(key, value))
+        for start in range(0, len(operations), AT_ONCE):
+            await self._etcd.commit([_unchanged(lock)] if not start else [], operations[start : start + AT_ONCE])
+
+    async def _beat(self) -> None:
+        lease = 0
+        key = records.key(records.ALIVE, self._me)
+        value = records.encode(records.Alive(owner=self._me, since=time.time()))
+        while True:
+            try:
+                if lease and key in self._seen.raw:
+                    await self._etcd.keep_alive(lease)
+                else:
+                    lease = await self._etcd.grant(records.LEASE)
+                    await self._etcd.put(key, value, lease)
+                    self._seen.raw.setdefault(key, value)
+            except LeaseGone:
+                lease = 0
+                continue
+            except Unavailable as error:
+                self._log.debug("no sign of life could be given", reason=str(error))
+                await asyncio.sleep(0.5)
+                continue
+            await asyncio.sleep(BEAT)
+
+    async def _remember(self) -> None:
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            copy = dict(self._seen.raw)
+            try:
+                await asyncio.to_thread(self._memory.save_view, copy)
+            except Unavailable as error:
+                self._log.warning("the view could not be kept", reason=str(error))
+            await asyncio.sleep(REMEMBER * max(1, len(copy) // 1000))
+
+    async def claim(
+        self, choose: Callable[[View, Sequence[records.Range]], Sequence[records.Range]], also: Sequence[Op] = ()
+    ) -> Sequence[records.Range]:
+        """Claim the ranges that ``choose`` picks, given all that are held, with a compare-and-swap; returns them.
+
+        ``also`` is written in the same transaction. What ``choose`` raises is passed on. Raises :class:`Unavailable`
+        if the store does not answer within :data:`CLAIM` seconds.
+        """
+        try:
+            async with asyncio.timeout(CLAIM):
+                while True:
+                    lock = await self._etcd.get(records.RANGES_LOCK)
+                    listing = await self._etcd.list(records.RANGES)
+                    held = [records.decode(kv.value, records.Range) for kv in listing.items]
+                    chosen = choose(self._seen.view(), held)
+                    if not chosen:
+                        return chosen
+                    there = {kv.key: kv.value for kv in listing.items}
+                    operations: list[Op] = [Put(records.RANGES_LOCK, self._me.encode()), *also]
+                    for record in chosen:
+                        key = records.range_key(record.net)
+                        operations.append(Put(key, records.encode(record, there.get(key))))
+                    if (await self._etcd.commit([_unchanged(lock)], operations)).succeeded:
+                        return chosen
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the cluster's store did not answer within {CLAIM:.0f} s, so nobody can say whether the range is free; "
+                "look at stackpad status, or use a range of this node's own blocks (--ipam-driver stackpad)"
+            ) from error
+
+    async def commit(self, operations: Sequence[Op]) -> None:
+        """Write ``operations``, at most :data:`AT_ONCE` in one transaction."""
+        for start in range(0, len(operations), AT_ONCE):
+            await self._etcd.commit((), operations[start : start + AT_ONCE])
+
+
+def _unchanged(lock: KeyValue | None) -> Compare:
+    return absent(records.RANGES_LOCK) if lock is None else unchanged(records.RANGES_LOCK, lock.mod_revision)

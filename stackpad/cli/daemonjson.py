@@ -1,0 +1,138 @@
+"""What ``daemon.json`` of a node in a cluster says, and writing it with consent only.
+
+:func:`merged` is pure. Only three settings are touched: ``default-address-pools`` (so that plain ``docker network
+create`` chooses from this node's own block), ``bip`` (so that docker0 keeps the range it has) and ``dns`` (our resolver
+first, the servers the node uses already after it, so that a stopped plugin costs the names of other nodes and no more).
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import ipaddress
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stackpad.errors import InvalidRequest, Unavailable
+
+RESOLVER = "169.254.53.53"
+
+Settings = dict[str, Any]
+
+
+def read(path: Path) -> tuple[str, Settings]:
+    """The file as it is and as a value; empty where there is none. Raises :class:`InvalidRequest` if it is damaged."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return "", {}
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        settings = json.loads(text or "{}")
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{path} is not JSON ({error}); Docker would not start with it either, mend it first"
+        ) from error
+    if not isinstance(settings, dict):
+        raise InvalidRequest(f"{path} does not hold an object; mend it first")
+    return text, settings
+
+
+def merged(
+    current: Mapping[str, Any],
+    pools: Iterable[Mapping[str, object]],
+    *,
+    ranges: Sequence[str],
+    bridge: str | None,
+    servers: Sequence[str],
+) -> Settings:
+    """``current`` with this node's ``pools`` first, docker0's own address, and our resolver first.
+
+    ``ranges`` are the cluster's: pools in them are older ones of ours. ``bridge`` is docker0's address with its prefix
+    length, ``servers`` are what the node asks for names now.
+    """
+    wanted = copy.deepcopy(dict(current))
+    cluster = [ipaddress.ip_network(text) for text in ranges]
+    others = [pool for pool in wanted.get("default-address-pools") or () if not _within(pool, cluster)]
+    wanted["default-address-pools"] = [*map(dict, pools), *others]
+    if bridge is not None and not {"bip", "bridge"} & wanted.keys():
+        wanted["bip"] = bridge
+    asked = [str(server) for server in wanted.get("dns") or servers if str(server) != RESOLVER]
+    wanted["dns"] = [RESOLVER, *asked]
+    return wanted
+
+
+def without(current: Mapping[str, Any], ranges: Sequence[str]) -> Settings:
+    """``current`` with what :func:`merged` put there taken out again; ``bip`` stays, for docker0 has it by now."""
+    wanted = copy.deepcopy(dict(current))
+    cluster = [ipaddress.ip_network(text) for text in ranges]
+    pools = [pool for pool in wanted.get("default-address-pools") or () if not _within(pool, cluster)]
+    servers = [server for server in wanted.get("dns") or () if server != RESOLVER]
+    for name, value in (("default-address-pools", pools), ("dns", servers)):
+        if value:
+            wanted[name] = value
+        else:
+            wanted.pop(name, None)
+    return wanted
+
+
+def text_of(settings: Mapping[str, Any]) -> str:
+    """The file's text."""
+    return json.dumps(settings, indent=2) + "\n"
+
+
+def difference(before: str, after: str, path: Path) -> list[str]:
+    """A unified diff, without line ends."""
+    made = difflib.unified_diff(before.splitlines(), after.splitlines(), str(path), str(path), lineterm="")
+    return list(made)
+
+
+def write(path: Path, text: str) -> Path | None:
+    """Replace the file as a whole; returns the backup of the old one, ``None`` if there was none."""
+    backup = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = 0o644
+        if path.exists():
+            backup = path.with_name(f"{path.name}.before-stackpad-{time.strftime('%Y%m%d-%H%M%S')}")
+            shutil.copy2(path, backup)
+            mode = path.stat().st_mode & 0o777
+        fresh = path.with_name(f".{path.name}.new")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be written: {error.strerror}; it is as it was") from error
+    return backup
+
+
+def servers_of(resolv_conf: str) -> list[str]:
+    """The name servers in a ``resolv.conf`` that a container could ask too: none on the loopback."""
+    found = []
+    for line in resolv_conf.splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] == "nameserver":
+            try:
+                address = ipaddress.ip_address(words[1])
+            except ValueError:
+                continue
+            if not address.is_loopback and words[1] != RESOLVER:
+                found.append(words[1])
+    return found
+
+
+def _within(pool: Any, cluster: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    try:
+        base = ipaddress.ip_network(str(pool["base"]))
+    except (ValueError, KeyError, TypeError):
+        return False
+    return any(base.version == one.version and base.overlaps(one) for one in cluster)

@@ -1,0 +1,108 @@
+"""The cluster as tables; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from stackpad.cli.render import NOTHING, Grid, clean, duration
+from stackpad.cli.reports import ClusterReport, NodeReport, ServiceReport
+
+
+def nodes(report: ClusterReport) -> Grid:
+    """The nodes, a row each, as seen from this one."""
+    rows = tuple(
+        (
+            clean(node.name) + (" (this)" if node.self else ""),
+            "alive" if node.alive else "gone",
+            clean(node.engine or NOTHING),
+            "\n".join(node.mesh) or NOTHING,
+            "\n".join(node.blocks) or NOTHING,
+            "\n".join(node.ranges) or NOTHING,
+            str(node.networks),
+            NOTHING if node.self else clean(node.endpoint or "not known"),
+            _handshake(node),
+        )
+        for node in report.nodes
+    )
+    heads = ("NODE", "STATE", "ENGINE", "MESH", "BLOCKS", "CLAIMED", "NETWORKS", "REACHED AT", "HANDSHAKE")
+    return Grid(
+        heads, rows, tuple(map(clean, report.problems)), "no nodes known yet; is the store there? stackpad status"
+    )
+
+
+def extended(grid: Grid, report: ClusterReport) -> Grid:
+    """The node's status with its cluster."""
+    if not report.member:
+        return replace(grid, rows=(*grid.rows, ("cluster", "none; one begins with stackpad node init")))
+    alive = sum(node.alive for node in report.nodes)
+    store = "answers" if report.store.connected else f"away: {clean(report.store.reason)}; going on with what is known"
+    rows = [
+        ("cluster", f"{report.id}, this node is {clean(report.name)}{' (control)' if report.control else ''}"),
+        ("nodes", f"{len(report.nodes)}, {alive} alive"),
+        ("store", store),
+        ("WireGuard", report.wireguard + (", behind a NAT" if report.nat else "")),
+    ]
+    rows += [(f"  {clean(node.name)}", _peer(node)) for node in report.nodes if not node.self]
+    if report.problems:
+        rows.append(("cluster problems", "\n".join(map(clean, report.problems))))
+    return replace(grid, rows=(*grid.rows, *rows))
+
+
+def services(reports: Iterable[ServiceReport]) -> Grid:
+    """The names, a row for each container."""
+    rows = tuple(
+        (
+            clean(report.environment),
+            "\n".join(map(clean, report.names)),
+            clean(report.node) + ("" if report.alive else " (gone)"),
+            "\n".join(report.addresses),
+            " ".join(report.ports) or NOTHING,
+        )
+        for report in sorted(reports, key=lambda report: (report.environment, report.names, report.node))
+    )
+    heads = ("ENVIRONMENT", "NAMES", "NODE", "ADDRESSES", "PORTS")
+    return Grid(
+        heads, rows, empty="no names; they come with running containers: docker run --network NETWORK --name NAME …"
+    )
+
+
+def tokens(given: Iterable[Mapping[str, Any]], now: float) -> Grid:
+    """Tokens that have not expired."""
+    rows = tuple(
+        (
+            str(token["id"]),
+            duration(float(token["expires"]) - now),
+            f"node {token['used_by']}" if token["used_by"] else "nobody",
+        )
+        for token in given
+    )
+    return Grid(("TOKEN", "GOOD FOR", "USED BY"), rows, empty="no tokens; make one with stackpad node token")
+
+
+def _handshake(node: NodeReport) -> str:
+    if node.self:
+        return NOTHING
+    return "none yet" if node.handshake is None else f"{duration(node.handshake)} ago"
+
+
+def _peer(node: NodeReport) -> str:
+    parts = ["alive" if node.alive else "gone", f"handshake {_handshake(node)}"]
+    if node.endpoint:
+        parts.append(f"at {clean(node.endpoint)}")
+    if node.rtt is not None:
+        parts.append(f"{node.rtt * 1000:.1f} ms")
+    if node.mtu:
+        parts.append(f"MTU {node.mtu}")
+    if node.sent is not None and node.received is not None:
+        parts.append(f"{_bytes(node.sent)} out, {_bytes(node.received)} in")
+    return ", ".join(parts)
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"

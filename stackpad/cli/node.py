@@ -1,0 +1,246 @@
+"""``stackpad node``: begin a cluster, join one, see and remove its nodes."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stackpad.cli import client, daemonjson, fleet, output
+from stackpad.cli.common import PLACES, PROBLEM, Json, Socket, answering, show
+from stackpad.cli.reports import ClusterReport
+from stackpad.errors import StackpadError, Unavailable
+
+SLOW = 60.0
+"""Seconds to wait for what another node has to answer."""
+
+app = typer.Typer(
+    help="Nodes of a cluster: begin one, join one, list and remove nodes.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Name = Annotated[str, typer.Option("--name", metavar="NAME", help="This node's name; the machine's by default.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DaemonJson = Annotated[
+    Path, typer.Option("--daemon-json", metavar="PATH", help="Docker's configuration, to which ranges and DNS are added.")
+]
+NoDaemonJson = Annotated[bool, typer.Option("--no-daemon-json", help="Leave Docker's configuration alone.")]
+Engine = Annotated[Path, typer.Option("--docker-socket", metavar="PATH", help="The engine's socket.")]
+
+STDIN = "-"
+"""As a token: read it from there, so that it is in no list of processes."""
+
+DAEMON_JSON = Path("/etc/docker/daemon.json")
+RESOLV_CONFS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
+
+
+@app.command(epilog="Example: stackpad node init --name control")
+def init(
+    name: Name = "",
+    socket: Socket = PLACES.plugin,
+    daemon_json: DaemonJson = DAEMON_JSON,
+    no_daemon_json: NoDaemonJson = False,
+    docker_socket: Engine = PLACES.engine,
+    yes: Yes = False,
+) -> None:
+    """Begin a cluster: this node holds its store, and others join through it."""
+    with answering():
+        client.ask(client.plugin(socket), "/node/init", {"name": name}, timeout=SLOW)
+        report = _cluster(socket)
+    output.say(f"{report.name} is the first node of cluster {report.id}")
+    _configure_docker(report, daemon_json, docker_socket, wanted=not no_daemon_json, yes=yes)
+    output.say("others join with what this prints: stackpad node token")
+
+
+@app.command(epilog="Example: stackpad node join stackpad-1-… --name worker-1")
+def join(
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="From stackpad node token; - reads it from stdin.")],
+    name: Name = "",
+    socket: Socket = PLACES.plugin,
+    daemon_json: DaemonJson = DAEMON_JSON,
+    no_daemon_json: NoDaemonJson = False,
+    docker_socket: Engine = PLACES.engine,
+    yes: Yes = False,
+) -> None:
+    """Join a cluster with a token that one of its nodes has printed."""
+    text = sys.stdin.read() if token == STDIN else token
+    with answering():
+        for line in client.stream(client.plugin(socket), "/node/join", {"token": text, "name": name}, timeout=SLOW):
+            if "say" in line:
+                output.say(str(line["say"]))
+            elif "error" in line:
+                output.complain(str(line["error"]))
+                raise typer.Exit(PROBLEM)
+        report = _cluster(socket)
+    output.say(f"{report.name} is in cluster {report.id}")
+    _configure_docker(report, daemon_json, docker_socket, wanted=not no_daemon_json, yes=yes)
+
+
+@app.command(epilog="Example: stackpad node token --lifetime 10m")
+def token(
+    lifetime: Annotated[
+        str, typer.Option("--lifetime", metavar="TIME", help="How long it is good, as 90s, 10m, 2h, 1d.")
+    ] = "1h",
+    listed: Annotated[bool, typer.Option("--list", help="List the tokens that are still good instead.")] = False,
+    revoke: Annotated[str, typer.Option("--revoke", metavar="ID", help="Take one back instead.")] = "",
+    socket: Socket = PLACES.plugin,
+    as_json: Json = False,
+) -> None:
+    """Print a token: leave to join for one node, once, through this node."""
+    server = client.plugin(socket)
+    with answering():
+        if revoke:
+            client.ask(server, "/node/token/rm", {"id": revoke})
+            output.say(f"token {revoke} is taken back")
+        elif listed:
+            tokens = client.fetch(server, "/node/token", tuple[dict[str, Any], ...])
+            show(tokens, fleet.tokens(tokens, time.time()), as_json=as_json)
+        else:
+            given = client.ask(server, "/node/token", {"lifetime": _seconds(lifetime)}, timeout=SLOW)
+            if as_json:
+                output.show_json(given)
+            else:
+                typer.echo(given["token"])
+                output.say("on the other node: stackpad node join TOKEN, or docker plugin install … JOIN=TOKEN")
+
+
+@app.command("ls", epilog="Example: stackpad node ls")
+def list_nodes(socket: Socket = PLACES.plugin, as_json: Json = False) -> None:
+    """List the cluster's nodes with their blocks and how this node reaches them."""
+    with answering():
+        report = _cluster(socket)
+    show(report, fleet.nodes(report), as_json=as_json, troubled=bool(report.problems))
+
+
+@app.command(epilog="Example: stackpad node rm worker-1")
+def rm(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The node's name or id.")],
+    socket: Socket = PLACES.plugin,
+    yes: Yes = False,
+) -> None:
+    """Remove a node and free all it held, also one that is gone for good."""
+    with answering():
+        report = _cluster(socket)
+        found = next((node for node in report.nodes if name in {node.name, node.id}), None)
+        if found is not None and found.alive and not yes:
+            _confirm(
+                f"{found.name} is alive, with {found.networks} networks; its containers lose the other nodes. Remove it?"
+            )
+        client.ask(client.plugin(socket), "/node/rm", {"name": name}, timeout=SLOW)
+    output.say(f"{name} is removed; its ranges are free again in ten minutes")
+
+
+@app.command(epilog="Example: stackpad node leave")
+def leave(socket: Socket = PLACES.plugin, daemon_json: DaemonJson = DAEMON_JSON, yes: Yes = False) -> None:
+    """Take this node out of its cluster; its networks stay, on this node only."""
+    with answering():
+        report = _cluster(socket)
+        if not yes:
+            _confirm(f"containers on {report.name} lose those on other nodes. Leave cluster {report.id}?")
+        if len(report.nodes) > 1 and report.store.connected and not report.control:
+            client.ask(client.plugin(socket), "/node/rm", {"name": report.node}, timeout=SLOW)
+        else:
+            client.ask(client.plugin(socket), "/node/leave", {})
+        before, settings = daemonjson.read(daemon_json)
+        after = daemonjson.text_of(daemonjson.without(settings, [report.range4, report.range6]))
+        if before and settings != daemonjson.without(settings, [report.range4, report.range6]):
+            _write(daemon_json, before, after, yes=yes)
+    output.say(f"{report.name} is in no cluster any more")
+
+
+def _cluster(socket: Path) -> ClusterReport:
+    report = client.fetch(client.plugin(socket), "/cluster", ClusterReport)
+    if not report.member:
+        output.complain(
+            "this node is in no cluster; begin one with stackpad node init, or join one with stackpad node join"
+        )
+        raise typer.Exit(PROBLEM)
+    return report
+
+
+def _configure_docker(report: ClusterReport, path: Path, engine: Path, *, wanted: bool, yes: bool) -> None:
+    if not wanted:
+        return
+    try:
+        before, settings = daemonjson.read(path)
+        pools = [*report.pools, *(report.pools6 if _takes_ipv6_pools(engine) else ())]
+        new = daemonjson.merged(
+            settings, pools, ranges=[report.range4, report.range6], bridge=_docker0(engine), servers=_servers()
+        )
+        if new == settings:
+            output.say(f"{path} is right already")
+            return
+        _write(path, before, daemonjson.text_of(new), yes=yes)
+    except StackpadError as error:
+        output.complain(f"Docker's configuration is as it was: {error}")
+        raise typer.Exit(PROBLEM) from error
+
+
+def _write(path: Path, before: str, after: str, *, yes: bool) -> None:
+    for line in daemonjson.difference(before, after, path):
+        output.say(line)
+    if not yes:
+        if not sys.stdin.isatty():
+            output.say(f"{path} is left as it is; run this again with --yes to have it written")
+            return
+        if not typer.confirm(f"Write this to {path}?", default=True, err=True):
+            output.say(f"{path} is left as it is; until it says so, give each network --ipam-driver stackpad")
+            return
+    backup = daemonjson.write(path, after)
+    kept = f" (the old one is {backup})" if backup is not None else ""
+    output.say(f"{path} is written{kept}; Docker reads it at its next start: systemctl restart docker")
+
+
+def _docker0(engine: Path) -> str | None:
+    """docker0's address with prefix length, as the engine has it."""
+    try:
+        bridge = client.fetch(client.engine(engine), "/networks/bridge", dict[str, Any])
+        config = bridge["IPAM"]["Config"][0]
+        net = ipaddress.ip_network(config["Subnet"])
+        # An engine names the gateway only where somebody chose it; else it is the first address.
+        return f"{config.get('Gateway') or net.network_address + 1}/{net.prefixlen}"
+    except (Unavailable, KeyError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _takes_ipv6_pools(engine: Path) -> bool:
+    """From Docker 27 on an IPv6 range is chosen from the pools; older ones want --subnet and stumble over such pools."""
+    try:
+        version = client.fetch(client.engine(engine), "/version", dict[str, Any])["Version"]
+        return int(str(version).split(".")[0]) >= 27
+    except (Unavailable, KeyError, ValueError):
+        return False
+
+
+def _servers() -> list[str]:
+    for path in RESOLV_CONFS:
+        try:
+            found = daemonjson.servers_of(path.read_text())
+        except OSError:
+            continue
+        if found:
+            return found
+    return []
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
+    if found is None:
+        output.complain(f"--lifetime {text} is not a time; write 90s, 10m, 2h or 1d")
+        raise typer.Exit(2)
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        output.complain(f"{question} Nobody is there to answer; say so with --yes")
+        raise typer.Exit(2)
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(PROBLEM)
