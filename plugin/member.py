@@ -47,6 +47,9 @@ _PATIENCE: Final = 120.0
 _WASTE: Final = 32 << 20
 """Bytes from which on a database half of which is free is worth the defragmentation."""
 
+_ROOM: Final = 0.7
+"""The part of the quota that may be in use for a full store to take writes again."""
+
 _TAIL: Final = 60
 """Lines of the log that are kept for the diagnosis."""
 
@@ -232,7 +235,7 @@ class Member:
             self._log.info("defragmented", before=status.size, after=(status := await etcd.status()).size)
         if any(alarm.alarm == "CORRUPT" for alarm in alarms):
             return f"etcd found its data in {self._data} corrupt; move that directory away, and the store begins empty"
-        if full and status.size > 0.9 * self._quota:
+        if full and status.size > _ROOM * self._quota:
             mib = f"{status.size / (1 << 20):.0f} of {self._quota / (1 << 20):.0f} MiB"
             return f"the store is full ({mib}) and takes no more; delete what does not belong in it with etcdctl"
         for alarm in full:

@@ -172,7 +172,7 @@ def _replace(data: Path) -> None:
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "log": lambda data: _scribble(_wal(data), 200, 300),
+    "log": lambda data: _scribble(_wal(data), 0, 4096),
     "database": lambda data: _scribble(data / "member" / "snap" / "db", 0, 16384),
     "empty log": lambda data: os.truncate(_wal(data), 0),
     "file instead of directory": _replace,
@@ -236,10 +236,10 @@ async def test_a_disk_that_fills_up_is_told_and_recovers_with_room(small: Callab
             await until_writable(etcd)
 
 
-async def _write(etcd: Etcd, keys: Sequence[str]) -> None:
-    """A megabyte each."""
+async def _write(etcd: Etcd, keys: Sequence[str], size: int = 1_000_000) -> None:
+    """Values that nothing makes smaller."""
     for key in keys:
-        await etcd.put(key, os.urandom(1_000_000))
+        await etcd.put(key, os.urandom(size))
 
 
 async def test_a_used_up_quota_is_told_and_recovers_when_there_is_room(
@@ -249,7 +249,7 @@ async def test_a_used_up_quota_is_told_and_recovers_when_there_is_room(
     async with running(made(tmp_path, quota=16 << 20)) as member, Etcd([member.url]) as etcd:
         await settled(member)
         with pytest.raises(Unavailable, match="compact and defragment"):
-            await _write(etcd, [f"a/{number}" for number in range(100)])
+            await _write(etcd, [f"a/{number}" for number in range(1000)], 100_000)
         await until(lambda: member.status.phase == "failed")
         assert "the store is full" in member.status.reason
         assert "of 16 MiB" in member.status.reason
