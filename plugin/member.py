@@ -25,8 +25,8 @@ import structlog
 from stackpad.errors import InvalidRequest, StackpadError, Unavailable
 from stackpad.etcd import Etcd, custody
 from stackpad.etcd.diagnosis import LogLine, read_line, why
+from stackpad.etcd.endpoints import Endpoint
 from stackpad.etcd.messages import Lines
-from stackpad.etcd.transport import Endpoint
 from stackpad.runtime import Backoff
 
 QUOTA: Final = 256 << 20

@@ -3,14 +3,19 @@
     records     what callers hold: key-values, conditions, operations, events, snapshots
     client      the calls: get, list, put, commit, leases, watch
     following   a prefix for ever: list, then watch, whatever happens to the store
-    transport   endpoints, TLS, passwords, failover; every failure becomes a sentence
+    watching    one watch
+    transport   failover, passwords; every failure becomes one of the sentences
+    endpoints   addresses and TLS
+    sentences   what went wrong and what to do
     messages    the wire format
     diagnosis   why an etcd process ended, from what it wrote
+    custody     being the only one who runs it
 
 The gateway is part of every etcd and speaks HTTP/1.1, on TCP and on unix sockets; so no gRPC library is needed.
 """
 
 from stackpad.etcd.client import Etcd
+from stackpad.etcd.endpoints import Tls
 from stackpad.etcd.records import (
     Answer,
     Batch,
@@ -34,7 +39,6 @@ from stackpad.etcd.records import (
     present,
     unchanged,
 )
-from stackpad.etcd.transport import Tls
 
 __all__ = [
     "Answer",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from types import TracebackType
 from typing import Final
 
-import aiohttp
-import msgspec
-
 from stackpad.errors import Unavailable
-from stackpad.etcd import following, sentences
+from stackpad.etcd import following, sentences, watching
+from stackpad.etcd.endpoints import Tls
 from stackpad.etcd.messages import (
     NOT_FOUND,
     OUT_OF_RANGE,
@@ -26,27 +23,19 @@ from stackpad.etcd.messages import (
     LeaseRequest,
     LeaseResponse,
     Line,
-    Lines,
     Nothing,
     PutRequest,
     RangeRequest,
-    RangeResponse,
     StatusResponse,
     TxnRequest,
     TxnResponse,
-    WatchCreate,
-    WatchRequest,
-    WatchResponse,
-    decode,
     prefix_range,
     to_wire,
 )
 from stackpad.etcd.records import (
     Answer,
     Batch,
-    Compacted,
     Compare,
-    Event,
     KeyValue,
     LeaseGone,
     Listing,
@@ -57,7 +46,7 @@ from stackpad.etcd.records import (
     Put,
     Snapshot,
 )
-from stackpad.etcd.transport import Rejected, Tls, Transport
+from stackpad.etcd.transport import Rejected, Transport
 
 _PAGE: Final = 1000
 _QUIET: Final = 20.0
@@ -98,7 +87,7 @@ class Etcd:
 
     async def get(self, key: str) -> KeyValue | None:
         """The key as the whole cluster holds it now (linearizable), or None."""
-        answer = await self._range(RangeRequest(to_wire(key)))
+        answer = await watching.read(self._transport, RangeRequest(to_wire(key)))
         return KeyValue.of(answer.kvs[0]) if answer.kvs else None
 
     async def list(self, prefix: str) -> Listing:
@@ -107,13 +96,13 @@ class Etcd:
         items: list[KeyValue] = []
         header, more = Header(), True
         while more:
-            page = await self._range(RangeRequest(start, end, limit=_PAGE, revision=header.revision))
+            page = await watching.read(self._transport, RangeRequest(start, end, limit=_PAGE, revision=header.revision))
             header = page.header if not header.revision else header
             items += map(KeyValue.of, page.kvs)
             more = page.more
             if more:
                 start = page.kvs[-1].key + b"\0"
-        return Listing(header.revision, tuple(items), _origin(header))
+        return Listing(header.revision, tuple(items), watching.origin(header))
 
     async def put(self, key: str, value: bytes, lease: int = 0) -> int:
         """Write; returns the revision it made. Raises :class:`LeaseGone`."""
@@ -182,11 +171,13 @@ class Etcd:
         known, renewed = after_revision, False
         while True:
             try:
-                async with contextlib.aclosing(self._watch(prefix, known, origin)) as batches:
+                async with contextlib.aclosing(
+                    watching.stream(self._transport, prefix, known, origin, self._quiet)
+                ) as batches:
                     async for batch in batches:
                         known, renewed = batch.revision, False
                         yield batch
-            except _TokenExpired:
+            except watching.TokenExpired:
                 if renewed:
                     raise
                 renewed = True
@@ -221,82 +212,9 @@ class Etcd:
         """Give what compaction freed back to the disk. The member that answers stands still meanwhile."""
         await self._transport.call("/v3/maintenance/defragment", Nothing(), Nothing, repeatable=True)
 
-    async def _range(self, request: RangeRequest) -> RangeResponse:
-        try:
-            return await self._transport.call("/v3/kv/range", request, RangeResponse, repeatable=True)
-        except Rejected as error:
-            if error.code == OUT_OF_RANGE:
-                raise Compacted(f"revision {request.revision} of the store is compacted; list again") from error
-            raise
-
     async def _write(self, path: str, request: PutRequest | DeleteRequest) -> DeleteResponse:
         with _gone(request.lease if isinstance(request, PutRequest) else 0):
             return await self._transport.call(path, request, DeleteResponse, repeatable=False)
-
-    async def _watch(self, prefix: str, known: int, origin: Origin | None) -> AsyncGenerator[Batch, None]:
-        """One stream, until it has been silent for a while; an empty batch says how far it came."""
-        request = WatchRequest(WatchCreate(*prefix_range(prefix), start_revision=known + 1))
-        transport, lines, begun = self._transport, Lines(), False
-        async with transport.stream("/v3/watch", request) as (url, body):
-            while True:
-                try:
-                    async with asyncio.timeout(self._quiet if begun else transport.timeout):
-                        data = await body.readany()
-                except TimeoutError as error:
-                    if begun:
-                        return
-                    raise transport.broken(url, error) from error
-                except (aiohttp.ClientError, OSError) as error:
-                    raise transport.broken(url, error) from error
-                if not data:
-                    raise transport.broken(url, EOFError("the watch ended"))
-                for line in lines.feed(data):
-                    response = self._result(url, line)
-                    self._check(url, response, known)
-                    if response.created and not begun:
-                        begun = True
-                        await self._same_store(prefix, known, origin)
-                        yield Batch(known, ())
-                    elif response.events:
-                        # The header may be ahead of what was sent so far; the last event is not.
-                        yield Batch(response.events[-1].kv.mod_revision, tuple(map(Event.of, response.events)))
-                    elif not response.created:
-                        yield Batch(response.header.revision, ())
-
-    def _result(self, url: str, line: bytes) -> WatchResponse:
-        try:
-            read = decode(Line[WatchResponse], line)
-        except msgspec.DecodeError as error:
-            raise Unavailable(sentences.not_etcd(url, str(error))) from error
-        if read.result is None:
-            raise self._transport.broken(url, EOFError(read.error.text if read.error else "an empty answer"))
-        return read.result
-
-    def _check(self, url: str, response: WatchResponse, known: int) -> None:
-        """Raise if etcd ends the watch. After a compaction it says so and then keeps the stream open for ever."""
-        if response.compact_revision:
-            oldest = response.compact_revision
-            raise Compacted(f"changes after revision {known} are compacted, the oldest is {oldest}; list again", oldest)
-        if response.canceled:
-            sentence = sentences.refused(url, response.cancel_reason or "the watch was cancelled", self._transport.user)
-            if self._transport.user and sentences.token_expired(False, response.cancel_reason):
-                self._transport.forget_token()
-                raise _TokenExpired(sentence)
-            raise Unavailable(sentence)
-
-    async def _same_store(self, prefix: str, known: int, origin: Origin | None) -> None:
-        """Raise :class:`Compacted` if the store never had revision ``known``: it would be silent until it has.
-
-        The watch's own header will not do, since a member may lag behind; a linearizable read does not.
-        """
-        header = (await self._range(RangeRequest(to_wire(prefix) or b"\0", count_only=True))).header
-        now = _origin(header)
-        if header.revision < known or (origin and (now.cluster != origin.cluster or now.term < origin.term)):
-            raise Compacted(f"the store is not the one that had revision {known}: it was wiped or replaced; list again")
-
-
-class _TokenExpired(Unavailable):
-    """A watch was refused for its token: unlike a call, it is told so in the stream."""
 
 
 @contextlib.contextmanager
@@ -308,7 +226,3 @@ def _gone(lease: int) -> Iterator[None]:
         if error.code == NOT_FOUND and "lease" in error.text:
             raise LeaseGone(f"lease {lease:x} has ended; ask for a new one and write its keys again") from error
         raise
-
-
-def _origin(header: Header) -> Origin:
-    return Origin(header.cluster_id, header.raft_term)

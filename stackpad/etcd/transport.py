@@ -9,20 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import socket
-import ssl
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
 from stackpad.errors import InvalidRequest, Unavailable
 from stackpad.etcd import sentences
+from stackpad.etcd.endpoints import Endpoint, Tls, Trust, tcp_socket
 from stackpad.etcd.messages import (
     UNAUTHENTICATED,
     AuthRequest,
@@ -35,12 +31,6 @@ from stackpad.etcd.messages import (
 from stackpad.etcd.records import Undecided
 
 T = TypeVar("T")
-
-_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
-_USER_TIMEOUT: Final = 10_000
-"""A peer that is gone is noticed by the kernel within about ten seconds, with and without data on the way."""
-
-_SUN_PATH: Final = 107
 
 _LARGE: Final = 1 << 20
 """Bytes from which on aiohttp wants a body in pieces."""
@@ -64,50 +54,6 @@ class _Unanswered(Unavailable):
     """It may have been done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """PEM files: the authority that signed the servers' certificates, and our own certificate and key.
-
-    Without ``ca`` the system's authorities are trusted. Files that changed are read again at the next request.
-    """
-
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One address of the store; ``path`` for a unix socket."""
-
-    url: str
-    base: str
-    path: str | None = None
-
-    @classmethod
-    def parse(cls, url: str) -> Endpoint:
-        """From a setting; raises :class:`InvalidRequest`."""
-        parts = urlsplit(url.strip())
-        if parts.scheme == "unix":
-            path = url.strip().removeprefix("unix://")
-            if not path.startswith("/"):
-                raise InvalidRequest(f"store {url} is not an absolute path; write it as unix:///run/etcd/client")
-            if len(path.encode()) > _SUN_PATH:
-                raise InvalidRequest(f"store {url} is longer than the {_SUN_PATH} bytes a unix socket's path may have")
-            return cls(url.strip(), "http://etcd", path)
-        try:
-            usable = parts.scheme in {"http", "https"} and parts.hostname and parts.path in {"", "/"} and not parts.query
-            port = parts.port or 2379
-        except ValueError:
-            usable, port = False, 0
-        if not usable or parts.username is not None:
-            raise InvalidRequest(
-                f"store {url!r} is not an endpoint; write https://HOST:2379, http://HOST:2379 or unix:///PATH"
-            )
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        return cls(url.strip().rstrip("/"), f"{parts.scheme}://{host}:{port}")
-
-
 class Transport:
     """The connections to the store; an async context manager.
 
@@ -120,10 +66,9 @@ class Transport:
             raise InvalidRequest("the store has no endpoint; set STORE to at least one, such as https://10.0.0.1:2379")
         self.timeout = timeout
         self.user = user
-        self._tls, self._password = tls, password
+        self._trust, self._password = Trust(tls), password
         self._preferred = 0
         self._token = ""
-        self._context: tuple[tuple[object, ...], ssl.SSLContext] | None = None
         self._stack = contextlib.AsyncExitStack()
         self._sessions: dict[str, aiohttp.ClientSession] = {}
 
@@ -132,7 +77,7 @@ class Transport:
         async with contextlib.AsyncExitStack() as stack:
             for endpoint in self.endpoints:
                 connector: aiohttp.BaseConnector = (
-                    aiohttp.TCPConnector(limit=0, socket_factory=_socket)
+                    aiohttp.TCPConnector(limit=0, socket_factory=tcp_socket)
                     if endpoint.path is None
                     else aiohttp.UnixConnector(endpoint.path, limit=0)
                 )
@@ -246,7 +191,7 @@ class Transport:
                     endpoint.base + path,
                     data=io.BytesIO(body) if len(body) > _LARGE else body,
                     headers=headers,
-                    ssl=self._ssl(endpoint),
+                    ssl=self._trust.context() if endpoint.base.startswith("https:") else True,
                     allow_redirects=False,
                 )
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
@@ -271,36 +216,6 @@ class Transport:
         if sentences.unanswered(refusal.code):
             raise _Unsent(sentences.refused(endpoint.url, refusal.text, self.user))
         raise Unavailable(sentences.refused(endpoint.url, refusal.text, self.user))
-
-    def _ssl(self, endpoint: Endpoint) -> ssl.SSLContext | bool:
-        if self._tls is None or not endpoint.base.startswith("https:"):
-            return True
-        files = (self._tls.ca, self._tls.certificate, self._tls.key)
-        try:
-            state = tuple(path and ((stat := path.stat()).st_mtime_ns, stat.st_size) for path in files)
-            if self._context is None or self._context[0] != state:
-                self._context = (state, _context(self._tls))
-        except (OSError, ssl.SSLError) as error:
-            raise Unavailable(sentences.files(files, error)) from error
-        return self._context[1]
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca and str(tls.ca))
-    if tls.certificate is not None:
-        context.load_cert_chain(tls.certificate, tls.key)
-    return context
-
-
-def _socket(info: aiohttp.AddrInfoType) -> socket.socket:
-    """A TCP socket whose peer cannot vanish unnoticed (tcp(7))."""
-    family, kind, protocol, _, _ = info
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
-        made.setsockopt(socket.IPPROTO_TCP, option, value)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
-    return made
 
 
 def _refusal(data: bytes) -> Refusal | None:
