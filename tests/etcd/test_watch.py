@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from stackpad.errors import Unavailable
 from stackpad.etcd import Batch, Compacted, Etcd, Lost, Put, Snapshot
-from tests.etcd.server import BOUND, Server, answering
+from tests.etcd.server import BOUND, Server, answering, free_port, running
 
 T = TypeVar("T")
 
@@ -293,3 +294,55 @@ async def test_changes_under_load_are_all_followed(server: Server, etcd: Etcd, c
     await answering(etcd)
     assert copy.items == {kv.key: kv.value for kv in (await etcd.list("a/")).items}
     assert copy.snapshots == 1
+
+
+class Relay:
+    """A path to the store which can begin to swallow everything, as a firewall does that forgot a connection."""
+
+    def __init__(self, port: int) -> None:
+        self._target, self._open = port, asyncio.Event()
+        self._open.set()
+
+    async def pair(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._copy(reader, other_writer))
+            tasks.create_task(self._copy(other_reader, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                await self._open.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    def swallow(self) -> None:
+        """From now on, nothing arrives, and nobody is told."""
+        self._open.clear()
+
+    def release(self) -> None:
+        """Let go what was kept."""
+        self._open.set()
+
+
+async def test_a_path_that_swallows_everything_is_left_for_another(tmp_path: Path) -> None:
+    async with running(tmp_path / "one", tcp=True) as server:
+        relay, port = Relay(int(server.url.rpartition(":")[2])), free_port()
+        async with (
+            await asyncio.start_server(relay.pair, "127.0.0.1", port),
+            Etcd([f"http://127.0.0.1:{port}", server.url], timeout=1, quiet=0.5) as etcd,
+            Etcd([server.url]) as direct,
+        ):
+            copy = Copy(etcd, "a/")
+            async with contextlib.aclosing(copy.stream):
+                await copy.step()
+                await direct.put("a/1", b"1")
+                await copy.until("a/1", b"1")
+                relay.swallow()
+                await direct.put("a/1", b"2")
+                await copy.until("a/1", b"2")
+                assert copy.snapshots == 1
+                assert await etcd.put("a/1", b"3") > 0
+            relay.release()
