@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from plugin.cluster import Cluster
 from plugin.directory import Directory
 from plugin.metrics import Metrics
 from plugin.nodeadmin import NodeAdmin
@@ -27,9 +26,9 @@ class Admin:
         reconciler: Reconciler,
         directory: Directory,
         metrics: Metrics,
-        cluster: Cluster,
+        nodes: NodeAdmin,
     ) -> None:
-        self._cluster = cluster
+        self._nodes = nodes
         self._settings, self._state, self._reconciler = settings, state, reconciler
         self._directory, self._metrics = directory, metrics
         self._started = time.time()
@@ -43,7 +42,7 @@ class Admin:
         application.router.add_get("/ports", self._ports)
         application.router.add_get("/metrics", self._exposition)
         application.router.add_get("/healthz", self._health)
-        NodeAdmin(self._cluster).add_to(application)
+        self._nodes.add_to(application)
         return application
 
     async def _status(self, _: web.Request) -> web.Response:

@@ -18,6 +18,8 @@ from aiohttp import web
 
 from plugin import sockets
 from plugin.admin import Admin
+from plugin.admission import Admission
+from plugin.claims import Claims
 from plugin.cluster import Cluster
 from plugin.directory import Directory
 from plugin.driver import NetworkDriver
@@ -25,6 +27,7 @@ from plugin.ipam import Ipam
 from plugin.kernel import Kernel
 from plugin.metrics import Metrics
 from plugin.names import Names
+from plugin.nodeadmin import NodeAdmin
 from plugin.ports import PortReservations
 from plugin.reconciler import Reconciler
 from plugin.resolver.forwarder import Forwarder, HostServers
@@ -76,12 +79,13 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         servers = HostServers([settings.host_run / "systemd/resolve/resolv.conf", Path("/etc/resolv.conf")], settings.dns)
         names = Names(cluster, state, Forwarder(servers))
         cluster.names_changed = names.touch
-        ipam = Ipam(state, settings, kernel.routes, cluster)
-        driver = NetworkDriver(state, ipam, ports, reconciler, kernel.routes, cluster)
+        claims, admission = Claims(cluster, settings), Admission(cluster, settings, state, reconciler, engine)
+        ipam = Ipam(state, settings, kernel.routes, claims)
+        driver = NetworkDriver(state, ipam, ports, reconciler, kernel.routes, claims)
         directory = Directory(
             engine, state, driver.forget_network, driver.forget_endpoint, learnt=cluster.networks_changed
         )
-        admin = Admin(settings, state, reconciler, directory, metrics, cluster)
+        admin = Admin(settings, state, reconciler, directory, metrics, NodeAdmin(cluster, admission))
         ready = asyncio.Event()
         server = Server(calls(driver, ipam), ready, metrics)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -99,6 +103,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         background.append(tasks.create_task(directory.run(), name="directory"))
         background.append(tasks.create_task(cluster.run(), name="cluster"))
         background.append(tasks.create_task(names.run(), name="names"))
+        background.append(tasks.create_task(claims.run(), name="ranges"))
         # What is here now stays: the collector need not walk it again and again.
         gc.freeze()
         log.info(

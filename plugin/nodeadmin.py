@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from plugin import blocks, joining, mesh
+from plugin.admission import Admission
 from plugin.cluster import Cluster
 from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError
 
@@ -21,8 +22,8 @@ LONGEST_TOKEN = 7 * 86400.0
 class NodeAdmin:
     """Handlers; the ones that take long answer with one JSON object per line, the last one with ``done`` or ``error``."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: Cluster, admission: Admission) -> None:
+        self._cluster, self._admission = cluster, admission
 
     def add_to(self, application: web.Application) -> None:
         """Add the routes."""
@@ -108,28 +109,28 @@ class NodeAdmin:
         )
 
     async def _init(self, given: dict[str, Any]) -> Any:
-        await self._cluster.init(_text(given, "name"))
+        await self._admission.init(_text(given, "name"))
         return {}
 
     async def _leave(self, _: dict[str, Any]) -> Any:
-        self._cluster.leave()
+        self._admission.leave()
         return {}
 
     async def _remove(self, given: dict[str, Any]) -> Any:
-        await self._cluster.remove(_text(given, "name"))
+        await self._admission.remove(_text(given, "name"))
         return {}
 
     async def _token(self, given: dict[str, Any]) -> Any:
         lifetime = given.get("lifetime", joining.LIFETIME)
         if not isinstance(lifetime, int | float) or not 1 <= lifetime <= LONGEST_TOKEN:
             raise InvalidRequest(f"a token is good for 1 second to {LONGEST_TOKEN / 86400:.0f} days")
-        return {"token": await self._cluster.token(float(lifetime)), "expires": time.time() + lifetime}
+        return {"token": await self._admission.token(float(lifetime)), "expires": time.time() + lifetime}
 
     async def _tokens(self, _: dict[str, Any]) -> Any:
-        return self._cluster.tokens()
+        return self._admission.tokens()
 
     async def _revoke(self, given: dict[str, Any]) -> Any:
-        self._cluster.revoke(_text(given, "id"))
+        self._admission.revoke(_text(given, "id"))
         return {}
 
     async def _join(self, request: web.Request) -> web.StreamResponse:
@@ -141,7 +142,7 @@ class NodeAdmin:
             try:
                 given = await _given(request)
                 say = lambda text: lines.put_nowait({"say": text})  # noqa: E731
-                await self._cluster.join(_text(given, "token"), _text(given, "name"), say)
+                await self._admission.join(_text(given, "token"), _text(given, "name"), say)
                 lines.put_nowait({"done": True})
             except StackpadError as error:
                 lines.put_nowait({"error": str(error)})

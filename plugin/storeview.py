@@ -59,6 +59,10 @@ class StoreView:
             frozenset(self._removed),
         )
 
+    def clear(self) -> None:
+        """Forget everything: this node has left."""
+        self.__init__()  # type: ignore[misc]
+
     def replace(self, raw: Mapping[str, bytes]) -> Touched:
         """Take ``raw`` for everything there is in the store."""
         gone: list[tuple[str, bytes | None]] = [(key, None) for key in self.raw if key not in raw]
@@ -111,7 +115,7 @@ class StoreView:
     def _is_orphan(self, key: str) -> bool:
         owner = self._owner(key)
         held = self._ranges.get(key)
-        if not owner or (held is not None and held.freed):
+        if not owner or key in self.problems or (held is not None and held.freed):
             return False
         return not {records.NODES + owner, records.REMOVED + owner} & self.raw.keys()
 

@@ -32,6 +32,9 @@ DaemonJson = Annotated[
     Path, typer.Option("--daemon-json", metavar="PATH", help="Docker's configuration, to which ranges and DNS are added.")
 ]
 NoDaemonJson = Annotated[bool, typer.Option("--no-daemon-json", help="Leave Docker's configuration alone.")]
+Dns = Annotated[
+    str, typer.Option("--dns", metavar="ADDRESSES", help="Name servers after ours; those of this machine by default.")
+]
 Engine = Annotated[Path, typer.Option("--docker-socket", metavar="PATH", help="The engine's socket.")]
 
 STDIN = "-"
@@ -48,6 +51,7 @@ def init(
     daemon_json: DaemonJson = DAEMON_JSON,
     no_daemon_json: NoDaemonJson = False,
     docker_socket: Engine = PLACES.engine,
+    dns: Dns = "",
     yes: Yes = False,
 ) -> None:
     """Begin a cluster: this node holds its store, and others join through it."""
@@ -55,7 +59,7 @@ def init(
         client.ask(client.plugin(socket), "/node/init", {"name": name}, timeout=SLOW)
         report = _cluster(socket)
     output.say(f"{report.name} is the first node of cluster {report.id}")
-    _configure_docker(report, daemon_json, docker_socket, wanted=not no_daemon_json, yes=yes)
+    _configure_docker(report, daemon_json, docker_socket, wanted=not no_daemon_json, dns=dns, yes=yes)
     output.say("others join with what this prints: stackpad node token")
 
 
@@ -67,6 +71,7 @@ def join(
     daemon_json: DaemonJson = DAEMON_JSON,
     no_daemon_json: NoDaemonJson = False,
     docker_socket: Engine = PLACES.engine,
+    dns: Dns = "",
     yes: Yes = False,
 ) -> None:
     """Join a cluster with a token that one of its nodes has printed."""
@@ -80,7 +85,7 @@ def join(
                 raise typer.Exit(PROBLEM)
         report = _cluster(socket)
     output.say(f"{report.name} is in cluster {report.id}")
-    _configure_docker(report, daemon_json, docker_socket, wanted=not no_daemon_json, yes=yes)
+    _configure_docker(report, daemon_json, docker_socket, wanted=not no_daemon_json, dns=dns, yes=yes)
 
 
 @app.command(epilog="Example: stackpad node token --lifetime 10m")
@@ -165,15 +170,15 @@ def _cluster(socket: Path) -> ClusterReport:
     return report
 
 
-def _configure_docker(report: ClusterReport, path: Path, engine: Path, *, wanted: bool, yes: bool) -> None:
+def _configure_docker(report: ClusterReport, path: Path, engine: Path, *, wanted: bool, dns: str, yes: bool) -> None:
     if not wanted:
         return
     try:
         before, settings = daemonjson.read(path)
         pools = [*report.pools, *(report.pools6 if _takes_ipv6_pools(engine) else ())]
-        new = daemonjson.merged(
-            settings, pools, ranges=[report.range4, report.range6], bridge=_docker0(engine), servers=_servers()
-        )
+        servers = dns.replace(",", " ").split() or _servers()
+        cluster = [report.range4, report.range6]
+        new = daemonjson.merged(settings, pools, ranges=cluster, bridge=_docker0(engine), servers=servers)
         if new == settings:
             output.say(f"{path} is right already")
             return

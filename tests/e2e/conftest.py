@@ -19,6 +19,8 @@ from tests.testbed.testbed import Options, Testbed
 _OURS = re.compile(r"t(\d+)-[a-z0-9]+")
 """Names of testbeds of test runs: with the process's id, so that two runs at once do not meet."""
 
+FLEET = os.environ.get("STACKPAD_FLEET", "debian12,forky,forky")
+
 CHOSEN = os.environ.get("STACKPAD_ENGINES", ",".join(ENGINES)).split(",")
 
 
@@ -43,6 +45,15 @@ def bed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
             left.down()
     made = testbed.make(f"t{os.getpid()}-{request.param}", 1, request.param)
     made.up(Options(images=("test",)))
+    yield made
+    made.down()
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Testbed]:
+    """Three nodes, old and new engines, in one cluster made as a user would make it."""
+    made = testbed.make(f"t{os.getpid()}-fleet", 3, FLEET)
+    made.up(Options(images=("test",), ingress=False))
     yield made
     made.down()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -71,6 +72,10 @@ with concurrent.futures.ThreadPoolExecutor(32) as pool:
 """Tries each of a list of (kind, address, port, source) and prints what each got; nothing for no answer."""
 
 
+OURS = re.compile(r"(sp-|spv|spc)[0-9a-f]{12}$")
+"""Names of bridges and of veth pairs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Something to reach: ``kind`` is tcp, udp or icmp; ``source`` an address to ask from, if not one's own."""
@@ -87,11 +92,11 @@ def everything(address: str, port: int = 80) -> list[Target]:
 
 
 class Workbench:
-    """The testbed's first node, with what tests do to it."""
+    """A node of the testbed (the first one unless said otherwise), with what tests do to it."""
 
-    def __init__(self, bed: Testbed) -> None:
+    def __init__(self, bed: Testbed, number: int = 1) -> None:
         self.bed = bed
-        self.node = bed.nodes[0]
+        self.node = bed.nodes[number - 1]
         self.docker = self.node.docker
         self.try_docker = self.node.try_docker
         self.exec = self.node.exec
@@ -175,9 +180,9 @@ class Workbench:
         wait_until("the plugin", lambda: bool(self.admin_status().get("ready")), 30)
 
     def links(self) -> set[str]:
-        """Our links in the node's namespace."""
+        """Our links in the node's namespace, the tunnel's left out."""
         listing = json.loads(self.exec("ip", "-j", "link").stdout)
-        return {str(link["ifname"]) for link in listing if str(link["ifname"]).startswith(("sp-", "spv", "spc"))}
+        return {str(link["ifname"]) for link in listing if OURS.match(str(link["ifname"]))}
 
     def clear(self) -> None:
         """Remove every container and every network that is not Docker's own, and wait until our links are gone."""

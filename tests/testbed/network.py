@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from pathlib import Path
 
 from tests.testbed.plan import OUTSIDE, NodePlan, Plan
@@ -31,6 +34,9 @@ def lay(plan: Plan) -> None:
 
 def take_up(plan: Plan) -> None:
     """Remove all of it; what is not there is passed over."""
+    for pid in inhabitants(plan.switch):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     run("ip", "link", "del", plan.machine_link, check=False)
     for netns in [node.netns for node in plan.nodes] + [plan.switch]:
         run("ip", "netns", "del", netns, check=False)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.testbed import network
 from tests.testbed.images import Images
-from tests.testbed.plan import NodePlan, Plan
+from tests.testbed.plan import NAME_SERVER, NodePlan, Plan
 from tests.testbed.shell import ROOT, Failed, alive, run, say, spawn, wait_until
 from tests.testbed.trees import tree
 
@@ -35,6 +35,7 @@ mkdir -p /run/docker /run/lock
 mount --bind {home}/lib /var/lib
 mkdir -p /etc/docker
 mount --bind {home}/etc /etc/docker
+mount --bind {home}/resolv.conf /etc/resolv.conf
 mkdir -p {home}/cgroup && mount --rbind /sys/fs/cgroup {home}/cgroup
 mount -t sysfs sysfs /sys
 mount --rbind {home}/cgroup /sys/fs/cgroup
@@ -93,6 +94,7 @@ class Node:
         """Make the mount namespace and start the engine."""
         for part in ("lib", "etc", "upper", "work", "root", "data"):
             (self.home / part).mkdir(parents=True, exist_ok=True)
+        (self.home / "resolv.conf").write_text(f"nameserver {NAME_SERVER}\n")
         own = self.spec.engine != "debian12"
         root = _OWN_ROOT.format(tree=tree(self.spec.engine), home=self.home) if own else ""
         script = _HOLD.format(root=root, home=self.home, name=f"{self.plan.name}-{self.name}")
@@ -219,7 +221,7 @@ class Node:
         env = {"STACKPAD_SOCKET": str(self.root / "run/stackpad/net.sock"), "PYTHONPATH": str(ROOT)}
         places = ["--daemon-json", f"{self.root}/etc/docker/daemon.json"] if configures else []
         if configures and words[1] != "leave":
-            places += ["--docker-socket", f"{self.root}/run/docker.sock"]
+            places += ["--docker-socket", f"{self.root}/run/docker.sock", "--dns", NAME_SERVER]
         return run(sys.executable, "-m", "stackpad.cli", *words, *places, env=env, check=check, timeout=timeout)
 
     def exec(

@@ -12,6 +12,11 @@ from dataclasses import dataclass
 ENGINES = ("debian12", "forky")
 BASE_DOMAIN = "stackpad.test"
 
+NAME_SERVER = "198.51.100.1"
+"""What the nodes ask for names: in the namespace that plays the internet, with one name of its own."""
+
+INTERNET_NAME = "internet.example"
+
 OUTSIDE = ("198.51.100.1/32", "2001:db8:ffff::1/128", "169.254.169.254/32")
 """What the switch plays: two addresses of "the internet" (RFC 5737, RFC 3849) and a cloud's metadata service."""
 

@@ -17,9 +17,9 @@ from typing import Any
 from tests.testbed import network, plan
 from tests.testbed.images import Images, build
 from tests.testbed.node import Node
-from tests.testbed.plan import BASE_DOMAIN, NodePlan, Plan
+from tests.testbed.plan import BASE_DOMAIN, INTERNET_NAME, NAME_SERVER, NodePlan, Plan
 from tests.testbed.proxy import Proxy
-from tests.testbed.shell import Failed, alive, cache, need, run, say, step
+from tests.testbed.shell import Failed, alive, cache, need, run, say, spawn, step
 
 
 def home() -> Path:
@@ -59,10 +59,11 @@ class Testbed:
     def up(self, options: Options) -> None:
         """Bring it up; what has been made is taken down again if that fails."""
         try:
-            need("ip", "nsenter", "unshare", "docker", "dockerd", "nft", "iptables")
+            need("dnsmasq", "ip", "nsenter", "unshare", "docker", "dockerd", "nft", "iptables")
             images = build()
             with step(f"testbed {self.plan.name}: {len(self.nodes)} node(s)"):
                 network.lay(self.plan)
+                self._serve_names()
                 with ThreadPoolExecutor(2) as pool:
                     list(pool.map(lambda node: self._start(node, images, options), self.nodes))
                 if options.cluster and options.plugin and len(self.nodes) > 1:
@@ -146,6 +147,13 @@ class Testbed:
             "https": f"https://{self.nodes[0].address}:443",
             "ca": str(self.proxy.ca),
         }
+
+    def _serve_names(self) -> None:
+        """The internet's name server: one name, and of every other it says that there is none."""
+        words = ["--keep-in-foreground", "--no-resolv", "--no-hosts", "--bind-interfaces", "--pid-file="]
+        words += [f"--listen-address={NAME_SERVER}", "--local=/#/", f"--address=/{INTERNET_NAME}/{NAME_SERVER}"]
+        enter = ["ip", "netns", "exec", self.plan.switch]
+        spawn([*enter, "dnsmasq", "--conf-file=/dev/null", *words], self.home / "dnsmasq.log")
 
     def _start(self, node: Node, images: Images, options: Options) -> None:
         with step(f"{node.name}: engine {node.spec.engine}"):

@@ -1,0 +1,225 @@
+"""What a person asks of a cluster: begin one, let somebody in, join, remove a node, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+
+import msgspec
+
+from plugin import blocks, joining
+from plugin.claims import outside
+from plugin.cluster import Cluster
+from plugin.guests import Guests, Invitation
+from plugin.joiner import Joiner
+from plugin.membership import Membership
+from plugin.model import IPNet, ip_network
+from plugin.reconciler import Reconciler
+from plugin.settings import Settings
+from plugin.state import State
+from plugin.wireguard.keys import Keys, generate, public_key
+from stackpad import records
+from stackpad.engine import Engine
+from stackpad.errors import Conflict, InvalidRequest, NotFound
+from stackpad.etcd import Delete, Op, Put
+
+FAREWELL = 1.0
+"""Seconds between the word that a node is removed and the end of its tunnel: it is to hear it."""
+
+
+class Admission:
+    """Each of these raises a :class:`~stackpad.errors.StackpadError` with the reason if it cannot be done."""
+
+    def __init__(
+        self, cluster: Cluster, settings: Settings, state: State, reconciler: Reconciler, engine: Engine
+    ) -> None:
+        self._cluster, self._settings, self._state = cluster, settings, state
+        self._reconciler, self._engine = reconciler, engine
+        self._guests: Guests = cluster.guests
+        self._keys: Keys = cluster.keys
+        self._one_at_a_time = asyncio.Lock()
+
+    async def init(self, name: str) -> Membership:
+        """Begin a cluster of this one node; raises :class:`Conflict` if it is in one."""
+        async with self._one_at_a_time:
+            self._refuse_second()
+            node, settings = secrets.token_hex(6), self._settings
+            cluster = records.Cluster(
+                owner=node,
+                id=secrets.token_hex(8),
+                range4=str(settings.range4),
+                range6=str(settings.range6 or self._state.unique_local_range),
+                block_prefix=settings.block_prefix,
+                network_prefix=settings.network_prefix,
+            )
+            joining.refuse_overlap(await self._cluster.other_routes(), cluster)
+            first = [_first_block(ip_network(cluster.range4), cluster.block_prefix, self._own_networks(), cluster)]
+            length6 = max(blocks.BLOCK6_PREFIX, ip_network(cluster.range6).prefixlen)
+            first.append(_first_block(ip_network(cluster.range6), length6, self._own_networks(), cluster))
+            held = [records.Range(owner=node, net=str(block), block=True) for block in first]
+            held += [
+                records.Range(owner=node, net=str(net), network=network.id)
+                for network in self._state.networks.values()
+                for net in outside(network, first)
+            ]
+            await self._cluster.adopt(
+                Membership(
+                    node=node,
+                    name=joining.name(name or await self._default_name()),
+                    cluster=cluster,
+                    secret=base64.b64encode(os.urandom(32)).decode(),
+                    mesh4=str(blocks.mesh_address(first[0])),
+                    mesh6=str(blocks.mesh_address(first[1])),
+                    control=True,
+                    ranges=tuple(held),
+                    joined=time.time(),
+                )
+            )
+            await self._cluster.wait_for_store()
+            return self._cluster.member_of()
+
+    async def token(self, lifetime: float) -> str:
+        """A new token, good for ``lifetime`` seconds."""
+        membership = self._cluster.member_of()
+        if membership.nat and not self._settings.endpoints:
+            raise InvalidRequest(
+                "others cannot call this node, it is behind a NAT; make the token on another node, or set ENDPOINT"
+            )
+        now = time.time()
+        private = generate()
+        token = joining.Token(
+            id=secrets.token_hex(4),
+            private_key=private,
+            preshared_key=base64.b64encode(os.urandom(32)).decode(),
+            address=str(self._guests.next_address(membership.blocks(4)[0], membership.cluster.network_prefix, now)),
+            gateway_key=self._keys.public_key,
+            gateway_address=membership.mesh4,
+            endpoints=self._cluster.own_endpoints(),
+            expires=now + lifetime,
+        )
+        self._guests.add(
+            Invitation(
+                id=token.id,
+                digest=token.digest,
+                public_key=public_key(private),
+                preshared_key=token.preshared_key,
+                address=token.address,
+                expires=token.expires,
+            ),
+            now,
+        )
+        self._cluster.mesh.touch()
+        await self._cluster.tunnel_settled()
+        return joining.write(token)
+
+    def tokens(self) -> list[Mapping[str, object]]:
+        """The tokens this node has given out and that have not expired."""
+        return self._guests.listed(time.time())
+
+    def revoke(self, token_id: str) -> None:
+        """Take a token back."""
+        self._guests.remove(token_id)
+        self._cluster.mesh.touch()
+
+    async def join(self, text: str, name: str, say: Callable[[str], None]) -> Membership:
+        """Join with a token; raises :class:`StackpadError` with the reason, and then nothing has changed."""
+        async with self._one_at_a_time:
+            self._refuse_second()
+            token = joining.read(text)
+            own = tuple(str(net) for net in self._own_networks())
+            request = joining.JoinRequest(
+                token=token.id,
+                digest=token.digest,
+                name=joining.name(name or await self._default_name()),
+                public_key=self._keys.public_key,
+                time=time.time(),
+                endpoints=self._cluster.own_endpoints(),
+                ranges=own,
+                mtu=self._reconciler.facts.mtu,
+                engine=self._cluster.engine_version,
+                version=version("stackpad"),
+            )
+            joiner = Joiner(self._cluster.open_tunnel, self._cluster.handshake, self._cluster.other_routes)
+            try:
+                answer = await joiner.join(token, request, say)
+            except BaseException:
+                self._cluster.close_guest_tunnel()
+                raise
+            nat = bool(answer.observed) and answer.observed not in map(str, self._reconciler.facts.addresses)
+            say(f"in as {answer.name}, {answer.mesh4}; waiting for the store through the tunnel")
+            await self._cluster.adopt(
+                Membership(
+                    node=answer.node,
+                    name=answer.name,
+                    cluster=answer.cluster,
+                    secret=answer.secret,
+                    mesh4=answer.mesh4,
+                    mesh6=answer.mesh6,
+                    store=answer.store,
+                    ranges=answer.ranges,
+                    nat=nat and not self._settings.endpoints,
+                    joined=time.time(),
+                    gateway=answer.gateway,
+                    gateway_ranges=answer.gateway_ranges,
+                )
+            )
+            await self._cluster.wait_for_store()
+            return self._cluster.member_of()
+
+    async def remove(self, name: str) -> None:
+        """Free everything a node holds, also one that is gone for good; it leaves by itself if it is not."""
+        store, view = self._cluster.connected_store(), self._cluster.view
+        found = [node for node in view.nodes.values() if name in {node.name, node.owner}]
+        if not found:
+            raise NotFound(f"there is no node {ascii(name)[:80]}; stackpad node ls lists them")
+        node = found[0]
+        if node.control and not self._settings.store and len(view.nodes) > 1:
+            raise Conflict(f"node {node.name} holds the cluster's store; remove the other nodes first")
+        gone = records.Removed(owner=node.owner, name=node.name, since=time.time())
+        await store.commit([Put(records.key(records.REMOVED, node.owner), records.encode(gone))])
+        # A moment in which it can still see that it was removed, and leave.
+        await asyncio.sleep(FAREWELL)
+        operations: list[Op] = [
+            Delete(records.key(records.NODES, node.owner)),
+            Delete(records.key(records.ALIVE, node.owner)),
+        ]
+        for key, held in view.ranges.items():
+            if held.owner == node.owner and not held.freed:
+                freed = msgspec.structs.replace(held, freed=time.time())
+                operations.append(Put(key, records.encode(freed, self._cluster.stored(key))))
+        for kind in (records.NETWORKS, records.ENDPOINTS):
+            prefix = records.key(kind, node.owner) + "/"
+            operations += [Delete(key) for key in self._cluster.stored_under(prefix)]
+        await store.commit(operations)
+
+    def leave(self) -> None:
+        """Forget the cluster, on this node only; the others free what it held with :meth:`remove`."""
+        self._cluster.member_of()
+        self._cluster.forget()
+
+    def _refuse_second(self) -> None:
+        if self._cluster.membership is not None:
+            raise Conflict(
+                f"this node is {self._cluster.membership.name} of cluster {self._cluster.membership.cluster.id} already; "
+                "stackpad node leave takes it out of it"
+            )
+
+    async def _default_name(self) -> str:
+        return self._settings.node_name or await self._engine.host_name()
+
+    def _own_networks(self) -> list[IPNet]:
+        return [subnet.net for network in self._state.networks.values() for subnet in network.subnets]
+
+
+def _first_block(within: IPNet, prefix: int, networks: Sequence[IPNet], cluster: records.Cluster) -> IPNet:
+    """The first block whose own part no network of this node has."""
+    for block in within.subnets(new_prefix=prefix):
+        own = blocks.own_part(block, cluster.network_prefix)
+        if not any(net.version == own.version and net.overlaps(own) for net in networks):
+            return block
+    raise Conflict(f"this node's networks cover all of {within}; remove some, or set another RANGE")

@@ -1,0 +1,163 @@
+"""The addresses that are this node's in its cluster: blocks to carve networks from, and ranges claimed one by one.
+
+What is claimed is on this node's disk before a driver call is answered, and in the store before that, with a
+compare-and-swap: a range is one node's, or nobody's. Ranges in a block of this node's own need no question to anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from plugin import blocks
+from plugin.cluster import Cluster
+from plugin.membership import Membership
+from plugin.mesh import View
+from plugin.model import IPNet, Network, ip_network
+from plugin.naming import RESOLVER
+from plugin.settings import Settings
+from stackpad import records
+from stackpad.errors import Conflict, Unavailable
+from stackpad.etcd import Delete
+
+
+class Claims:
+    """Implements :class:`plugin.ipam.Ranges`."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self._cluster, self._settings = cluster, settings
+        self._log = structlog.get_logger("ranges")
+
+    def blocks(self, version_: int) -> Sequence[IPNet]:
+        """This node's blocks; none without a cluster."""
+        return () if self._cluster.membership is None else self._cluster.membership.blocks(version_)
+
+    def reserved(self) -> Sequence[IPNet]:
+        """This node's own part of its first block, also while it is in no cluster: it may begin one later."""
+        if self._cluster.membership is None:
+            first = next(iter(self._settings.range4.subnets(new_prefix=self._settings.block_prefix)))
+            return [blocks.own_part(first, self._settings.network_prefix)]
+        membership = self._cluster.membership
+        return [
+            blocks.own_part(held[0], membership.cluster.network_prefix)
+            for version_ in (4, 6)
+            if (held := membership.blocks(version_))
+        ]
+
+    def beyond(self, version_: int) -> Sequence[IPNet]:
+        """What an internal network needs routes to."""
+        if self._cluster.membership is None:
+            return ()
+        cluster = self._cluster.membership.cluster
+        own = [ip_network(cluster.range4), ip_network(f"{RESOLVER}/32")]
+        if version_ == 6:
+            own = [ip_network(cluster.range6)]
+        routes = [net for net in self._cluster.mesh.routes if net.version == version_]
+        claimed = [net for net in routes if not any(net.overlaps(one) for one in own)]
+        return [*own, *claimed]
+
+    async def claim(self, network: Network) -> None:
+        """Make a new network's ranges this node's, cluster-wide.
+
+        Ranges in this node's blocks are already. Raises :class:`Conflict` naming who has one, and
+        :class:`Unavailable` if nobody can tell now.
+        """
+        membership = self._cluster.membership
+        if membership is None:
+            return
+        self._refuse_own_part(network, membership)
+        wanted = outside(network, [*membership.blocks(4), *membership.blocks(6)])
+        if not wanted:
+            return
+        names = {node.owner: node.name for node in self._cluster.view.nodes.values()}
+
+        def choose(_: View, held: Sequence[records.Range]) -> Sequence[records.Range]:
+            chosen = []
+            for net in wanted:
+                blocks.refuse_claim(net, held, owner=membership.node, names=names, now=time.time(), network=network.id)
+                generation = max((r.generation for r in held if r.net == str(net)), default=0) + 1
+                chosen.append(
+                    records.Range(owner=membership.node, net=str(net), network=network.id, generation=generation)
+                )
+            return chosen
+
+        await self._hold(await self._cluster.connected_store().claim(choose))
+
+    async def grow(self, version_: int) -> None:
+        """Claim one more block for networks of a family; raises :class:`Exhausted` or :class:`Unavailable`."""
+        membership = self._cluster.member_of()
+        text = membership.cluster.range4 if version_ == 4 else membership.cluster.range6
+        prefix = membership.cluster.block_prefix if version_ == 4 else blocks.BLOCK6_PREFIX
+        routes = [net for net in await self._cluster.other_routes() if net.prefixlen]
+
+        def choose(_: View, held: Sequence[records.Range]) -> Sequence[records.Range]:
+            block = blocks.choose_block(
+                ip_network(text), prefix, held, avoid=routes, now=time.time(), owner=membership.node
+            )
+            generation = max((r.generation for r in held if r.net == str(block)), default=0) + 1
+            return [records.Range(owner=membership.node, net=str(block), block=True, generation=generation)]
+
+        chosen = await self._cluster.connected_store().claim(choose)
+        await self._hold(chosen)
+        self._log.info("this node has another block", block=chosen[0].net)
+
+    async def release(self, network_id: str) -> None:
+        """Give back what was claimed for a network that is no more."""
+        membership = self._cluster.membership
+        self._cluster.networks_changed()
+        if membership is None or not any(r.network == network_id and not r.freed for r in membership.ranges):
+            return
+        freed = tuple(
+            msgspec.structs.replace(r, freed=time.time()) if r.network == network_id and not r.freed else r
+            for r in membership.ranges
+        )
+        await self._cluster.keep(msgspec.structs.replace(membership, ranges=freed))
+        self._cluster.networks_changed()
+
+    async def _hold(self, chosen: Sequence[records.Range]) -> None:
+        membership = self._cluster.member_of()
+        nets = {record.net for record in chosen}
+        kept = tuple(record for record in membership.ranges if record.net not in nets)
+        await self._cluster.keep(msgspec.structs.replace(membership, ranges=(*kept, *chosen)))
+
+    async def run(self) -> None:
+        """Forget ranges given back when their cool-down is over, until cancelled."""
+        while True:
+            await asyncio.sleep(blocks.COOL_DOWN / 10)
+            membership, store, now = self._cluster.membership, self._cluster.store, time.time()
+            if membership is None or store is None:
+                continue
+            over = [r for r in membership.ranges if r.freed and now - r.freed > blocks.COOL_DOWN]
+            if over:
+                with contextlib.suppress(Unavailable):
+                    await store.commit([Delete(records.range_key(record.net)) for record in over])
+                    kept = tuple(record for record in membership.ranges if record not in over)
+                    await self._cluster.keep(msgspec.structs.replace(membership, ranges=kept))
+
+    def _refuse_own_part(self, network: Network, membership: Membership) -> None:
+        for version_ in (4, 6):
+            for block in membership.blocks(version_)[:1]:
+                own = blocks.own_part(block, membership.cluster.network_prefix)
+                for subnet in network.subnets:
+                    if subnet.net.version == own.version and subnet.net.overlaps(own):
+                        raise Conflict(
+                            f"range {subnet.pool} overlaps {own}, this node's own addresses in the tunnel; "
+                            "choose another with --subnet, or leave it out"
+                        )
+
+
+def outside(network: Network, held: Sequence[IPNet]) -> list[IPNet]:
+    """The ranges of a network that do not lie in one of ``held``."""
+    return [
+        subnet.net
+        for subnet in network.subnets
+        if not any(
+            block.version == subnet.net.version and block.overlaps(subnet.net) and block.prefixlen <= subnet.net.prefixlen
+            for block in held
+        )
+    ]

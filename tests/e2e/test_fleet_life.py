@@ -1,0 +1,252 @@
+"""What becomes of a cluster over time: joining, addresses, nodes that die or are removed, a store that is away."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.workbench import Workbench, eventually, everything, hold
+from tests.testbed import network
+from tests.testbed.testbed import Testbed
+
+ENVIRONMENT = "shop-production"
+ROUND = 20
+"""Networks that each node makes at once."""
+
+
+class Life:
+    """The three nodes, and what the tests here do to them."""
+
+    def __init__(self, bed: Testbed) -> None:
+        self.bed = bed
+        self.bench = {number: Workbench(bed, number) for number in (1, 2, 3)}
+
+    def pair(self) -> tuple[str, str]:
+        """A server on the first and one on the second node, in one environment; returns their addresses."""
+        for number in (1, 2):
+            self.bench[number].network(ENVIRONMENT)
+        found = self.bench[1].serve("one", ENVIRONMENT), self.bench[2].serve("two", ENVIRONMENT)
+        eventually(lambda: self.finds(1, "one", "two"), "the name of the other")
+        return found
+
+    def finds(self, number: int, who: str, name: str) -> bool:
+        """Whether a container resolves a name."""
+        return self.bench[number].node.inside(who, "getent", "hosts", name)[0] == 0
+
+    def meet(self, number: int, who: str, address: str) -> bool:
+        """Whether a container gets every kind of answer from an address."""
+        return self.bench[number].reaches(who, *everything(address))
+
+    def join(self, number: int, token: str, *options: str) -> tuple[int, str]:
+        """What joining ends with, and what it says."""
+        done = self.bench[number].node.stackpad("node", "join", token, "--yes", *options, check=False, configures=True)
+        return done.returncode, done.stderr
+
+    def token(self, *options: str) -> str:
+        """A token of the first node."""
+        return self.bench[1].node.stackpad("node", "token", *options).stdout.strip()
+
+    def nodes(self) -> dict[str, str]:
+        """Nodes by name, and whether they are alive, as the first one sees it."""
+        done = self.bench[1].node.stackpad("node", "ls", "--json", check=False)
+        return {row["name"]: "alive" if row["alive"] else "gone" for row in json.loads(done.stdout)["nodes"]}
+
+    def name(self, number: int) -> str:
+        """A node's name in the cluster."""
+        return f"{self.bed.plan.name}-n{number}"
+
+    def pids(self, number: int, word: str) -> list[int]:
+        """The processes of a node that have ``word`` in their command line."""
+        found = []
+        for pid in network.inhabitants(self.bed.nodes[number - 1].spec.netns):
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if word.encode() in command[:3] or command[0].endswith(word.encode()):
+                found.append(pid)
+        return found
+
+
+@pytest.fixture
+def life(fleet: Testbed) -> Iterator[Life]:
+    made = Life(fleet)
+    yield made
+    for bench in made.bench.values():
+        bench.clear()
+
+
+def test_a_token_is_for_one_node_once_and_for_a_while(life: Life) -> None:
+    used, short = life.token(), life.token("--lifetime", "1s")
+    life.bench[3].node.stackpad("node", "leave", "--yes", configures=True)
+    eventually(lambda: life.name(3) not in life.nodes(), "the node to be gone")
+    assert life.join(3, used[:-9] + "A" + used[-8:])[0] == 1
+    status, said = life.join(3, short)
+    assert (status, "expired" in said) == (1, True), said
+    status, said = life.join(3, used)
+    assert status == 0, said
+    life.bench[3].node.stackpad("node", "leave", "--yes", configures=True)
+    status, said = life.join(3, used)
+    assert (status, "used already" in said) == (1, True), said
+    status, said = life.join(3, life.token())
+    assert status == 0, said
+    eventually(lambda: life.nodes()[life.name(3)] == "alive", "the node to be back")
+
+
+def test_a_closed_port_is_told(life: Life) -> None:
+    life.bench[3].node.stackpad("node", "leave", "--yes", configures=True)
+    token = life.token()
+    closed = "add table inet closed; add chain inet closed in { type filter hook input priority -300; }"
+    life.bench[1].exec("nft", f"{closed}; add rule inet closed in udp dport 51820 drop")
+    try:
+        status, said = life.join(3, token)
+        assert (status, "no handshake" in said) == (1, True), said
+    finally:
+        life.bench[1].exec("nft", "delete table inet closed")
+    status, said = life.join(3, token)
+    assert status == 0, said
+    eventually(lambda: life.nodes()[life.name(3)] == "alive", "the node to be back")
+
+
+@pytest.mark.parametrize("options", [(), ("--ipam-driver", "stackpad"), ("--ipam-driver", "stackpad", "--ipv6")])
+def test_many_networks_at_once_never_overlap(life: Life, options: tuple[str, ...]) -> None:
+    """By the engines' own address pools, and by ours."""
+
+    def create(place: tuple[int, int]) -> list[str]:
+        number, index = place
+        bench = life.bench[number]
+        bench.network(f"many-{number}-{index}", *options)
+        config = json.loads(bench.docker("network", "inspect", f"many-{number}-{index}"))[0]["IPAM"]["Config"]
+        return [entry["Subnet"] for entry in config]
+
+    places = [(number, index) for index in range(ROUND) for number in life.bench]
+    with ThreadPoolExecutor(12) as pool:
+        made = [ipaddress.ip_network(net) for nets in pool.map(create, places) for net in nets]
+    assert len(made) == len(places) * (2 if "--ipv6" in options else 1)
+    for one, other in combinations(made, 2):
+        assert one.version != other.version or not one.overlaps(other), (one, other)
+
+
+def test_a_range_is_one_nodes_in_the_whole_cluster(life: Life) -> None:
+    """Named by the user; the error says who has it."""
+    chosen = ("--subnet", "172.30.7.0/24")
+    life.bench[1].network("named", *chosen)
+    done = life.bench[2].try_docker("network", "create", "--driver", "stackpad", *chosen, "elsewhere")
+    assert done.returncode != 0
+    assert f"node {life.name(1)}" in done.stderr, done.stderr
+    assert "elsewhere" not in life.bench[2].docker("network", "ls")
+    wide = life.bench[2].try_docker("network", "create", "--driver", "stackpad", "--subnet", "10.192.0.0/16", "wide")
+    assert (wide.returncode != 0, "overlaps" in wide.stderr) == (True, True)
+    address = life.bench[1].serve("one", "named")
+    life.bench[2].network("named", "--ipam-driver", "stackpad")
+    life.bench[2].start("two", "named")
+    eventually(lambda: life.meet(2, "two", address), "a claimed range to be reached")
+    life.bench[1].docker("rm", "--force", "one")
+    life.bench[1].docker("network", "rm", "named")
+    life.bench[1].network("again", *chosen)
+
+
+def test_a_dead_node_loses_its_names_and_gets_them_back(life: Life) -> None:
+    _, address = life.pair()
+    (plugin,) = life.pids(2, "plugin")
+    os.kill(plugin, signal.SIGSTOP)
+    try:
+        eventually(lambda: not life.finds(1, "one", "two"), "the name to go", 30)
+        assert life.meet(1, "one", address), "what runs goes on"
+    finally:
+        os.kill(plugin, signal.SIGCONT)
+    eventually(lambda: life.finds(1, "one", "two"), "the name to come back", 30)
+
+
+def test_without_the_store_all_goes_on(life: Life) -> None:
+    """Its process is stopped: names and addresses stay, networks in a node's own block can be made, and none outside."""
+    first, second = life.pair()
+    (etcd,) = life.pids(1, "etcd")
+    os.kill(etcd, signal.SIGSTOP)
+    try:
+        hold(12)
+        assert life.finds(1, "one", "two")
+        assert life.meet(1, "one", second)
+        assert life.meet(2, "two", first)
+        life.bench[2].network("meanwhile", "--ipam-driver", "stackpad")
+        done = life.bench[2].try_docker(
+            "network", "create", "--driver", "stackpad", "--subnet", "172.31.9.0/24", "outside", timeout=60
+        )
+        assert (done.returncode != 0, "store" in done.stderr) == (True, True), done.stderr
+    finally:
+        os.kill(etcd, signal.SIGCONT)
+    life.bench[2].docker("rm", "--force", "two")
+    eventually(lambda: not life.finds(1, "one", "two"), "news to pass again", 40)
+
+
+def test_a_wiped_store_is_filled_again(life: Life) -> None:
+    """The same blocks, the same names, and no way cut meanwhile."""
+    _, second = life.pair()
+    before = json.loads(life.bench[1].node.stackpad("node", "ls", "--json", check=False).stdout)["nodes"]
+    root = life.bench[1].node.root
+    (etcd,) = life.pids(1, "etcd")
+    data = root / "var/lib/stackpad/etcd"
+    life.bench[1].exec("sh", "-c", f"kill -STOP {etcd}; rm -rf /var/lib/stackpad/etcd/*; kill -KILL {etcd}")
+    assert life.meet(1, "one", second)
+
+    def restored() -> bool:
+        done = life.bench[1].node.stackpad("node", "ls", "--json", check=False)
+        now = json.loads(done.stdout)["nodes"] if done.stdout else []
+        same = [(row["name"], row["blocks"], row["mesh"]) for row in now] == [
+            (row["name"], row["blocks"], row["mesh"]) for row in before
+        ]
+        return same and all(row["alive"] for row in now)
+
+    eventually(restored, "the records to be written again", 60)
+    assert data.exists()
+    assert life.meet(1, "one", second)
+    assert life.finds(1, "one", "two")
+    life.bench[2].docker("rm", "--force", "two")
+    eventually(lambda: not life.finds(1, "one", "two"), "news to pass again", 40)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_killed_plugin_finds_everything_again(life: Life, number: int) -> None:
+    _, second = life.pair()
+    os.kill(life.bench[number].node.plugin_pid(), signal.SIGKILL)
+    hold(0.5)
+    life.bench[number].wait_plugin()
+    eventually(lambda: life.meet(1, "one", second) and life.finds(1, "one", "two"), "the other node again", 30)
+
+
+def test_a_reboot_brings_the_node_back(life: Life) -> None:
+    for number in (1, 2):
+        life.bench[number].network(ENVIRONMENT)
+    life.bench[1].serve("one", ENVIRONMENT)
+    life.bench[2].serve("two", ENVIRONMENT, "--restart", "always")
+    life.bench[2].node.reboot()
+    life.bench[2].wait_plugin()
+    life.bench[2].wait_listening("two")
+    address = life.bench[2].node.address_of("two", ENVIRONMENT)
+    eventually(lambda: life.finds(1, "one", "two") and life.meet(1, "one", address), "the rebooted node", 40)
+
+
+def test_removing_a_node_frees_what_it_had(life: Life) -> None:
+    _, second = life.pair()
+    life.bench[1].node.stackpad("node", "rm", life.name(2), "--yes")
+    assert life.name(2) not in life.nodes()
+    eventually(lambda: not life.finds(1, "one", "two"), "its names to go")
+    assert not any(life.bench[1].ask("one", everything(second)))
+    status = json.loads(life.bench[2].node.stackpad("status", "--json", check=False).stdout)
+    eventually(
+        lambda: not json.loads(life.bench[2].node.stackpad("status", "--json", check=False).stdout)["cluster"]["member"],
+        "the node to see it",
+        20,
+    )
+    assert status["plugin"]["ready"]
+    ended, said = life.join(2, life.token())
+    assert ended == 0, said
+    eventually(lambda: life.finds(1, "one", "two") and life.meet(1, "one", second), "it to be a node again", 30)

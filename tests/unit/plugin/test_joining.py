@@ -1,0 +1,108 @@
+"""Tokens: what they carry, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plugin import joining
+from plugin.joining import Token
+from plugin.model import ip_network
+from stackpad import records
+from stackpad.errors import Conflict, InvalidRequest
+
+KEY = base64.b64encode(bytes(range(32))).decode()
+TOKEN = Token(
+    id="0a1b2c3d",
+    private_key=KEY,
+    preshared_key=base64.b64encode(b"p" * 32).decode(),
+    address="10.192.0.2",
+    gateway_key=base64.b64encode(b"g" * 32).decode(),
+    gateway_address="10.192.0.1",
+    endpoints=("192.0.2.1:51820", "[2001:db8::1]:51820"),
+    expires=1000.0,
+)
+CLUSTER = records.Cluster(
+    owner="n", id="c", range4="10.192.0.0/10", range6="fd00::/48", block_prefix=18, network_prefix=26
+)
+
+
+def test_a_token_comes_back_as_it_was_also_from_several_lines() -> None:
+    text = joining.write(TOKEN)
+    assert text.startswith(joining.PREFIX)
+    assert joining.read(f"  {text[:100]}\n{text[100:]}\n") == TOKEN
+
+
+def test_its_keys_are_not_shown() -> None:
+    assert KEY not in repr(TOKEN)
+    assert TOKEN.preshared_key not in repr(TOKEN)
+
+
+@given(st.integers(0, 2**32), st.sampled_from("AZaz09-_"))
+def test_one_wrong_character_is_noticed(position: int, character: str) -> None:
+    text = joining.write(TOKEN)
+    place = len(joining.PREFIX) + position % (len(text) - len(joining.PREFIX))
+    damaged = text[:place] + character + text[place + 1 :]
+    with contextlib.suppress(InvalidRequest):
+        assert joining.read(damaged) == TOKEN, "only bits that carry nothing may differ"
+
+
+@given(st.text(max_size=200))
+def test_anything_else_is_a_sentence(text: str) -> None:
+    for candidate in (text, joining.PREFIX + text):
+        with pytest.raises(InvalidRequest, match="token"):
+            joining.read(candidate)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"private_key": "short"},
+        {"gateway_key": base64.b64encode(b"x" * 31).decode()},
+        {"address": "nowhere"},
+        {"gateway_address": "fd00::1"},
+        {"endpoints": ("host.example:51820",)},
+        {"endpoints": ("192.0.2.1:0",)},
+    ],
+)
+def test_a_token_with_a_wrong_value_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest, match="damaged"):
+        joining.read(joining.write(msgspec.structs.replace(TOKEN, **change)))
+
+
+def test_expiry_and_clock_say_how_far() -> None:
+    joining.refuse_expired(TOKEN, 1000.0)
+    with pytest.raises(InvalidRequest, match=r"expired 2 hours ago.*stackpad node token"):
+        joining.refuse_expired(TOKEN, 1000.0 + 7200)
+    joining.refuse_clock(1000.0, 1000.0 + joining.CLOCK)
+    with pytest.raises(InvalidRequest, match=r"3 minutes behind .*timedatectl"):
+        joining.refuse_clock(1000.0, 1180.0)
+    with pytest.raises(InvalidRequest, match="ahead of"):
+        joining.refuse_clock(1180.0, 1000.0)
+
+
+@pytest.mark.parametrize("route", ["10.192.0.0/10", "10.200.0.0/16", "fd00::/64"])
+def test_a_route_in_the_clusters_range_is_named(route: str) -> None:
+    with pytest.raises(Conflict, match=f"route for {route}.*RANGE"):
+        joining.refuse_overlap([ip_network(route)], CLUSTER)
+
+
+@pytest.mark.parametrize("route", ["0.0.0.0/0", "10.0.0.0/8", "192.168.0.0/16", "fd01::/48", "::/0"])
+def test_other_routes_are_no_obstacle(route: str) -> None:
+    joining.refuse_overlap([ip_network(route)], CLUSTER)
+
+
+@pytest.mark.parametrize(("text", "made"), [("Worker-1", "worker-1"), (" db.internal ", "db.internal")])
+def test_names(text: str, made: str) -> None:
+    assert joining.name(text) == made
+
+
+@pytest.mark.parametrize("text", ["", "-x", "a b", "a/b", "ä", "x" * 64, "a\n"[:1] + "\x00"])
+def test_names_that_are_none(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="--name"):
+        joining.name(text)

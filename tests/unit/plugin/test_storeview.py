@@ -1,0 +1,129 @@
+"""The store's content as a view: changes, what does not fit, and a store that has lost something."""
+
+from __future__ import annotations
+
+import base64
+
+from plugin.storeview import StoreView
+from stackpad import records
+
+KEY = base64.b64encode(bytes(32)).decode()
+
+
+def node(name: str) -> dict[str, bytes]:
+    made = records.Node(owner=name, name=name, public_keys=(KEY,), mesh4="10.192.0.1")
+    block = records.Range(owner=name, net="10.192.0.0/18" if name == "a" else "10.192.64.0/18", block=True)
+    network = records.Network(owner=name, id="x", environment="shop", subnets=("10.192.0.64/26",))
+    endpoint = records.Endpoint(
+        owner=name, id="e", network="x", environment="shop", names=("web",), addresses=("10.192.0.66",)
+    )
+    return {
+        records.key(records.NODES, name): records.encode(made),
+        records.key(records.ALIVE, name): records.encode(records.Alive(owner=name)),
+        records.range_key(block.net): records.encode(block),
+        records.key(records.NETWORKS, name, "x"): records.encode(network),
+        records.key(records.ENDPOINTS, name, "e"): records.encode(endpoint),
+    }
+
+
+def removed(name: str) -> tuple[str, bytes]:
+    return records.key(records.REMOVED, name), records.encode(records.Removed(owner=name, name=name))
+
+
+def test_everything_is_in_the_view() -> None:
+    seen = StoreView()
+    touched = seen.replace({**node("a"), **node("b")})
+    view = seen.view()
+    assert set(view.nodes) == {"a", "b"} == set(view.alive)
+    assert (len(view.ranges), len(view.networks), len(view.endpoints)) == (2, 2, 2)
+    assert touched.mesh
+    assert touched.environments == {"shop"}
+    assert seen.problems == {}
+
+
+def test_an_endpoint_touches_its_environment_and_not_the_mesh() -> None:
+    seen = StoreView()
+    seen.replace(node("a"))
+    key = records.key(records.ENDPOINTS, "a", "e")
+    touched = seen.change([(key, None)])
+    assert (touched.mesh, touched.environments) == (False, {"shop"})
+    assert seen.view().endpoints == {}
+
+
+def test_what_does_not_fit_is_left_out_and_told() -> None:
+    seen = StoreView()
+    strange = {
+        records.key(records.NODES, "x"): b'{"owner": "y", "name": "thief", "public_keys": []}',
+        records.RANGES + "1": b'{"owner": "x", "net": "everything"}',
+        records.key(records.NETWORKS, "x", "n"): b"not JSON",
+        records.key(records.ENDPOINTS, "x", "e"): b'{"owner": 7}',
+        records.ROOT + "newer/kind": b"{}",
+    }
+    seen.replace({**node("a"), **strange})
+    assert set(seen.view().nodes) == {"a"}
+    assert len(seen.problems) == 4
+    seen.replace(node("a"))
+    assert seen.problems == {}
+
+
+def test_a_wiped_store_takes_nobody_s_tunnel_away() -> None:
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    touched = seen.replace(node("a"))
+    view = seen.view()
+    assert set(view.nodes) == {"a", "b"}
+    assert "10.192.64.0/18" in {record.net for record in view.ranges.values()}
+    assert len(view.endpoints) == 2
+    assert touched.silent == {"b"}
+    assert set(seen.raw) == set(node("a")), "what the store has is not mixed up with what is remembered"
+
+
+def test_a_node_that_writes_again_is_what_it_writes() -> None:
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    seen.replace(node("a"))
+    written = node("b")
+    lost = written.pop(records.key(records.ENDPOINTS, "b", "e"))
+    assert seen.change(list(written.items())).returned == {"b"}
+    assert len(seen.view().endpoints) == 2
+    assert seen.settle("b").environments == {"shop"}
+    assert len(seen.view().endpoints) == 1
+    assert lost
+
+
+def test_a_node_that_never_comes_back_loses_its_names() -> None:
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    seen.replace({})
+    assert seen.bury("b").all
+    assert seen.view().alive == {"a"}
+    assert set(seen.view().nodes) == {"a", "b"}
+
+
+def test_a_removed_node_is_gone_with_all_it_had() -> None:
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    seen.change([removed("b")])
+    freed = records.Range(owner="b", net="10.192.64.0/18", block=True, freed=1.0)
+    gone = [(key, None) for key in node("b") if not key.startswith(records.RANGES)]
+    seen.change([*gone, (records.range_key(freed.net), records.encode(freed))])
+    view = seen.view()
+    assert set(view.nodes) == {"a"}
+    assert view.removed == {"b"}
+    assert len(view.endpoints) == 1
+
+
+def test_a_tombstone_after_the_loss_ends_what_was_kept() -> None:
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    seen.replace(node("a"))
+    assert seen.change([removed("b")]).mesh
+    assert set(seen.view().nodes) == {"a"}
+
+
+def test_a_node_that_left_forgets() -> None:
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    seen.clear()
+    assert not seen.raw
+    assert not seen.view().nodes
