@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 
 import msgspec
+import structlog
 
 from plugin import blocks, joining
 from plugin.claims import outside
@@ -25,8 +26,11 @@ from plugin.state import State
 from plugin.wireguard.keys import Keys, generate, public_key
 from stackpad import records
 from stackpad.engine import Engine
-from stackpad.errors import Conflict, InvalidRequest, NotFound
+from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError, Unavailable
 from stackpad.etcd import Delete, Op, Put
+
+JOIN_AGAIN = 15.0
+"""Seconds between two attempts to join with the setting ``JOIN``, while the other node does not answer."""
 
 FAREWELL = 1.0
 """Seconds between the word that a node is removed and the end of its tunnel: it is to hear it."""
@@ -43,6 +47,7 @@ class Admission:
         self._guests: Guests = cluster.guests
         self._keys: Keys = cluster.keys
         self._one_at_a_time = asyncio.Lock()
+        self.problem = ""
 
     async def init(self, name: str) -> Membership:
         """Begin a cluster of this one node; raises :class:`Conflict` if it is in one."""
@@ -140,6 +145,7 @@ class Admission:
                 time=time.time(),
                 endpoints=self._cluster.own_endpoints(),
                 ranges=own,
+                former=self._cluster.former(),
                 mtu=self._reconciler.facts.mtu,
                 engine=self._cluster.engine_version,
                 version=version("stackpad"),
@@ -171,6 +177,22 @@ class Admission:
             await self._cluster.wait_for_store()
             return self._cluster.member_of()
 
+    async def join_as_set(self) -> None:
+        """Join with the token of the setting ``JOIN``, if there is one and this node is in no cluster yet."""
+        log = structlog.get_logger("join")
+        while self._settings.join and self._cluster.membership is None:
+            try:
+                await self.join(self._settings.join, self._settings.node_name, lambda text: log.info(text))
+            except Unavailable as error:
+                self.problem = f"JOIN: {error}"
+                log.warning("could not join, trying again", reason=str(error), retry_in=JOIN_AGAIN)
+                await asyncio.sleep(JOIN_AGAIN)
+            except StackpadError as error:
+                self.problem = f"JOIN: {error}"
+                log.error("could not join", reason=str(error))
+                return
+        self.problem = ""
+
     async def remove(self, name: str) -> None:
         """Free everything a node holds, also one that is gone for good; it leaves by itself if it is not."""
         store, view = self._cluster.connected_store(), self._cluster.view
@@ -178,28 +200,45 @@ class Admission:
         if not found:
             raise NotFound(f"there is no node {ascii(name)[:80]}; stackpad node ls lists them")
         node = found[0]
+        if self._cluster.membership is not None and node.owner == self._cluster.membership.node:
+            await self.leave()
+            return
         if node.control and not self._settings.store and len(view.nodes) > 1:
             raise Conflict(f"node {node.name} holds the cluster's store; remove the other nodes first")
         gone = records.Removed(owner=node.owner, name=node.name, since=time.time())
         await store.commit([Put(records.key(records.REMOVED, node.owner), records.encode(gone))])
         # A moment in which it can still see that it was removed, and leave.
         await asyncio.sleep(FAREWELL)
+        await store.commit(self._ending(node.owner))
+
+    def _ending(self, node: str) -> list[Op]:
+        """What takes everything of a node out of the store."""
         operations: list[Op] = [
-            Delete(records.key(records.NODES, node.owner)),
-            Delete(records.key(records.ALIVE, node.owner)),
+            Delete(records.key(records.NODES, node)),
+            Delete(records.key(records.ALIVE, node)),
         ]
-        for key, held in view.ranges.items():
-            if held.owner == node.owner and not held.freed:
+        for key, held in self._cluster.view.ranges.items():
+            if held.owner == node and not held.freed:
                 freed = msgspec.structs.replace(held, freed=time.time())
                 operations.append(Put(key, records.encode(freed, self._cluster.stored(key))))
         for kind in (records.NETWORKS, records.ENDPOINTS):
-            prefix = records.key(kind, node.owner) + "/"
+            prefix = records.key(kind, node) + "/"
             operations += [Delete(key) for key in self._cluster.stored_under(prefix)]
-        await store.commit(operations)
+        return operations
 
-    def leave(self) -> None:
-        """Forget the cluster, on this node only; the others free what it held with :meth:`remove`."""
-        self._cluster.member_of()
+    async def leave(self) -> None:
+        """Take this node out of its cluster.
+
+        While the store answers, all it held is freed there. Else the others free it with :meth:`remove`.
+        """
+        membership, store = self._cluster.member_of(), self._cluster.store
+        if membership.control and not self._settings.store and len(self._cluster.view.nodes) > 1:
+            raise Conflict("this node holds the cluster's store; remove the other nodes first (stackpad node rm NAME)")
+        if store is not None and store.connected.is_set():
+            gone = records.Removed(owner=membership.node, name=membership.name, since=time.time())
+            tombstone = Put(records.key(records.REMOVED, membership.node), records.encode(gone))
+            # The tombstone last: this node forgets everything as soon as it sees it.
+            await store.commit([*self._ending(membership.node), tombstone])
         self._cluster.forget()
 
     def _refuse_second(self) -> None:

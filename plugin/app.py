@@ -78,7 +78,8 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         cluster = Cluster(settings, state, kernel, reconciler, engine, backend)
         servers = HostServers([settings.host_run / "systemd/resolve/resolv.conf", Path("/etc/resolv.conf")], settings.dns)
         names = Names(cluster, state, Forwarder(servers))
-        cluster.names_changed = names.touch
+        cluster.names_changed, cluster.exposition = names.touch, metrics.exposition
+        metrics.watch_cluster(cluster, names)
         claims, admission = Claims(cluster, settings), Admission(cluster, settings, state, reconciler, engine)
         ipam = Ipam(state, settings, kernel.routes, claims)
         driver = NetworkDriver(state, ipam, ports, reconciler, kernel.routes, claims)
@@ -104,6 +105,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         background.append(tasks.create_task(cluster.run(), name="cluster"))
         background.append(tasks.create_task(names.run(), name="names"))
         background.append(tasks.create_task(claims.run(), name="ranges"))
+        background.append(tasks.create_task(admission.join_as_set(), name="join"))
         # What is here now stays: the collector need not walk it again and again.
         gc.freeze()
         log.info(

@@ -53,6 +53,21 @@ def choose_block(
         ) from error
 
 
+def former_block(whole: IPNet, prefix: int, back: Iterable[str], held: Iterable[records.Range]) -> IPNet | None:
+    """The block among ``back``, what a node had before, that it may have again; ``None`` if there is none."""
+    taken = [ip_network(record.net) for record in held if not record.freed]
+    for net in map(ip_network, back):
+        free = not any(net.version == other.version and net.overlaps(other) for other in taken)
+        if free and net.prefixlen == prefix and within(net, whole):
+            return net
+    return None
+
+
+def within(net: IPNet, other: IPNet) -> bool:
+    """Whether ``net`` lies in ``other``."""
+    return net.version == other.version and net.overlaps(other) and net.prefixlen >= other.prefixlen
+
+
 def refuse_claim(
     net: IPNet, held: Iterable[records.Range], *, owner: str, names: Mapping[str, str], now: float, network: str = ""
 ) -> None:

@@ -153,11 +153,4 @@ class Claims:
 
 def outside(network: Network, held: Sequence[IPNet]) -> list[IPNet]:
     """The ranges of a network that do not lie in one of ``held``."""
-    return [
-        subnet.net
-        for subnet in network.subnets
-        if not any(
-            block.version == subnet.net.version and block.overlaps(subnet.net) and block.prefixlen <= subnet.net.prefixlen
-            for block in held
-        )
-    ]
+    return [subnet.net for subnet in network.subnets if not any(blocks.within(subnet.net, block) for block in held)]

@@ -70,6 +70,8 @@ class Cluster:
         self._settings, self._state, self._kernel, self._reconciler = settings, state, kernel, reconciler
         self._engine = engine
         self.names_changed: Callable[[], None] = lambda: None
+        self.exposition: Callable[[], bytes] = bytes
+        self._site_problems: dict[int, str] = {}
         self.engine_version = ""
         self.attachments = Attachments(engine, lambda network: network in state.networks, self.networks_changed)
         self._memory, self.guests = Memory(directory_path), Guests(directory_path)
@@ -93,7 +95,7 @@ class Cluster:
     @property
     def problems(self) -> list[str]:
         """What a person should know."""
-        found = list(self._seen.problems.values())
+        found = [*self._seen.problems.values(), *self._site_problems.values()]
         if self.mesh.problem:
             found.append(f"mesh: {self.mesh.problem}")
         if self.membership is not None:
@@ -241,11 +243,14 @@ class Cluster:
                 self.store = StoreLoop(etcd, self._memory, self._seen, membership.node, self._own_records, self.heard)
                 background.append(tasks.create_task(self.store.run(), name="store"))
                 await self._serve_joins(stack, membership, self.store)
+                if self._settings.mesh_metrics:
+                    await self._serve_metrics(stack, membership)
                 self._running.set()
                 await self._changed.wait()
                 self._changed.clear()
                 for task in background:
                     task.cancel()
+                await asyncio.gather(*background, return_exceptions=True)
             self._running.clear()
             self.store = None
 
@@ -284,10 +289,30 @@ class Cluster:
             addresses,
             self._observed_at,
         )
-        runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=1.0)
+        await self._site(stack, service.application(), membership.mesh4, mesh.JOIN_PORT)
+
+    async def _serve_metrics(self, stack: contextlib.AsyncExitStack, membership: Membership) -> None:
+        async def expose(_: web.Request) -> web.Response:
+            return web.Response(body=self.exposition(), content_type="text/plain", charset="utf-8")
+
+        application = web.Application()
+        application.router.add_get("/metrics", expose)
+        await self._site(stack, application, membership.mesh4, mesh.METRICS_PORT)
+
+    async def _site(
+        self, stack: contextlib.AsyncExitStack, application: web.Application, address: str, port: int
+    ) -> None:
+        """Serve in the tunnel; where the port is taken, that is a problem told and not the end of the rest."""
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await web.SockSite(runner, _listen(membership.mesh4, mesh.JOIN_PORT)).start()
+        try:
+            await web.SockSite(runner, _listen(address, port)).start()
+        except Unavailable as error:
+            self._site_problems[port] = str(error)
+            self._log.error("a service in the tunnel does not run", reason=str(error))
+        else:
+            self._site_problems.pop(port, None)
 
     def _observed_at(self, key: str) -> str:
         """The address outside of the tunnel at which a peer was last seen; empty if it was not."""
@@ -312,6 +337,10 @@ class Cluster:
         """A join has failed."""
         self._joining = None
         self.mesh.touch()
+
+    def former(self) -> str:
+        """The id this node had when it was last in a cluster."""
+        return self._memory.former()
 
     def stored(self, key: str) -> bytes | None:
         """A value as the store has it."""

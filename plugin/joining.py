@@ -53,7 +53,10 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node that wants to join says of itself; ``ranges`` are its networks', ``time`` its clock."""
+    """What a node that wants to join says of itself; ``ranges`` are its networks', ``time`` its clock.
+
+    ``former`` is the id it had when it was last a member.
+    """
 
     token: str
     digest: str
@@ -62,6 +65,7 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
     time: float
     endpoints: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
+    former: str = ""
     mtu: int = 1500
     engine: str = ""
     version: str = ""

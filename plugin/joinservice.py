@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 import msgspec
 import structlog
 from aiohttp import web
-from stackpad.etcd import Put
 
 from plugin import blocks, joining
 from plugin.guests import Guests
@@ -24,6 +23,7 @@ from plugin.model import ip_network
 from plugin.storeloop import StoreLoop
 from stackpad import records
 from stackpad.errors import Conflict, InvalidRequest, StackpadError
+from stackpad.etcd import Put
 
 MOST = 64 * 1024
 """Bytes of a request."""
@@ -128,6 +128,9 @@ def _ranges(
     now = time.time()
     names = {node.owner: node.name for node in view.nodes.values()}
     own = [ip_network(text) for text in asked.ranges]
+    # What the node gave back when it was last a member cools down for others, not for itself.
+    back = [record.net for record in held if record.freed and asked.former and record.owner == asked.former]
+    held = [record for record in held if record.net not in back]
     for net in own:
         try:
             blocks.refuse_claim(net, held, owner=node_id, names=names, now=now)
@@ -136,9 +139,16 @@ def _ranges(
     found = []
     lengths = ((cluster.range4, cluster.block_prefix), (cluster.range6, blocks.BLOCK6_PREFIX))
     for text, prefix in lengths:
-        block = blocks.choose_block(ip_network(text), prefix, held, avoid=own, now=now, owner=node_id)
-        found.append(_claimed(str(block), held, node_id, block=True))
-    return [*found, *(_claimed(str(net), held, node_id, block=False) for net in own)]
+        whole = ip_network(text)
+        block = blocks.former_block(whole, prefix, back, held) or blocks.choose_block(
+            whole, prefix, held, avoid=own, now=now, owner=node_id
+        )
+        found.append(block)
+    outside = [net for net in own if not any(blocks.within(net, block) for block in found)]
+    return [
+        *(_claimed(str(block), held, node_id, block=True) for block in found),
+        *(_claimed(str(net), held, node_id, block=False) for net in outside),
+    ]
 
 
 def _claimed(net: str, held: Sequence[records.Range], owner: str, *, block: bool) -> records.Range:

@@ -66,6 +66,7 @@ class Memory:
 
     def __init__(self, directory: Path) -> None:
         self._membership, self._view = directory / "membership.json", directory / "view.json"
+        self._former = directory / "former"
 
     def load(self) -> Membership | None:
         """The membership, ``None`` on a node of its own; raises :class:`Unavailable` if the file is damaged."""
@@ -82,10 +83,20 @@ class Memory:
     def save(self, membership: Membership | None) -> None:
         """Keep or, with ``None``, forget the membership; raises :class:`Unavailable`."""
         if membership is None:
+            before = self.load()
+            if before is not None:
+                _replace(self._former, before.node.encode())
             self._membership.unlink(missing_ok=True)
             self._view.unlink(missing_ok=True)
         else:
             _replace(self._membership, msgspec.json.encode(membership))
+
+    def former(self) -> str:
+        """The id this node had when it was last in a cluster; empty if it never was."""
+        try:
+            return self._former.read_text()
+        except OSError:
+            return ""
 
     def load_view(self) -> dict[str, bytes]:
         """The store as it was last seen; empty if that is not known."""

@@ -16,6 +16,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from plugin import blocks
 from plugin.dataplane import FILTER, Element
 from plugin.model import IPAddress, IPNet, ip_network
 from stackpad import records
@@ -161,13 +162,9 @@ def _remote(view: View, me: str, by_owner: Mapping[str, Iterable[IPNet]]) -> Map
             continue
         for text in network.subnets:
             net = ip_network(text)
-            if any(_within(net, held) for held in by_owner.get(network.owner, ())):
+            if any(blocks.within(net, held) for held in by_owner.get(network.owner, ())):
                 found.setdefault(network.environment, set()).add(net)
     return {environment: frozenset(nets) for environment, nets in found.items()}
-
-
-def _within(net: IPNet, other: IPNet) -> bool:
-    return net.version == other.version and net.overlaps(other) and net.prefixlen >= other.prefixlen
 
 
 def mtu(link: int) -> int:

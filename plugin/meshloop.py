@@ -12,7 +12,7 @@ import contextlib
 import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -105,9 +105,14 @@ class MeshLoop:
             return
         backend = await self._backend()
         self.implementation = backend.name
-        await backend.ensure(MESH_LINK, self._device_mtu())
+        made = await backend.ensure(MESH_LINK, self._device_mtu())
         observed = await backend.observe()
         peers = {**{key: self._peer(peer, observed) for key, peer in wanted.plan.peers.items()}, **wanted.extra}
+        if made:
+            # Whoever still has a session with what was there before would send into it for 15 seconds. A keepalive that
+            # is switched on sends a packet at once, and so begins a new one; the next round switches it off again.
+            peers = {key: replace(peer, keepalive=peer.keepalive or mesh.KEEPALIVE) for key, peer in peers.items()}
+            self._wake.set()
         device = Device(wanted.private_key, wanted.port, peers)
         changes = wireguard_plan(device, observed, self._configured)
         if changes:

@@ -41,7 +41,8 @@ class NodeAdmin:
     async def _show(self, _: web.Request) -> web.Response:
         cluster, membership = self._cluster, self._cluster.membership
         if membership is None:
-            return _json({"member": False, "problems": cluster.problems})
+            problems = [*cluster.problems, *filter(None, [self._admission.problem])]
+            return _json({"member": False, "problems": problems})
         view, observed, now = cluster.view, cluster.mesh.observed, time.time()
         nodes = []
         for node in sorted(view.nodes.values(), key=lambda node: node.name):
@@ -113,7 +114,7 @@ class NodeAdmin:
         return {}
 
     async def _leave(self, _: dict[str, Any]) -> Any:
-        self._admission.leave()
+        await self._admission.leave()
         return {}
 
     async def _remove(self, given: dict[str, Any]) -> Any:

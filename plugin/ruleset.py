@@ -121,6 +121,8 @@ chain source_nat {
 
 chain to_node {
   type filter hook input priority filter - 10; policy accept;
+  iifname != { "lo", "MESH" } ip daddr @mesh_self4 counter drop comment "the mesh is in the tunnel only"
+  iifname != { "lo", "MESH" } ip6 daddr @mesh_self6 counter drop comment "the mesh is in the tunnel only"
   iifname != "sp-*" accept
   iifname "MESH" jump from_mesh_to_node
   ct state established,related accept

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from stackpad.cli import checks, client, fleet, node, output, render
+from stackpad.cli import checks, client, explain, fleet, node, output, render
 from stackpad.cli.common import PLACES, USAGE, Json, Socket, answering, show
 from stackpad.cli.examine import examine
 from stackpad.cli.reports import ClusterReport, NetworkReport, PortReport, Routes, ServiceReport, Status
@@ -125,6 +125,27 @@ def services(
         reports = client.fetch(client.plugin(socket), "/services", tuple[ServiceReport, ...])
     chosen = [report for report in reports if environment in {None, report.environment}]
     show(chosen, fleet.services(chosen), as_json=as_json)
+
+
+@app.command("explain", epilog="Example: stackpad explain web postgres")
+def explain_connection(
+    who: Annotated[str, typer.Argument(metavar="FROM", help="A container on this node.")],
+    whom: Annotated[str, typer.Argument(metavar="TO", help="A name or an address, on any node.")],
+    socket: Socket = PLACES.plugin,
+    as_json: Json = False,
+) -> None:
+    """Say why a container reaches another one, or which step stops it; ends with 1 if one does."""
+    server = client.plugin(socket)
+    with answering():
+        steps = explain.explain(
+            who,
+            whom,
+            client.fetch(server, "/networks", tuple[NetworkReport, ...]),
+            client.fetch(server, "/services", tuple[ServiceReport, ...]),
+            client.fetch(server, "/cluster", ClusterReport),
+        )
+    value = [asdict(step) for step in steps]
+    show(value, explain.grid(steps), as_json=as_json, troubled=not all(step.ok for step in steps))
 
 
 @app.command(epilog="Example: stackpad routes")

@@ -149,10 +149,7 @@ def leave(socket: Socket = PLACES.plugin, daemon_json: DaemonJson = DAEMON_JSON,
         report = _cluster(socket)
         if not yes:
             _confirm(f"containers on {report.name} lose those on other nodes. Leave cluster {report.id}?")
-        if len(report.nodes) > 1 and report.store.connected and not report.control:
-            client.ask(client.plugin(socket), "/node/rm", {"name": report.node}, timeout=SLOW)
-        else:
-            client.ask(client.plugin(socket), "/node/leave", {})
+        client.ask(client.plugin(socket), "/node/leave", {}, timeout=SLOW)
         before, settings = daemonjson.read(daemon_json)
         after = daemonjson.text_of(daemonjson.without(settings, [report.range4, report.range6]))
         if before and settings != daemonjson.without(settings, [report.range4, report.range6]):

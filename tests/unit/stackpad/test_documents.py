@@ -43,6 +43,6 @@ def test_tables_are_complete_and_true(section: str, there: set[str]) -> None:
 
 def test_commands() -> None:
     assert {
-        re.split(r" \[| …", word)[0] for word in listed("The command `stackpad`") if word.startswith("stackpad ")
+        re.split(r" \[| …| [A-Z]", word)[0] for word in listed("The command `stackpad`") if word.startswith("stackpad ")
     } == set(COMMANDS)
-    assert len(COMMANDS) == 7
+    assert len(COMMANDS) == 8

@@ -1,0 +1,174 @@
+"""Why one container reaches another, or which step stops it; pure.
+
+Walks the way of a connection: the asking container, the name, the address, the environment, the rule at the sender, the
+tunnel, the rule at the receiver, the other container. What is asked about is told from the records that the rules are
+made of; a step that cannot be judged from this node says so.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from stackpad.cli.render import Grid, clean, duration
+from stackpad.cli.reports import ClusterReport, EndpointReport, NetworkReport, NodeReport, ServiceReport
+
+FRESH = 180.0
+"""Seconds a WireGuard session lasts without another handshake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: ``ok`` or what stops here; ``remedy`` is empty where there is none to give."""
+
+    name: str
+    ok: bool
+    text: str
+    remedy: str = ""
+
+
+def explain(
+    who: str,
+    whom: str,
+    networks: Sequence[NetworkReport],
+    services: Sequence[ServiceReport],
+    cluster: ClusterReport,
+) -> list[Step]:
+    """The steps from container ``who`` of this node to ``whom``, a name or an address, up to the one that stops it."""
+    steps = []
+    for step in _walk(who, whom, networks, services, cluster):
+        steps.append(step)
+        if not step.ok:
+            break
+    return steps
+
+
+def grid(steps: Sequence[Step]) -> Grid:
+    """The steps as a table."""
+    rows = tuple(
+        (step.name, "ok" if step.ok else "stops here", clean(step.text + (f"; {step.remedy}" if step.remedy else "")))
+        for step in steps
+    )
+    return Grid(("STEP", "RESULT", "WHAT"), rows, prose=True)
+
+
+def _walk(
+    who: str,
+    whom: str,
+    networks: Sequence[NetworkReport],
+    services: Sequence[ServiceReport],
+    cluster: ClusterReport,
+) -> Iterator[Step]:
+    own = [(network, end) for network in networks for end in network.endpoints if who in {end.container, end.id}]
+    if not own:
+        there = ", ".join(sorted({end.name for network in networks for end in network.endpoints})) or "none"
+        yield Step("from", False, f"no container {who} on a network of ours here", f"there are: {there}")
+        return
+    environments = {network.environment or network.shown_name for network, _ in own}
+    addresses = ", ".join(address for _, end in own for address in end.addresses)
+    yield Step("from", True, f"{who} has {addresses} in {', '.join(sorted(environments))}")
+    found = _targets(whom, networks, services)
+    yield _name(whom, found, environments)
+    shared = [target for target in found if target.environment in environments]
+    target = (shared or found)[0]
+    yield _environment(whom, target, environments)
+    network, end = next((n, e) for n, e in own if (n.environment or n.shown_name) == target.environment)
+    yield _sender(network, end)
+    if target.local:
+        yield Step("way", True, f"both are on this node, over bridge {network.bridge}")
+    else:
+        node = next((node for node in cluster.nodes if node.name == target.node), NodeReport(name=target.node))
+        yield _tunnel(node)
+        yield _receiver(node)
+    yield Step(
+        "to", True, f"{target.container} has {', '.join(target.addresses)}; a server must listen there on all addresses"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    environment: str
+    container: str
+    addresses: tuple[str, ...]
+    node: str
+    alive: bool
+    local: bool
+
+
+def _targets(whom: str, networks: Sequence[NetworkReport], services: Sequence[ServiceReport]) -> list[_Target]:
+    """Whoever has the name or address: on this node by its own word, on others by the records."""
+    found = [
+        _Target(network.environment or network.shown_name, end.name, end.addresses, "this node", alive=True, local=True)
+        for network in networks
+        for end in network.endpoints
+        if whom in {end.container, *end.addresses}
+    ]
+    known = {address for target in found for address in target.addresses}
+    for service in services:
+        called = {*service.names, *(f"{name}.{service.environment}" for name in service.names), *service.addresses}
+        if whom.lower() in called and not known & set(service.addresses):
+            local = any(set(service.addresses) & set(end.addresses) for n in networks for end in n.endpoints)
+            found.append(
+                _Target(service.environment, service.container, service.addresses, service.node, service.alive, local)
+            )
+    return found
+
+
+def _name(whom: str, found: Sequence[_Target], environments: set[str]) -> Step:
+    kind = "address" if _is_address(whom) else "name"
+    if not found:
+        remedy = "stackpad services lists the names; a container has to run to have one"
+        return Step(kind, False, f"nobody has {whom}", remedy)
+    shared = [target for target in found if target.environment in environments]
+    if shared and not any(target.alive for target in shared):
+        gone = ", ".join(sorted({target.node for target in shared}))
+        return Step(kind, False, f"{whom} is on {gone}, which gives no sign of life", "its name is hidden until it does")
+    shown = ", ".join(f"{', '.join(t.addresses)} on {t.node}" for t in shared or found)
+    return Step(kind, True, f"{whom} is {shown}")
+
+
+def _environment(whom: str, target: _Target, environments: set[str]) -> Step:
+    if target.environment not in environments:
+        text = f"{whom} is in {target.environment}, not in {' or '.join(sorted(environments))}"
+        remedy = "environments are kept apart; connect both to one network (docker network connect)"
+        return Step("environment", False, text, remedy)
+    return Step("environment", True, f"both are in {target.environment}")
+
+
+def _sender(network: NetworkReport, end: EndpointReport) -> Step:
+    if end.lost:
+        return Step("sender", False, "the container's link is gone", "restart the container")
+    if network.problem:
+        return Step("sender", False, f"network {network.shown_name} is not settled: {network.problem}")
+    return Step("sender", True, f"rules and bridge {network.bridge} are in place, MTU {network.mtu}")
+
+
+def _tunnel(node: NodeReport) -> Step:
+    if not node.id:
+        return Step("tunnel", False, f"node {node.name} is not known here", "stackpad node ls shows the nodes")
+    if node.handshake is None or node.handshake > FRESH:
+        since = "ever" if node.handshake is None else f"for {duration(node.handshake)}"
+        if node.endpoint:
+            remedy = f"it is called at {node.endpoint}; is that UDP port open there?"
+        else:
+            remedy = "its address is not known: it has to call first"
+        # Without traffic a session ends and the next packet begins another; only with a sign of life missing it is sure.
+        return Step("tunnel", node.alive, f"no handshake with {node.name} {since}", remedy)
+    return Step(
+        "tunnel", True, f"{node.name} at {node.endpoint}, handshake {duration(node.handshake)} ago, MTU {node.mtu}"
+    )
+
+
+def _receiver(node: NodeReport) -> Step:
+    if not node.alive:
+        return Step("receiver", False, f"{node.name} gives no sign of life", f"stackpad doctor on {node.name}")
+    return Step("receiver", True, f"{node.name} admits ranges of this environment; its own view: stackpad networks there")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
