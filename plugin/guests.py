@@ -86,15 +86,19 @@ class Guests:
             )
         self._keep({key: item for key, item in self._all.items() if key != token_id})
 
-    def check(self, request: joining.JoinRequest, address: str) -> Invitation:
-        """The invitation that a request from ``address`` (in the tunnel) came with; refuses a used or wrong one."""
+    def check(self, request: joining.JoinRequest, address: str, members: Collection[str]) -> Invitation:
+        """The invitation that a request from ``address`` (in the tunnel) came with; refuses a used or wrong one.
+
+        ``members`` are the ids of nodes that are, or were, part of the cluster.
+        """
         found = self._all.get(request.token)
         now = time.time()
         if found is None or found.digest != request.digest or found.address != address:
             raise InvalidRequest("the token is not one of this node's; make a new one with stackpad node token")
         if found.expires <= now:
             raise InvalidRequest("the token has expired; make a new one with stackpad node token")
-        if found.used_by not in {"", request.public_key}:
+        # A node whose first answer got lost asks once more; one that has been a member since needs another token.
+        if found.used_by and (found.used_by != request.public_key or found.node in members):
             raise InvalidRequest(
                 f"the token was used already, by node {found.node}; a token is for one node, make another one with "
                 "stackpad node token"

@@ -71,7 +71,8 @@ class JoinService:
         return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
 
     async def _admit(self, asked: joining.JoinRequest, address: str) -> joining.JoinAnswer:
-        invitation = self._guests.check(asked, address)
+        seen = self._view()
+        invitation = self._guests.check(asked, address, seen.alive | seen.removed)
         joining.refuse_clock(asked.time, time.time())
         name = joining.name(asked.name)
         membership, cluster = self._membership(), self._membership().cluster
