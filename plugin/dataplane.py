@@ -145,13 +145,18 @@ def _remote_elements(network: Network, remote: Iterable[IPNet]) -> Iterable[Elem
 
 
 def _endpoint_elements(endpoint: Endpoint) -> Iterable[Element]:
-    sender = f"{naming.port_name(endpoint.id)} . {endpoint.mac}"
+    port = naming.port_name(endpoint.id)
+    sender = f"{port} . {endpoint.mac}"
     if endpoint.ip4 is not None:
         yield Element(SWITCH, "senders4", f"{sender} . {endpoint.ip4}")
+        yield Element(SWITCH, "own4", f"{port} . {int(endpoint.ip4)}")
     if endpoint.ip6 is not None:
+        local = naming.link_local(endpoint.mac)
         # Neighbour discovery speaks from the link-local address, and from :: while that one is tentative.
-        for source in (endpoint.ip6, naming.link_local(endpoint.mac), "::"):
+        for source in (endpoint.ip6, local, "::"):
             yield Element(SWITCH, "senders6", f"{sender} . {source}")
+        for own in (endpoint.ip6, local):
+            yield Element(SWITCH, "own6", f"{port} . {int(own):#x}")
     for published in endpoint.ports:
         at = published.host_address
         where = f"{published.protocol} . {published.host_port}"

@@ -22,7 +22,7 @@ def stale(new: Iterable[Element], old: Iterable[Element]) -> Iterator[tuple[str,
     """What ``conntrack`` must delete after these elements appeared and disappeared, as its arguments. Pure."""
     for element in old:
         address = element.key.rpartition(" . ")[2]
-        if element.table == SWITCH and not address.startswith(("::", "fe80:")):
+        if element.table == SWITCH and element.set.startswith("senders") and not address.startswith(("::", "fe80:")):
             family = "ipv6" if ":" in address else "ipv4"
             yield ("-f", family, "--orig-src", address)
             yield ("-f", family, "--reply-src", address)

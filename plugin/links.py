@@ -30,6 +30,9 @@ _NODAD = 0x02
 
 _IFF_UP = 1
 
+_NTF_MASTER, _NUD_NOARP = 0x04, 0x40
+"""An entry of the bridge's own table, and one that does not age (linux/neighbour.h)."""
+
 _GONE = {errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENOENT}
 
 
@@ -165,6 +168,8 @@ class Links:
             br_mcast_snooping=0,
         )
         self._configure(bridge, loopback=False, ipv6=True)
+        # Which addresses the node has elsewhere, other networks' gateways among them, is nobody's business here.
+        self._sysctl(f"ipv4/conf/{bridge.name}/arp_ignore", "1")
         self._add_addresses(bridge.name, bridge.addresses)
 
     def _change_bridge(self, before: Bridge, bridge: Bridge) -> None:
@@ -227,9 +232,22 @@ class Links:
             state="up",
             peer={"ifname": port.peer, "address": port.mac, "mtu": port.mtu},
         )
+        index = _index(port.name)
         # A container that calls itself by a published port: where an engine has bridged packets pass through iptables
         # they are turned round in the bridge, and leave by the port they came in.
-        self._request(f"let {port.name} hear itself", "brport", "set", index=_index(port.name), mode=1)
+        # The bridge is told whose MAC is here, and learns none: it would from frames that pass none of its hooks.
+        self._request(f"set {port.name} up", "brport", "set", index=index, mode=1, learning=0)
+        self._request(
+            f"tell {port.bridge} that {port.mac} is at {port.name}",
+            "fdb",
+            "replace",  # the one who had the address before may be there still
+            ifindex=index,
+            lladdr=port.mac,
+            flags=_NTF_MASTER,
+            state=_NUD_NOARP,
+        )
+        # The same frames come up here, past the bridge: nobody is at home.
+        self._sysctl(f"ipv4/conf/{port.name}/arp_ignore", "8")
         if self._has_ipv6:
             # A bridge port needs no address; without this it would announce one into the container.
             self._sysctl(f"ipv6/conf/{port.name}/disable_ipv6", "1")

@@ -9,10 +9,18 @@ A packet that turns round in its own network, because it was sent to a published
 itself), is marked on the way, for its source must be ours too: where an engine has bridged packets pass through
 iptables, the hook that masquerades is not told where they came from.
 
+What leaves for the outside does so from a port of 32768 to 49151. Left as it is, the port a container sends from would
+become the node's: who sends from 443 to a client's port takes that client's connection to the node's own 443, since
+connection tracking looks for a known flow before anything else ("port shadow", CVE-2021-3773).
+
 Two tables. ``bridge stackpad`` sees frames as they enter a bridge from a container: who sends must use the MAC
-and IP addresses of its endpoint, and may not play router. ``inet stackpad`` sees what is routed and what is meant
-for the node: a container reaches its own network, the outside (unless internal), and of the node what the outside
-may reach as well.
+and IP addresses of its endpoint, announce no others, and may not play router. ``inet stackpad`` sees what is routed
+and what is meant for the node: a container reaches its own network, the outside (unless internal), and of the node what
+the outside may reach as well.
+
+Frames to the addresses IEEE 802.1D reserves (01:80:c2:00:00:0x) go around a bridge: not through its *prerouting*, and up
+to the node as if its end of the veth pair were an interface like any other, an IP packet in them included. They are
+dropped where they are learnt from, in *input*, and once more where such an interface shows.
 
 The default for our bridges (``sp-*``) is to drop: a bridge that is in no set is connected to nothing, so the
 order in which links and elements appear can never open a gap. Our drops come before the engine's own rules
@@ -53,8 +61,13 @@ SETS = {
     (FILTER, "join_service"): "typeof tcp dport",
     (SWITCH, "senders4"): "type ifname . ether_addr . ipv4_addr",
     (SWITCH, "senders6"): "type ifname . ether_addr . ipv6_addr",
+    (SWITCH, "own4"): "typeof iifname . @th,192,32",
+    (SWITCH, "own6"): "typeof iifname . @th,64,128",
 }
 """Sets by table and name, with their type.
+
+``own4`` and ``own6`` have addresses as numbers: what a message is about has no name and no type of its own in ``nft``
+before 1.0.9.
 
 Sets of one field say ``typeof``: ``nft`` 1.0.6, which a node of Debian 12 has, ends with a segmentation fault when it
 lists a set that a newer ``nft`` (1.1.3, in our root file system) declared with ``type``. Measured; with ``typeof``, and
@@ -74,16 +87,53 @@ chain enter {
   type filter hook prerouting priority -300; policy accept;
   iifname != "spv*" accept
   ether type ip iifname . ether saddr . ip saddr @senders4 accept
-  ether type arp arp htype 1 arp ptype ip iifname . arp saddr ether . arp saddr ip @senders4 accept
+  ether type arp arp htype 1 arp ptype ip iifname . arp saddr ether . arp saddr ip @senders4 jump enter_arp
   ether type ip6 icmpv6 type { nd-router-advert, nd-redirect } counter drop comment "only the node is a router"
+  ether type ip6 icmpv6 type nd-neighbor-advert jump enter_own
+  ether type ip6 ip6 saddr :: jump enter_nameless
   ether type ip6 iifname . ether saddr . ip6 saddr @senders6 accept
   counter drop comment "not an address of this endpoint"
+}
+
+chain enter_arp {
+  iifname . ether saddr . arp saddr ip @senders4 accept
+}
+
+chain enter_own {
+  iifname . @th,64,128 @own6 return
+  counter drop comment "not an address of this endpoint"
+}
+
+chain enter_nameless {
+  icmpv6 type nd-neighbor-solicit jump enter_own
+  icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld-listener-report, mld2-listener-report } return
+  counter drop comment "not an address of this endpoint"
+}
+
+chain to_node {
+  type filter hook input priority -300; policy accept;
+  iifname != "spv*" accept
+  ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 counter drop comment "past the bridge"
+  icmp type { destination-unreachable, source-quench, time-exceeded, parameter-problem } jump complaint4
+  icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } jump complaint6
+  icmp type redirect counter drop comment "only the node is a router"
+}
+
+chain complaint4 {
+  iifname . @th,192,32 @own4 return
+  counter drop comment "about a packet this endpoint never got"
+}
+
+chain complaint6 {
+  iifname . @th,256,128 @own6 return
+  counter drop comment "about a packet this endpoint never got"
 }
 """
 
 _FILTER_CHAINS = """
-chain loopback_guard {
+chain entry_guard {
   type filter hook prerouting priority raw; policy accept;
+  iifname "spv*" counter drop comment "past the bridge"
   iifname "sp-*" ip daddr 127.0.0.0/8 counter drop comment "the node's loopback is not on the wire"
   iifname @uplink_bridges ip daddr RESOLVER counter drop comment "names are for containers"
   iifname != "lo" meta iifkind != "bridge" ip daddr RESOLVER counter drop comment "names are for containers"
@@ -116,6 +166,7 @@ chain source_nat {
   oifname "sp-*" ip saddr 127.0.0.0/8 masquerade comment "the node's own, by 127.0.0.1"
   oifname "sp-*" ip6 saddr ::1 masquerade comment "the node's own, by ::1"
   meta mark & 0x01000000 == 0x01000000 oifname "sp-*" masquerade comment "hairpin: the answer must come back this way"
+  iifname "sp-*" oifname != "sp-*" meta l4proto { tcp, udp } masquerade to :32768-49151
   iifname "sp-*" oifname != "sp-*" masquerade
 }
 

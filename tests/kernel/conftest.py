@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from plugin.links import Links, Trash
+from tests.kernel.frames import bench as bench
 from tests.kernel.namespace import PROC
 from tests.netns import Namespace
 from tests.netns import netns as netns

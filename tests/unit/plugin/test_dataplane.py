@@ -67,6 +67,9 @@ def test_an_endpoint_may_send_from_its_addresses_only() -> None:
     port = naming.port_name(joined.id)
     sender = f"{port} . 02:50:00:00:00:02"
     assert elements(NET6, joined) - elements(NET6) == {
+        f"own4 {port} . {0x0AC00102}",
+        f"own6 {port} . 0xfd000001000000000000000000000002",
+        f"own6 {port} . 0xfe80000000000000005000fffe000002",
         f"senders4 {sender} . 10.192.1.2",
         f"senders6 {sender} . fd00:1::2",
         f"senders6 {sender} . fe80::50:ff:fe00:2",

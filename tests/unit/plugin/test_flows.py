@@ -15,6 +15,7 @@ from plugin.flows import stale
         ([], [Element(SWITCH, "senders6", "spv1 . 02:00:00:00:00:01 . fd00::2")], [("ipv6", "fd00::2")]),
         ([], [Element(SWITCH, "senders6", "spv1 . 02:00:00:00:00:01 . fe80::2")], []),
         ([], [Element(SWITCH, "senders6", "spv1 . 02:00:00:00:00:01 . ::")], []),
+        ([], [Element(SWITCH, "own4", "spv1 . 167772162")], []),
         ([], [Element(FILTER, "internal", "sp-1")], []),
         ([Element(SWITCH, "senders4", "spv1 . 02:00:00:00:00:01 . 10.0.0.2")], [], []),
     ],
