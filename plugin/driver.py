@@ -252,6 +252,8 @@ class NetworkDriver:
         for ip in endpoint.addresses:
             if ip in taken:
                 raise Conflict(f"address {ip} is taken by {taken[ip]}; take another with --ip, or leave it out")
+        if endpoint.mac == naming.bridge_mac(there.id):
+            raise Conflict(f"MAC address {endpoint.mac} is the gateway's; take another with --mac-address")
         for other in self._state.endpoints_of(there.id):
             if other.id != endpoint.id and other.mac == endpoint.mac:
                 raise Conflict(

@@ -8,6 +8,7 @@ use" where it should, and us with a sentence where somebody was first.
 from __future__ import annotations
 
 import errno
+import random
 import socket
 from collections.abc import Iterable, Mapping
 
@@ -18,6 +19,10 @@ from stackpad.errors import Conflict, InvalidRequest, Unavailable
 
 _KINDS = {Transport.TCP: socket.SOCK_STREAM, Transport.UDP: socket.SOCK_DGRAM}
 _RANDOM_TRIES = 64
+
+CHOSEN = range(49152, 61000)
+"""Where a port is chosen from: RFC 6335's dynamic ports, as far as Linux gives them out, and none that containers'
+connections leave by (see ``source_nat`` in :mod:`plugin.ruleset`)."""
 
 
 class PortReservations:
@@ -89,14 +94,7 @@ class PortReservations:
         raise Conflict(self._taken(request))
 
     def _hold_any(self, endpoint: Endpoint, request: PortRequest) -> tuple[PublishedPort, list[socket.socket]]:
-        for _ in range(_RANDOM_TRIES):
-            try:
-                # The kernel knows a free one; the second family may not have it free.
-                first = _bind(endpoint, request.protocol, request.host_address, 0)
-            except OSError as error:
-                raise _explained(request, 0, error) from error
-            number = first[0].getsockname()[1]
-            _close(first)
+        for number in random.sample(CHOSEN, _RANDOM_TRIES):
             try:
                 return request.at(number), _bind(endpoint, request.protocol, request.host_address, number)
             except OSError as error:
@@ -154,7 +152,6 @@ def _bind(endpoint: Endpoint, protocol: Transport, address: str | None, number: 
     try:
         for family, host in wanted:
             held.append(_bound(family, protocol, host, number))
-            number = number or held[0].getsockname()[1]
     except BaseException:
         _close(held)
         raise

@@ -150,6 +150,7 @@ async def test_a_mac_address_of_the_users_is_not_repeated(net: Plugin) -> None:
         (samples.create_endpoint(2, "three"), "not in CIDR form"),
         (samples.create_endpoint(2, "fd00::2%x/64"), "not in CIDR form"),
         (samples.create_endpoint(2, "10.192.1.3/24", mac="02:50:0a:c0:01:02"), "is that of endpoint"),
+        (samples.create_endpoint(2, "10.192.1.3/24", mac=naming.bridge_mac(samples.network_id(1))), "is the gateway's"),
         (samples.create_endpoint(2, "10.192.1.3/24", mac="01:00:5e:00:00:01"), "first octet must be even"),
         (samples.create_endpoint(2, "10.192.1.3/24", mac="00:00:00:00:00:00"), "nobody's"),
         (samples.create_endpoint(2, "10.192.1.3/24", mac="2:0:0:0:0:1"), "not of the form"),
