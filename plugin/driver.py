@@ -196,7 +196,11 @@ class NetworkDriver:
         self._ports.release(request.endpoint_id)
         known = self._state.endpoints.get(request.endpoint_id)
         if known is not None:
-            await self._state.put_endpoint(replace(known, ports=(), left=left or known.left))
+            try:
+                await self._state.put_endpoint(replace(known, ports=(), left=left or known.left))
+            except BaseException:
+                self._ports.restore(known)  # what the disk refuses to forget stays published, and so held
+                raise
             self._reconciler.touch(known.network_id)
         return {}
 

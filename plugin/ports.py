@@ -54,7 +54,7 @@ class PortReservations:
         return self._ports[endpoint.id]
 
     def restore(self, endpoint: Endpoint) -> list[str]:
-        """Hold again what ``endpoint`` had before a restart of ours; returns what could not be held, and why.
+        """Hold again what ``endpoint`` has by its record; returns what could not be held, and why.
 
         The redirection goes on in any case: an interrupted plugin must not interrupt a container.
         """
