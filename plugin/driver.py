@@ -110,6 +110,7 @@ class NetworkDriver:
             there = self._network(request.network_id)  # it may have been deleted meanwhile
             self._refuse_addresses(there, endpoint)
             await self._state.put_endpoint(endpoint)
+            self._ports.release(endpoint.id)  # the new record has none
         # An answer may only say what the request left open.
         return {"Interface": {} if given.mac_address else {"MacAddress": endpoint.mac}}
 
