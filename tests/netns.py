@@ -6,15 +6,19 @@ the main thread, and the plugin makes its threads when it is opened, so both are
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
+
+PROC = Path("/proc")
 
 _CLONE_NEWNET = 0x40000000
 _OWN = "/proc/thread-self/ns/net"
@@ -92,6 +96,19 @@ def run(*command: str, script: str = "") -> str:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout
+
+
+def ip(*arguments: str) -> str:
+    """Run iproute2 in the namespace of this thread."""
+    return run("ip", *arguments)
+
+
+async def eventually(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    """Fail unless ``condition()`` becomes true; ``seconds`` bound a failure only."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"not within {seconds:.0f} s: {what}"
+        await asyncio.sleep(0.05)
 
 
 def _opened_in_a_fresh_one() -> int:

@@ -31,7 +31,7 @@ from stackpad.labels import WebRequest, Wire
 
 BASE = "stackpad.test"
 HOST = "shop.acme.stackpad.test"
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 Handler = Callable[[web.Request], Any]
 
@@ -160,7 +160,7 @@ class Shop:
         """Status and body as curl has them; status 0 where there is no answer, as when the handshake is refused."""
         port = self.settings.https_port if scheme == "https" else self.settings.http_port
         root = self.caddy.home / "data/caddy/pki/authorities/local/root.crt"
-        words = ["--silent", "--max-time", "10", "--resolve", f"{host}:{port}:127.0.0.1", "--write-out", "\n%{http_code}"]
+        words = ["--silent", "--max-time", "30", "--resolve", f"{host}:{port}:127.0.0.1", "--write-out", "\n%{http_code}"]
         words += ["--cacert", str(root)] if root.exists() else []
         words += ["--include"] if headers else []
         process = await asyncio.create_subprocess_exec(

@@ -90,7 +90,7 @@ def upstreams(visitor: Visitor) -> list[str]:
 def some_more(statuses: list[int]) -> None:
     """Return when a score of further visits have been answered."""
     enough = len(statuses) + 20
-    eventually(lambda: len(statuses) >= enough, "visits to be answered", 120)
+    eventually(lambda: len(statuses) >= enough, "visits to be answered", 240)
 
 
 def test_a_dead_upstream_has_a_page_of_ours(visitor: Visitor) -> None:
@@ -231,7 +231,7 @@ while True:
         c.sendall(c.recv(100))
     elif data:
         c.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\ndata: first\\n\\n")
-        c.settimeout(5)
+        c.settimeout(60)
         try:
             c.recv(1)
         except OSError:
@@ -249,7 +249,7 @@ def test_websocket_and_streaming_pass(visitor: Visitor) -> None:
 
 
 def _first_event(visitor: Visitor) -> str:
-    words = ["curl", "-sN", "--max-time", "3", "--cacert", str(visitor.bench.bed.proxy.ca)]
+    words = ["curl", "-sN", "--max-time", "5", "--cacert", str(visitor.bench.bed.proxy.ca)]
     words += ["--resolve", f"{HOST}:443:{visitor.bench.node.address}", f"https://{HOST}/"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     return done.stdout.strip()
@@ -261,7 +261,7 @@ def _echoed(visitor: Visitor) -> bytes:
 
     context = ssl.create_default_context(cafile=str(visitor.bench.bed.proxy.ca))
     with (
-        socket.create_connection((visitor.bench.node.address, 443), 10) as plain,
+        socket.create_connection((visitor.bench.node.address, 443), 60) as plain,
         context.wrap_socket(plain, server_hostname=HOST) as secure,
     ):
         secure.sendall(

@@ -17,7 +17,7 @@ import pytest
 from tests.testbed import testbed
 from tests.testbed.shell import ROOT, alive
 
-NAME = "smoke"
+NAME = f"t{os.getpid()}-smoke"
 """The census looks for this name in what it counts: other testbeds may come and go meanwhile."""
 
 
@@ -34,7 +34,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> Any:
 
 
 def census(numbers: set[int]) -> dict[str, set[str]]:
-    """Everything on this machine that is the smoke testbed's: by its name, or by a number it had."""
+    """Everything on this machine that is this testbed's: by its name, or by a number it had."""
     home = str(testbed.home() / NAME)
     namespace = f"stackpad-{NAME}-"
     lines = Path("/proc/mounts").read_text().splitlines()

@@ -31,7 +31,7 @@ class Visitor:
         port = 443 if scheme == "https" else 80
         done = subprocess.run(
             [
-                "curl", "--silent", "--max-time", "10", "--cacert", str(self.bench.bed.proxy.ca),
+                "curl", "--silent", "--max-time", "30", "--cacert", str(self.bench.bed.proxy.ca),
                 "--resolve", f"{host}:{port}:{self.bench.node.address}", "--write-out", "\n%{http_code}", *options,
                 f"{scheme}://{host}{path}",
             ],
@@ -97,7 +97,7 @@ def visitor(bed: Testbed) -> Iterator[Visitor]:
 def report(bench: Workbench) -> dict[str, list[dict[str, object]]]:
     """What the ingress says of itself."""
     socket = f"{bench.node.root}/run/stackpad/ingress.sock"
-    ask = ["curl", "-s", "--max-time", "5", "--unix-socket", socket, "http://ingress/routes"]
+    ask = ["curl", "-s", "--max-time", "30", "--unix-socket", socket, "http://ingress/routes"]
     return dict(json.loads(subprocess.run(ask, capture_output=True, text=True, check=True).stdout))
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from plugin.links import Links, Trash
 from tests.kernel.frames import bench as bench
-from tests.kernel.namespace import PROC
-from tests.netns import Namespace
+from tests.netns import PROC, Namespace
 from tests.netns import netns as netns
 
 _NEEDED = ("nft", "ip", "iptables-nft", "ip6tables-nft", "conntrack")

@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from plugin import naming
-from tests.kernel.namespace import eventually
 from tests.kernel.workbench import Node, node
-from tests.netns import Namespace, run
+from tests.netns import Namespace, eventually, run
 from tests.samples import network_id
 
 A4, B4, C4 = "10.192.1.2", "10.192.1.3", "10.192.2.4"

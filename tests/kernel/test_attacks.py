@@ -27,8 +27,7 @@ from tests.kernel.frames import (
     packet,
     packet6,
 )  # fmt: skip
-from tests.kernel.namespace import eventually, ip
-from tests.netns import Namespace, run
+from tests.netns import Namespace, eventually, ip, run
 
 RESERVED = [f"01:80:c2:00:00:{last:02x}" for last in range(16)]
 """Where IEEE 802.1D sends what no bridge passes on."""

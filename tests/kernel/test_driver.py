@@ -9,8 +9,8 @@ import pytest
 
 from plugin import protocol
 from stackpad.errors import Conflict, Unavailable
-from tests.kernel.namespace import eventually, ip
 from tests.kernel.workbench import node
+from tests.netns import eventually, ip
 from tests.samples import endpoint_id, network, network_id
 
 pytestmark = pytest.mark.usefixtures("netns")

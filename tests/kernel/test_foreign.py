@@ -8,8 +8,7 @@ import pytest
 
 from plugin.firewall import generation
 from plugin.foreign import RULES, ForeignChains
-from tests.kernel.namespace import PROC
-from tests.netns import run
+from tests.netns import PROC, run
 
 TOOLS = ("iptables-nft", "ip6tables-nft")
 DOCKER = (

@@ -11,7 +11,7 @@ import pytest
 
 from plugin.dataplane import EMPTY, FILTER, Element, desired, plan, union
 from plugin.kernel import Kernel
-from tests.kernel.namespace import PROC, ip
+from tests.netns import PROC, ip
 from tests.samples import endpoint, network
 
 ONE, TWO = (desired(network(n), [endpoint(network(n))], uplink_mtu=1500) for n in (1, 2))

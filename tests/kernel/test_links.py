@@ -17,8 +17,7 @@ from plugin.dataplane import EMPTY, Dataplane, desired, plan
 from plugin.links import Links, Trash
 from plugin.model import Protocol, PublishedPort
 from stackpad.errors import Unavailable
-from tests.kernel.namespace import ip
-from tests.netns import Namespace
+from tests.netns import Namespace, ip, run
 from tests.samples import endpoint, network, network6
 
 NET, NET6 = network(1), network6(6)
@@ -245,3 +244,13 @@ def test_an_uplink_goes_on_listening_to_its_router(links: Links) -> None:
     links.prepare(ipv6=True)
     assert sysctl("ipv6/conf/all/forwarding") == "1"
     assert [sysctl(f"ipv6/conf/{name}/accept_ra") for name in ("eth0", "eth1")] == ["2", "0"]
+
+
+def test_the_bridge_knows_a_mac_behind_its_latest_port(links: Links) -> None:
+    """A container takes over the address of one whose link is still there, and goes with it; learning is off."""
+    first, second = endpoint(NET6, 2), replace(endpoint(NET6, 3), mac=endpoint(NET6, 2).mac)
+    for there in ([first], [second]):
+        bring(links, replace(desired(NET6, there, uplink_mtu=1500), elements=frozenset()))
+        entries = [entry for entry in json.loads(run("bridge", "-j", "fdb", "show")) if entry["mac"] == first.mac]
+        assert [entry["ifname"] for entry in entries if "master" in entry] == [naming.port_name(there[0].id)]
+        assert shown(naming.port_name(there[0].id))["linkinfo"]["info_slave_data"]["learning"] is False

@@ -12,7 +12,7 @@ import pytest
 
 from plugin import monitor
 from plugin.monitor import Hint, Monitor
-from tests.kernel.namespace import eventually, ip
+from tests.netns import eventually, ip
 
 OURS = "sp-0123456789ab"
 PORT = "spv0123456789ab"

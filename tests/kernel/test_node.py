@@ -9,7 +9,7 @@ import pytest
 
 from plugin.dataplane import FILTER, Element
 from plugin.node import DEFAULT_MTU, Node, NodeFacts, Route
-from tests.kernel.namespace import PROC, ip
+from tests.netns import PROC, ip
 
 
 @pytest.fixture

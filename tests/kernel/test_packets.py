@@ -26,9 +26,8 @@ from tests.kernel.frames import (
     packet,
     packet6,
 )  # fmt: skip
-from tests.kernel.namespace import eventually
 from tests.kernel.workbench import node
-from tests.netns import run
+from tests.netns import eventually, run
 from tests.samples import endpoint_id, network_id
 
 LOCAL = str(naming.link_local(A))

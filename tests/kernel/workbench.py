@@ -20,8 +20,7 @@ from plugin.reconciler import Reconciler
 from plugin.settings import Settings
 from plugin.state import State
 from tests import samples
-from tests.kernel.namespace import PROC, ip
-from tests.netns import Namespace
+from tests.netns import PROC, Namespace, ip
 
 
 @dataclass

@@ -109,8 +109,8 @@ class Node:
             script,
         ]
         spawn(enter, self.home / "holder.log")
-        wait_until(f"{self.name}'s namespaces", (self.home / "holder.pid").exists, 20)
-        wait_until(f"{self.name}'s mounts", lambda: (self.root / "run/lock").exists(), 20)
+        wait_until(f"{self.name}'s namespaces", (self.home / "holder.pid").exists)
+        wait_until(f"{self.name}'s mounts", lambda: (self.root / "run/lock").exists())
         self.start_engine()
 
     def start_engine(self, *options: str) -> None:
@@ -172,7 +172,7 @@ class Node:
         At once, since nothing of it is kept: an engine asked to stop would wait for its plugin and its containers.
         """
         try:
-            wait_until(f"the end of {self.name}'s processes", self._kill_all, 20)
+            wait_until(f"the end of {self.name}'s processes", self._kill_all)
         except Failed as error:
             say(str(error))
         for group in sorted(self._cgroups(), reverse=True):

@@ -72,7 +72,7 @@ class Proxy:
         enter = self.node.enter()
         pid = spawn([*enter, "sh", "-c", script], self.node.home / "caddy.log")
         (self.node.home / "caddy.pid").write_text(str(pid))
-        wait_until("Caddy", (self.node.root / ADMIN.lstrip("/")).exists, 20)
+        wait_until("Caddy", (self.node.root / ADMIN.lstrip("/")).exists)
 
     def stop_caddy(self, how: int = signal.SIGTERM) -> None:
         """End Caddy."""
@@ -107,7 +107,7 @@ class Proxy:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, Failed):
             pid = int(file.read_text())
             os.kill(pid, how)
-            wait_until(f"the end of {which}", lambda: not alive(pid), 15)
+            wait_until(f"the end of {which}", lambda: not alive(pid))
         file.unlink(missing_ok=True)
 
     def _fetch_ca(self) -> bool:
