@@ -203,7 +203,9 @@ class Etcd:
     async def compact(self, revision: int) -> None:
         """Forget what was overwritten before ``revision``. Doing it twice is no error."""
         try:
-            await self._transport.call("/v3/kv/compaction", CompactRequest(revision), Nothing, repeatable=True)
+            await self._transport.call(
+                "/v3/kv/compaction", CompactRequest(revision, physical=True), Nothing, repeatable=True
+            )
         except Rejected as error:
             if error.code != OUT_OF_RANGE or "compacted" not in error.text:
                 raise

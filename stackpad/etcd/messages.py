@@ -20,7 +20,7 @@ UNAUTHENTICATED: Final = 16
 
 
 class Wire(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Base of everything sent or received."""
+    """Base of everything sent or received. A default here is protobuf's own, since it is what is not sent."""
 
 
 class Header(Wire, frozen=True):
@@ -147,7 +147,7 @@ class WatchCreate(Wire, frozen=True):
     key: bytes
     range_end: bytes
     start_revision: int
-    progress_notify: bool = True
+    progress_notify: bool = False
 
 
 class WatchRequest(Wire, frozen=True):
@@ -188,10 +188,10 @@ class AuthResponse(Wire, frozen=True):
 
 
 class CompactRequest(Wire, frozen=True):
-    """Forget all that was overwritten before ``revision``."""
+    """Forget all that was overwritten before ``revision``; ``physical``: answer when that is done on disk."""
 
     revision: int
-    physical: bool = True
+    physical: bool = False
 
 
 class StatusResponse(Wire, frozen=True, rename={"size": "dbSize", "used": "dbSizeInUse"}):

@@ -46,7 +46,7 @@ async def stream(
     transport: Transport, prefix: str, known: int, begun_at: Origin | None, quiet: float
 ) -> AsyncGenerator[Batch, None]:
     """One stream, until it has been silent for a while; an empty batch says how far it came."""
-    request = WatchRequest(WatchCreate(*prefix_range(prefix), start_revision=known + 1))
+    request = WatchRequest(WatchCreate(*prefix_range(prefix), start_revision=known + 1, progress_notify=True))
     lines, begun = Lines(), False
     async with transport.stream("/v3/watch", request) as (url, body):
         while True:

@@ -36,6 +36,8 @@ from stackpad.etcd import (
 from stackpad.etcd.diagnosis import LogLine, read_line, why
 from stackpad.etcd.endpoints import Endpoint, Trust
 from stackpad.etcd.messages import (
+    CompactRequest,
+    Header,
     Line,
     Lines,
     RangeRequest,
@@ -43,7 +45,10 @@ from stackpad.etcd.messages import (
     Refusal,
     TxnRequest,
     TxnResponse,
+    WatchCreate,
+    WatchRequest,
     WatchResponse,
+    Wire,
     decode,
     encode,
     prefix_range,
@@ -122,6 +127,18 @@ def test_a_transaction_is_written_as_etcd_reads_it() -> None:
         "success": [{"request_put": {"value": "MQ==", "lease": 9, **key}}, {"request_delete_range": key}],
         "failure": [{"request_range": key}],
     }
+
+
+def test_what_is_sent_is_all_there() -> None:
+    """Only what protobuf takes for unset anyway may be left out."""
+    assert json.loads(encode(WatchRequest(WatchCreate(b"a", b"b", 7, progress_notify=True)))) == {
+        "create_request": {"key": "YQ==", "range_end": "Yg==", "start_revision": 7, "progress_notify": True}
+    }
+    assert json.loads(encode(CompactRequest(7, physical=True))) == {"revision": 7, "physical": True}
+    for kind in Wire.__subclasses__():
+        for field in msgspec.structs.fields(kind):
+            unset = (msgspec.NODEFAULT, 0, False, "", b"", None, "NONE", "PUT")
+            assert field.default in unset or field.default == Header(), (kind, field.name)
 
 
 @pytest.mark.parametrize(
