@@ -175,7 +175,6 @@ class Cluster:
         plan = mesh.plan(
             view,
             me=membership.node,
-            public_key=self.keys.public_key,
             secret=membership.key,
             guests=self.guests.peers(now),
             reachable=not membership.nat,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -84,12 +84,12 @@ class MeshPlan:
 
 
 def preshared_key(secret: bytes, one: str, other: str) -> str:
-    """The symmetric key of a pair of nodes, base64: an HMAC of both public keys under the cluster's secret.
+    """The symmetric key of a pair of nodes, base64: an HMAC of both ids under the cluster's secret.
 
     It is mixed into every handshake (WireGuard paper §5.4.3), so that traffic recorded today stays closed to whoever
-    breaks Curve25519 later.
+    breaks Curve25519 later. Of ids, not of public keys, so that it stays when one of these is changed.
     """
-    pair = b"".join(sorted((b64decode(one), b64decode(other))))
+    pair = b"\0".join(sorted((one.encode(), other.encode())))
     return b64encode(hmac.new(secret, b"stackpad preshared key" + pair, hashlib.sha256).digest()).decode()
 
 
@@ -97,7 +97,6 @@ def plan(
     view: View,
     *,
     me: str,
-    public_key: str,
     secret: bytes,
     guests: Iterable[Guest] = (),
     reachable: bool = True,
@@ -105,7 +104,7 @@ def plan(
     own_ranges: Iterable[IPNet] = (),
     addresses: Iterable[str] = (),
 ) -> MeshPlan:
-    """What this node (``me``, with ``public_key``) needs in tunnel and firewall.
+    """What this node (``me``) needs in tunnel and firewall.
 
     ``services`` are TCP ports that members may reach on this node's mesh address; ``reachable`` is false where no
     other node can call this one, so that it keeps its NAT's mapping open. ``own_ranges`` are this node's own: a
@@ -131,7 +130,7 @@ def plan(
         key = node.public_keys[0]
         peers[key] = MeshPeer(
             public_key=key,
-            preshared_key=preshared_key(secret, public_key, key),
+            preshared_key=preshared_key(secret, me, node.owner),
             allowed=allowed,
             endpoints=node.endpoints,
             keepalive=0 if reachable or not node.endpoints else KEEPALIVE,

@@ -11,6 +11,7 @@ if [ "${1:-}" != python ]; then
     [docker-registry]=docker-registry [ping]=iputils-ping [etcd]=etcd-server [etcdctl]=etcd-client
     [wg]=wireguard-tools [wireguard-go]=wireguard-go [dnsmasq]=dnsmasq-base [dig]=bind9-dnsutils [tcpdump]=tcpdump
     [openssl]=openssl
+    [qemu-system-x86_64]=qemu-system-x86 [busybox]=busybox-static [cpio]=cpio [modprobe]=kmod
   )
 fi
 

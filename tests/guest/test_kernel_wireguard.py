@@ -1,0 +1,40 @@
+"""The kernel's WireGuard, in a virtual machine that has it: the tests of the back ends, run there."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from plugin.wireguard.backend import kernel_has_wireguard
+from tests.guest import machine
+from tests.testbed.shell import ROOT
+
+TESTS = 7
+"""How many tests of the back ends there are; none may be left out unseen."""
+
+
+@pytest.mark.timeout(1200)
+def test_the_back_end_for_the_kernels_wireguard(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("needs root")
+    if absent := machine.missing():
+        pytest.skip(f"missing: {', '.join(absent)}")
+    pytest_words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "-k", "kernel"]
+    script = f'ip link set lo up; cd "{ROOT}"; STACKPAD_GUEST=1 exec "$0" "$@"'
+    status, said = machine.execute(["/bin/sh", "-c", script, *pytest_words, "tests/mesh"], tmp_path)
+    assert status == 0, said[-6000:]
+    counted = re.search(r"(\d+) passed", said)
+    assert counted is not None
+    assert int(counted[1]) == TESTS, said[-3000:]
+    assert "skipped" not in said
+
+
+def test_a_kernel_is_asked_and_not_believed(netns: None) -> None:
+    """The question leaves nothing behind, whatever the answer."""
+    before = sorted(os.listdir("/sys/class/net"))
+    assert kernel_has_wireguard() in {True, False}
+    assert sorted(os.listdir("/sys/class/net")) == before
