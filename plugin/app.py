@@ -80,6 +80,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         names = Names(cluster, state, Forwarder(servers))
         cluster.names_changed, cluster.exposition = names.touch, metrics.exposition
         metrics.watch_cluster(cluster, names)
+        cluster.mesh.prime()
         claims, admission = Claims(cluster, settings), Admission(cluster, settings, state, reconciler, engine)
         ipam = Ipam(state, settings, kernel.routes, claims)
         driver = NetworkDriver(state, ipam, ports, reconciler, kernel.routes, claims)
@@ -117,7 +118,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         await stop.wait()
         for task in background:
             task.cancel()
-        if not state.networks:
+        if not state.networks and cluster.membership is None:
             # Nothing is left that the rules would keep apart, and an uninstalled plugin leaves nothing behind.
             await asyncio.gather(*background, return_exceptions=True)
             await kernel.remove_rules()

@@ -64,6 +64,8 @@ class JoinService:
                 answer = await self._admit(asked, request.remote or "")
         except msgspec.MsgspecError as error:
             return _refusal(InvalidRequest(f"the joining node asks in a way not known here ({error}); use one version"))
+        except ValueError:
+            return _refusal(InvalidRequest("the joining node names a range that is none; use one version on all nodes"))
         except StackpadError as error:
             self._log.warning("a node was not let in", reason=str(error))
             return _refusal(error)

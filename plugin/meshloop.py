@@ -127,17 +127,24 @@ class MeshLoop:
         await self._kernel.apply_tunnel(
             Tunnel(self._device_mtu(), wanted.plan.addresses, mtus, wanted.fenced, wanted.resolver)
         )
-        self._reconciler.overlay(
-            Overlay(
-                wanted.plan.elements,
-                {
-                    network.id: wanted.plan.remote.get(network.environment, frozenset())
-                    for network in self._state.networks.values()
-                    if network.environment
-                },
-                min([*mtus.values(), self._device_mtu()]),
-            )
-        )
+        self._reconciler.overlay(self._overlay(wanted.plan, min([*mtus.values(), self._device_mtu()])))
+
+    def _overlay(self, plan: MeshPlan, mtu: int | None) -> Overlay:
+        remote = {
+            network.id: plan.remote.get(network.environment, frozenset())
+            for network in self._state.networks.values()
+            if network.environment
+        }
+        return Overlay(plan.elements, remote, mtu, mesh.OVERHEAD)
+
+    def prime(self) -> None:
+        """Tell the reconciler what is known from the last time, before it compares anything.
+
+        Otherwise a restart would take the other nodes' ranges out of the rules for a moment.
+        """
+        wanted = self._wanted()
+        if wanted is not None:
+            self._reconciler.overlay(self._overlay(wanted.plan, None))
 
     async def _take_down(self) -> None:
         """This node is in no cluster any more."""

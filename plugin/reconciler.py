@@ -38,11 +38,15 @@ RETRY = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """What the cluster adds to the state: firewall elements, other nodes' ranges by network id, and the tunnel's MTU."""
+    """What the cluster adds to the state: firewall elements, other nodes' ranges by network id, and the tunnel's MTU.
+
+    Until that is known, ``overhead`` is what the tunnel takes from the uplinks' (bytes).
+    """
 
     elements: frozenset[Element] = frozenset()
     remote: Mapping[str, frozenset[IPNet]] = field(default_factory=dict)
     mtu: int | None = None
+    overhead: int = 0
 
 
 class Reconciler:
@@ -93,7 +97,8 @@ class Reconciler:
     @property
     def mtu(self) -> int:
         """What a container gets whose network names no MTU, in bytes: what fits the uplinks and the tunnel."""
-        return self.facts.mtu if self._overlay.mtu is None else min(self.facts.mtu, self._overlay.mtu)
+        uplinks, tunnel = self.facts.mtu, self._overlay.mtu
+        return uplinks - self._overlay.overhead if tunnel is None else min(uplinks, tunnel)
 
     def forget_port(self, network_id: str, endpoint_id: str) -> None:
         """Treat an endpoint's veth pair as gone, so that the next round makes one."""
