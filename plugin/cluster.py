@@ -129,7 +129,7 @@ class Cluster:
         return records.Node(
             owner=membership.node,
             name=membership.name,
-            public_keys=self.keys.public_keys,
+            public_keys=(self.keys.public_key,),
             endpoints=() if membership.nat else self.own_endpoints(),
             mesh4=membership.mesh4,
             mesh6=membership.mesh6,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from stackpad.cli.clusterchecks import cluster
 from stackpad.cli.facts import Check, Facts, Level, Unknown
 from stackpad.cli.render import Grid, clean
 
@@ -36,6 +37,7 @@ def diagnose(facts: Facts) -> list[Check]:
         _mtu(facts),
         _reported(facts),
         *_ingress(facts),
+        *cluster(facts),
     ]
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from stackpad.cli import client
 from stackpad.cli.facts import DRIVERS, Facts, Unknown
-from stackpad.cli.reports import NetworkReport, Routes, Status
+from stackpad.cli.reports import ClusterReport, NetworkReport, Routes, Status
 from stackpad.errors import Unavailable
 
 T = TypeVar("T")
@@ -77,6 +77,8 @@ def examine(places: Places) -> Facts:
         ingress=_try(lambda: client.fetch(client.ingress(places.ingress), "/routes", Routes))
         if os.path.exists(places.ingress)
         else None,
+        cluster=_try(lambda: client.fetch(plugin, "/cluster", ClusterReport)),
+        engine_pools=_try(lambda: _engine_pools(engine)),
         caddy=_try(lambda: _caddy(places.caddy)) if os.path.exists(places.caddy) else None,
     )
 
@@ -100,6 +102,11 @@ def _activate(path: Path) -> str:
 def _engine_networks(engine: client.Server) -> dict[str, str]:
     listed = client.fetch(engine, "/networks", list[_EngineNetwork])
     return {network.id: network.name for network in listed if network.driver in DRIVERS}
+
+
+def _engine_pools(engine: client.Server) -> frozenset[str]:
+    info = client.fetch(engine, "/info", dict[str, Any])
+    return frozenset(str(pool.get("Base")) for pool in info.get("DefaultAddressPools") or ())
 
 
 def _engine_endpoints(engine: client.Server) -> frozenset[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from stackpad.cli.reports import NetworkReport, Routes, Status
+from stackpad.cli.reports import ClusterReport, NetworkReport, Routes, Status
 
 DRIVERS = frozenset({"stackpad", "stackpad/net:latest"})
 """The names by which the engine knows our network driver."""
@@ -26,6 +26,7 @@ class Facts:
     ``engine_networks`` are names by id of those that Docker knows with a driver of ours, ``engine_endpoints`` the ids of
     its containers' endpoints on any network. ``filters`` is what
     ``-S`` prints of the table ``filter``, by the command asked. ``mtus`` are those of the bridges that are there.
+    ``engine_pools`` are the bases of the engine's default address pools.
     ``ingress`` and ``caddy`` are ``None`` where there is no such socket.
     """
 
@@ -41,6 +42,8 @@ class Facts:
     mtus: Mapping[str, int] = field(default_factory=dict)
     ingress: Routes | Unknown | None = None
     caddy: str | Unknown | None = None
+    cluster: ClusterReport | Unknown | None = None
+    engine_pools: frozenset[str] | Unknown = frozenset()
 
 
 class Level(StrEnum):

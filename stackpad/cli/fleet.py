@@ -91,8 +91,6 @@ def _peer(node: NodeReport) -> str:
     parts = ["alive" if node.alive else "gone", f"handshake {_handshake(node)}"]
     if node.endpoint:
         parts.append(f"at {clean(node.endpoint)}")
-    if node.rtt is not None:
-        parts.append(f"{node.rtt * 1000:.1f} ms")
     if node.mtu:
         parts.append(f"MTU {node.mtu}")
     if node.sent is not None and node.received is not None:

@@ -44,7 +44,6 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     received: int | None = None
     sent: int | None = None
     mtu: int | None = None
-    rtt: float | None = None
 
 
 class StoreReport(msgspec.Struct, frozen=True, kw_only=True):
