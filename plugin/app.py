@@ -11,7 +11,6 @@ import gc
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -30,7 +29,8 @@ from plugin.names import Names
 from plugin.nodeadmin import NodeAdmin
 from plugin.ports import PortReservations
 from plugin.reconciler import Reconciler
-from plugin.resolver.forwarder import Forwarder, HostServers
+from plugin.resolver.forwarder import Forwarder
+from plugin.resolver.hostservers import HostServers
 from plugin.server import Server, calls
 from plugin.settings import Settings
 from plugin.sockets import Listener
@@ -76,7 +76,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         engine = await stack.enter_async_context(Engine(settings.engine))
         backend = Chosen(settings.wireguard, settings.host_run)
         cluster = Cluster(settings, state, kernel, reconciler, engine, backend)
-        servers = HostServers([settings.host_run / "systemd/resolve/resolv.conf", Path("/etc/resolv.conf")], settings.dns)
+        servers = HostServers(settings.host_run, fixed=settings.dns)
         names = Names(cluster, state, Forwarder(servers))
         cluster.names_changed, cluster.exposition = names.touch, metrics.exposition
         metrics.watch_cluster(cluster, names)

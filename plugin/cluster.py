@@ -11,7 +11,7 @@ import contextlib
 import ipaddress
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -55,7 +55,7 @@ _IP_FREEBIND = 15
 
 
 class Cluster:
-    """Membership, the cluster's view, and the loops; ``names_changed`` is called when names may have."""
+    """Membership, the cluster's view, and the loops; ``names_changed`` is told the environments whose records have."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Cluster:
         directory_path = settings.state_file.parent
         self._settings, self._state, self._kernel, self._reconciler = settings, state, kernel, reconciler
         self._engine = engine
-        self.names_changed: Callable[[], None] = lambda: None
+        self.names_changed: Callable[[Iterable[str]], None] = lambda _: None
         self.exposition: Callable[[], bytes] = bytes
         self._site_problems: dict[int, str] = {}
         self.engine_version = ""
@@ -110,7 +110,7 @@ class Cluster:
         if self.store is not None:
             self.store.touch()
         self.mesh.touch()
-        self.names_changed()
+        self.names_changed(())
 
     def heard(self, touched: Touched) -> None:
         """The store has changed."""
@@ -120,7 +120,7 @@ class Cluster:
             return
         if touched.mesh or touched.all:
             self.mesh.touch()
-        self.names_changed()
+        self.names_changed(touched.environments)
 
     # What this node is and wants
 
@@ -368,7 +368,7 @@ class Cluster:
         self._seen.clear()
         self._changed.set()
         self.mesh.touch()
-        self.names_changed()
+        self.names_changed(())
 
     async def open_tunnel(self, token: joining.Token, endpoint: str) -> None:
         """Set the tunnel up for a guest with ``token``, towards one address of its gateway."""

@@ -1,20 +1,22 @@
 """Keeps the resolver's view in step with the cluster's records and this node's containers.
 
-A change is taken over at the end of the same turn of the event loop, many at once as one.
+A change is taken over at the end of the same turn of the event loop, many at once as one, and only the environments it
+is about are made anew.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import structlog
 
 from plugin.cluster import Cluster
 from plugin.naming import RESOLVER
-from plugin.resolver import zone
+from plugin.resolver import table
 from plugin.resolver.forwarder import Forwarder
 from plugin.resolver.server import Resolver
+from plugin.resolver.zone import View
 from plugin.state import State
 from stackpad.errors import Unavailable
 
@@ -30,10 +32,14 @@ class Names:
         self.problem = ""
         self._cluster, self._state = cluster, state
         self._scheduled = False
+        self._view: View | None = None
+        self._alive: frozenset[str] = frozenset()
+        self._changed: set[str] = set()
         self._log = structlog.get_logger("resolver")
 
-    def touch(self) -> None:
-        """Something has changed that names may come from."""
+    def touch(self, environments: Iterable[str] = ()) -> None:
+        """The cluster's records of ``environments`` have changed, or which nodes live, or this node's containers."""
+        self._changed.update(environments)
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._update)
@@ -55,11 +61,17 @@ class Names:
         self._scheduled = False
         membership = self._cluster.membership
         if membership is None:
-            self.resolver.update(zone.View())
+            self._view, self._alive = None, frozenset()
+            self.resolver.update(View())
         else:
-            self.resolver.update(zone.view(self._cluster.view, membership.node, self._own()))
+            cluster = self._cluster.view
+            changed = self._changed | table.of_nodes(cluster, cluster.alive ^ self._alive)
+            self._view = table.view(cluster, membership.node, self._own(), self._view, changed)
+            self._alive = cluster.alive
+            self.resolver.update(self._view)
+        self._changed = set()
 
-    def _own(self) -> Iterator[zone.Own]:
+    def _own(self) -> Iterator[table.Own]:
         attached = self._cluster.attachments.by_endpoint
         for endpoint in self._state.endpoints.values():
             network = self._state.networks.get(endpoint.network_id)
@@ -69,4 +81,4 @@ class Names:
             # Before the engine has named the container it may ask already; until then it is known by its endpoint.
             container = attachment.container if attachment is not None else endpoint.id
             addresses = tuple(map(str, endpoint.addresses))
-            yield zone.Own(container, network.environment, addresses, network.internal)
+            yield table.Own(container, network.environment, addresses, network.internal)

@@ -1,93 +1,38 @@
 """Questions about everything else, passed on to the servers the host itself uses.
 
 An answer counts only if it comes from the server asked, with the identifier and the question asked (RFC 5452 §9.1); each
-question has a socket of its own, so that its port is not to be guessed. A server that does not answer is asked last for a
-while.
+question has a socket of its own, so that its port is not to be guessed. A server that is slow is not given up: the next
+is asked as well, and whoever answers first is believed. One that did not answer in time comes last for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
 
-from plugin.naming import RESOLVER
+import dns.rcode
+
 from stackpad.errors import Unavailable
 
-EACH = 1.0
-IN_ALL = 4.0
-"""Seconds for one server, and for all tries together."""
+PATIENCE = 1.0
+"""Seconds until the next server is asked as well."""
+
+IN_ALL = 3.5
+"""Seconds until nothing more is waited for; Docker's resolver waits 4, and asks the next of its servers then."""
 
 SULK = 10.0
 """Seconds a server that did not answer comes after the others."""
 
-AGAIN = 1.0
-"""Seconds between two looks whether the host's servers have changed."""
-
 _PORT = 53
-_LARGEST = 65535
-
-
-def servers_of(text: str) -> list[str]:
-    """The addresses of a ``resolv.conf`` (resolv.conf(5)), ours left out: asking ourselves would never end."""
-    found = []
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) >= 2 and words[0] == "nameserver" and words[1] != RESOLVER:
-            with contextlib.suppress(ValueError):
-                ipaddress.ip_address(words[1].partition("%")[0])
-                found.append(words[1])
-    return found
-
-
-class HostServers:
-    """The host's servers, read again when their file changes.
-
-    ``files`` in order of preference; Docker mounts the host's ``/etc/resolv.conf`` into a plugin with the host's
-    network. ``fixed`` are the operator's own choice instead.
-    """
-
-    def __init__(self, files: Sequence[Path], fixed: Sequence[str] = ()) -> None:
-        self._files, self._fixed = files, list(fixed)
-        self._servers: list[str] = []
-        self._stamp: tuple[object, ...] = ()
-        self._looked = 0.0
-
-    def __call__(self) -> list[str]:
-        """The servers now; none if the host has none."""
-        if self._fixed:
-            return self._fixed
-        now = time.monotonic()
-        if now - self._looked >= AGAIN or not self._looked:
-            self._looked = now
-            stamp = tuple(map(_stamp, self._files))
-            if stamp != self._stamp:
-                self._stamp = stamp
-                self._servers = next(filter(None, map(_read, self._files)), [])
-        return self._servers
-
-
-def _stamp(path: Path) -> object:
-    try:
-        there = path.stat()
-    except OSError:
-        return None
-    return there.st_ino, there.st_mtime_ns, there.st_size
-
-
-def _read(path: Path) -> list[str]:
-    try:
-        return servers_of(path.read_text())
-    except (OSError, UnicodeDecodeError):
-        return []
+_HEADER = 12
+_USELESS = {dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED}
+"""Answers after which the next server is asked, as resolvers in C libraries and Docker do."""
 
 
 class Forwarder:
-    """Asks ``servers``, at ``port``."""
+    """Asks ``servers``, at ``port``. ``failures`` counts questions without an answer."""
 
     def __init__(self, servers: Callable[[], Sequence[str]], port: int = _PORT) -> None:
         self.failures = 0
@@ -96,23 +41,54 @@ class Forwarder:
 
     async def ask(self, query: bytes, *, stream: bool = False) -> bytes:
         """The answer to ``query``, with its identifier; raises :class:`Unavailable` if no server has one."""
-        ask = self._ask_stream if stream else self._ask_datagram
         servers = self._ordered()
         if not servers:
             raise Unavailable("the host has no name servers; set DNS, or put one into /etc/resolv.conf")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(IN_ALL):
-                for server in (*servers, *servers):
-                    try:
-                        async with asyncio.timeout(EACH):
-                            answer = await ask(query, server)
-                    except (OSError, TimeoutError, asyncio.IncompleteReadError):
-                        self._sulking[server] = time.monotonic() + SULK
-                        continue
-                    self._sulking.pop(server, None)
-                    return query[:2] + answer[2:]
-        self.failures += 1
-        raise Unavailable(f"none of the name servers {', '.join(servers)} answers")
+        answer = await self._race(query, servers, self._ask_stream if stream else self._ask_datagram)
+        if answer is None:
+            self.failures += 1
+            raise Unavailable(f"none of the name servers {', '.join(servers)} answers")
+        question = _question(query)
+        # The asker's own spelling, upper and lower case: some compare it to know a forged answer.
+        return query[:2] + answer[2:_HEADER] + question + answer[_HEADER + len(question) :]
+
+    async def _race(
+        self, query: bytes, servers: Sequence[str], ask: Callable[[bytes, str], Awaitable[bytes]]
+    ) -> bytes | None:
+        """The first answer of any use, else the first at all; each server is asked again as long as there is time."""
+        useless: bytes | None = None
+        hopeless: set[str] = set()
+        running: dict[asyncio.Task[bytes | None], str] = {}
+        end = time.monotonic() + IN_ALL
+        async with asyncio.TaskGroup() as tasks:
+            turn = 0
+            while (left := end - time.monotonic()) > 0:
+                hopeful = [server for server in servers if server not in hopeless]
+                if hopeful:
+                    server = hopeful[turn % len(hopeful)]
+                    running[tasks.create_task(self._tried(ask, query, server), name="question")] = server
+                    turn += 1
+                elif not running:
+                    break
+                done, _ = await asyncio.wait(running, timeout=min(left, PATIENCE), return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    server, answer = running.pop(task), task.result()
+                    if answer is not None and answer[3] & 0xF not in _USELESS:
+                        self._sulking.pop(server, None)
+                        _cancel(running)
+                        return answer
+                    useless = useless or answer
+                    hopeless.add(server)
+                for server in hopeless.union(running.values()):
+                    self._sulking[server] = time.monotonic() + SULK
+            _cancel(running)
+        return useless
+
+    async def _tried(self, ask: Callable[[bytes, str], Awaitable[bytes]], query: bytes, server: str) -> bytes | None:
+        try:
+            return await ask(query, server)
+        except (OSError, asyncio.IncompleteReadError):
+            return None
 
     def _ordered(self) -> list[str]:
         now = time.monotonic()
@@ -124,7 +100,7 @@ class Forwarder:
         waiting: asyncio.Future[bytes] = loop.create_future()
         # A connected socket hears nothing from any other address.
         transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Answer(identifier, _question(query), waiting), remote_addr=(server, self._port)
+            lambda: _Answer(identifier, query, waiting), remote_addr=(server, self._port)
         )
         try:
             transport.sendto(identifier + query[2:])
@@ -142,7 +118,7 @@ class Forwarder:
             answer = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
         finally:
             writer.close()
-        if answer[:2] != identifier or not _fits(answer, _question(query)):
+        if not _fits(answer, identifier, query):
             raise OSError(f"{server} answered something else")
         return answer
 
@@ -150,12 +126,12 @@ class Forwarder:
 class _Answer(asyncio.DatagramProtocol):
     """Waits for the one datagram that fits."""
 
-    def __init__(self, identifier: bytes, question: bytes, waiting: asyncio.Future[bytes]) -> None:
-        self._identifier, self._question, self._waiting = identifier, question, waiting
+    def __init__(self, identifier: bytes, query: bytes, waiting: asyncio.Future[bytes]) -> None:
+        self._identifier, self._query, self._waiting = identifier, query, waiting
 
     def datagram_received(self, data: bytes, _: object) -> None:
         """Take it if it fits; others are left aside."""
-        if data[:2] == self._identifier and _fits(data, self._question) and not self._waiting.done():
+        if _fits(data, self._identifier, self._query) and not self._waiting.done():
             self._waiting.set_result(data)
 
     def error_received(self, error: Exception) -> None:
@@ -164,13 +140,27 @@ class _Answer(asyncio.DatagramProtocol):
             self._waiting.set_exception(error)
 
 
+def _cancel(running: dict[asyncio.Task[bytes | None], str]) -> None:
+    for task in running:
+        task.cancel()
+
+
 def _question(message: bytes) -> bytes:
-    """The first question's bytes, lower-cased: name, type and class (RFC 1035 §4.1.2)."""
-    position = 12
+    """The first question's bytes: name, type and class (RFC 1035 §4.1.2)."""
+    position = _HEADER
     while position < len(message) and message[position]:
         position += 1 + message[position]
-    return message[12 : position + 5].lower()
+    return message[_HEADER : position + 5]
 
 
-def _fits(answer: bytes, question: bytes) -> bool:
-    return 12 < len(answer) <= _LARGEST and bool(answer[2] & 0x80) and _question(answer) == question
+def _fits(answer: bytes, identifier: bytes, query: bytes) -> bool:
+    """Whether it is an answer to our one question; letters count the same in both cases, numbers do not."""
+    ours, theirs = _question(query), _question(answer)
+    return (
+        answer[:2] == identifier
+        and len(answer) > _HEADER
+        and bool(answer[2] & 0x80)
+        and answer[4:6] == b"\0\1"
+        and ours[:-4].lower() == theirs[:-4].lower()
+        and ours[-4:] == theirs[-4:]
+    )

@@ -1,16 +1,17 @@
 """DNS messages: a question's bytes in, an answer's bytes out, or the word that it is to be forwarded.
 
 Pure. dnspython reads and writes (RFC 1035; EDNS: RFC 6891; minimal answers to ANY: RFC 8482), which costs a fifth of a
-millisecond; a bounded cache of finished answers, by environments and question, spares most of that.
+millisecond; answers that were given before are kept (:mod:`plugin.resolver.cache`), which spares most of that. What is
+answered here is marked as authoritative: Docker's resolver before 24 asks the next server after any other "no such name".
 """
 
 from __future__ import annotations
 
 import ipaddress
 import random
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
+from typing import Any
 
 import dns.exception
 import dns.flags
@@ -25,7 +26,8 @@ import dns.reversename
 import dns.rrset
 
 from plugin.model import IPAddress
-from plugin.resolver.zone import Environment, Found, Unknown, View, look_back, look_up
+from plugin.resolver.cache import Shelves
+from plugin.resolver.zone import Environment, Found, Replica, Unknown, View, look_back, look_up
 
 TTL = 5
 """Seconds an answer may be kept, also one that says there is nothing."""
@@ -33,11 +35,18 @@ TTL = 5
 PAYLOAD = 1232
 """Bytes of a UDP answer that no path fragments (DNS flag day 2020); less if the asker says so."""
 
-CACHED, VARIANTS = 4096, 4
-"""Answers kept, and orders of the same addresses among them."""
+MOST = 1000
+"""Records of one answer; of more replicas each answer has some others."""
 
 _SHORTEST = 12
+_IN = dns.rdataclass.IN
+_HOSTS = ((4, dns.rdatatype.A), (6, dns.rdatatype.AAAA))
 _OWN_TYPES = {dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.SRV, dns.rdatatype.ANY}
+_class: Callable[..., Any] = dns.rdata.get_rdata_class  # it has no types
+_A, _AAAA, _PTR, _SRV = (
+    _class(_IN, kind) for kind in (dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.PTR, dns.rdatatype.SRV)
+)
+_SOA = dns.rdata.from_text(_IN, dns.rdatatype.SOA, f"resolver.stackpad. nobody.stackpad. 1 3600 600 86400 {TTL}")
 
 
 class Verdict(Enum):
@@ -48,144 +57,181 @@ class Verdict(Enum):
 
 
 class Answerer:
-    """Answers questions from one view; a new view begins with an empty cache."""
+    """Answers questions from one view after the other."""
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._cache: OrderedDict[tuple[Sequence[str], bool, bytes], list[bytes]] = OrderedDict()
+        self._shelves = Shelves()
         self.hits = 0
 
-    def knows(self, client: str) -> bool:
-        """Whether the address is that of a container of ours."""
-        return client in self._view.clients
+    def update(self, view: View) -> None:
+        """Answer from ``view`` from now on; what was kept for environments that are the same stays good."""
+        self._view = view
+        there = set(view.clients.values())
+        self._shelves.keep(lambda names, shelf: names in there and shelf.environments == view.named(names))
 
     def answer(self, query: bytes, client: str, *, stream: bool = False) -> bytes | Verdict:
         """The answer to ``query`` from the address ``client``; ``stream`` for TCP, where nothing is cut short."""
         if len(query) < _SHORTEST or query[2] & 0x80:
             return Verdict.DROP  # no question: answering answers makes two servers talk for ever
-        key = (self._view.clients.get(client, ()), stream, query[2:])
-        kept = self._cache.get(key)
-        if kept is not None and (len(kept) == VARIANTS or (len(kept) == 1 and not _varies(kept[0]))):
+        names = self._view.clients.get(client, ())
+        shelf = self._shelves.of(names, lambda: self._view.named(names)) if names else None
+        key = (stream, query[2:])
+        if shelf is not None and (kept := shelf.get(key)) is not None:
             self.hits += 1
-            self._cache.move_to_end(key)
-            return query[:2] + random.choice(kept)  # noqa: S311 - spreads load, guards nothing
-        made = self._make(query, client, stream=stream)
-        if isinstance(made, bytes):
-            self._cache.setdefault(key, []).append(made[2:])
-            if len(self._cache) > CACHED:
-                self._cache.popitem(last=False)
+            return query[:2] + kept
+        made, lasting = _made(query, self._view.named(names), stream=stream)
+        if shelf is not None and lasting and isinstance(made, bytes):
+            shelf.put(key, made[2:])
         return made
 
-    def _make(self, query: bytes, client: str, *, stream: bool) -> bytes | Verdict:
-        try:
-            question = dns.message.from_wire(query)
-        except dns.exception.DNSException:
-            return _format_error(query)
-        if question.edns > 0:
-            return _send(_response(question, dns.rcode.BADVERS), stream=stream)
-        if question.opcode() != dns.opcode.QUERY:
-            return _send(_response(question, dns.rcode.NOTIMP), stream=stream)
-        if len(question.question) != 1:
-            return _send(_response(question, dns.rcode.FORMERR), stream=stream)
-        asked = question.question[0]
-        if asked.rdclass != dns.rdataclass.IN or asked.rdtype in {dns.rdatatype.AXFR, dns.rdatatype.IXFR}:
-            return _send(_response(question, dns.rcode.REFUSED), stream=stream)
-        response = self._respond(question, self._view.of(client))
-        return response if isinstance(response, Verdict) else _send(response, stream=stream)
 
-    def _respond(
-        self, question: dns.message.Message, environments: Sequence[Environment]
-    ) -> dns.message.Message | Verdict:
-        asked = question.question[0]
-        name = asked.name.to_text(omit_final_dot=True).lower()
-        if asked.rdtype == dns.rdatatype.PTR and (address := _reversed(asked.name)) is not None:
-            found_name = look_back(address, environments)
-            if found_name is Unknown.FORWARD:
-                return Verdict.FORWARD
-            if isinstance(found_name, Unknown):
-                return _negative(question, dns.rcode.NXDOMAIN)
+def _made(query: bytes, environments: Sequence[Environment], *, stream: bool) -> tuple[bytes | Verdict, bool]:
+    """The answer, and whether it is worth keeping."""
+    if query[2] >> 3 & 0xF != dns.opcode.QUERY:
+        return _header_only(query, dns.rcode.NOTIMP), False
+    try:
+        question = dns.message.from_wire(query)
+    except dns.exception.DNSException:
+        return _header_only(query, dns.rcode.FORMERR), False
+    asked = question.question[0] if len(question.question) == 1 else None
+    if question.edns > 0:
+        return _sent(_response(question, dns.rcode.BADVERS), stream=stream), False
+    if asked is None:
+        return _sent(_response(question, dns.rcode.FORMERR), stream=stream), False
+    if asked.rdclass != _IN or (dns.rdatatype.is_metatype(asked.rdtype) and asked.rdtype != dns.rdatatype.ANY):
+        return _sent(_response(question, dns.rcode.REFUSED), stream=stream), False
+    response = _respond(question, asked, environments)
+    if isinstance(response, Verdict):
+        return response, False
+    # Options such as cookies (RFC 7873) are new each time: nobody would ask with the same bytes again.
+    return _sent(response, stream=stream), not question.options
+
+
+def _respond(
+    question: dns.message.Message, asked: dns.rrset.RRset, environments: Sequence[Environment]
+) -> dns.message.Message | Verdict:
+    found: Found | Unknown
+    if asked.rdtype == dns.rdatatype.PTR and (address := _reversed(asked.name)) is not None:
+        name = look_back(address, environments)
+        if not isinstance(name, Unknown):
+            target = _name(name)
             response = _response(question, dns.rcode.NOERROR)
-            response.answer.append(dns.rrset.from_text(asked.name, TTL, "IN", "PTR", f"{found_name}."))
-            return response
-        found = look_up(name, environments)
-        if found is Unknown.FORWARD:
-            return Verdict.FORWARD
-        if isinstance(found, Unknown):
-            return _negative(question, dns.rcode.NXDOMAIN)
-        response = _response(question, dns.rcode.NOERROR)
-        if asked.rdtype in _OWN_TYPES and (found.service is None or asked.rdtype == dns.rdatatype.SRV):
-            _fill(response, asked, found)
-        return response if response.answer else _negative(question, dns.rcode.NOERROR)
+            if target is not None:
+                _append(response.answer, asked.name, [_PTR(_IN, asked.rdtype, target)])
+            return response if response.answer else _nothing(question, dns.rcode.NOERROR)
+        found = name
+    else:
+        found = look_up(asked.name.to_text(omit_final_dot=True).lower(), environments)
+    if found is Unknown.FORWARD:
+        return Verdict.FORWARD
+    if isinstance(found, Unknown):
+        return _nothing(question, dns.rcode.NXDOMAIN)
+    response = _response(question, dns.rcode.NOERROR)
+    if asked.rdtype in _OWN_TYPES and (found.service is None or asked.rdtype == dns.rdatatype.SRV):
+        _fill(response, asked, found)
+    return response if response.answer else _nothing(question, dns.rcode.NOERROR)
 
 
 def _fill(response: dns.message.Message, asked: dns.rrset.RRset, found: Found) -> None:
-    for version, kind in ((4, dns.rdatatype.A), (6, dns.rdatatype.AAAA)):
+    for version, kind in _HOSTS:
         # To ANY one kind is enough (RFC 8482 §4.1).
         if asked.rdtype == kind or (asked.rdtype == dns.rdatatype.ANY and not response.answer):
-            _append(response.answer, asked.name, kind, [str(ip) for ip in found.addresses(version)])
+            _append(response.answer, asked.name, _hosts(found.addresses(version)))
     if asked.rdtype != dns.rdatatype.SRV:
         return
-    targets = {}
-    lines = []
+    targets: dict[dns.name.Name, Replica] = {}
+    services = []
     for replica, port in found.services():
-        target = dns.name.from_text(f"{replica.container}.{found.environment.name}.")
-        targets[target] = replica
-        lines.append(f"0 1 {port} {target}")
-    _append(response.answer, asked.name, dns.rdatatype.SRV, lines)
-    for target, replica in targets.items():
-        for version, kind in ((4, dns.rdatatype.A), (6, dns.rdatatype.AAAA)):
-            _append(response.additional, target, kind, [str(ip) for ip in replica.addresses if ip.version == version])
+        target = _name(f"{replica.container}.{found.environment.name}")
+        if target is not None:
+            targets[target] = replica
+            services.append(_SRV(_IN, asked.rdtype, 0, 1, port, target))
+    _append(response.answer, asked.name, services)
+    for target, replica in list(targets.items())[:MOST]:
+        for version, _ in _HOSTS:
+            _append(response.additional, target, _hosts(ip for ip in replica.addresses if ip.version == version))
 
 
-def _append(section: list[dns.rrset.RRset], name: dns.name.Name, kind: dns.rdatatype.RdataType, texts: list[str]) -> None:
-    if texts:
-        random.shuffle(texts)
-        records = [dns.rdata.from_text(dns.rdataclass.IN, kind, text) for text in dict.fromkeys(texts)]
-        section.append(dns.rrset.from_rdata_list(name, TTL, records))
+def _hosts(addresses: Iterable[IPAddress]) -> list[dns.rdata.Rdata]:
+    return [
+        _A(_IN, dns.rdatatype.A, str(ip)) if ip.version == 4 else _AAAA(_IN, dns.rdatatype.AAAA, str(ip))
+        for ip in dict.fromkeys(addresses)
+    ]
+
+
+def _append(section: list[dns.rrset.RRset], name: dns.name.Name, records: Sequence[dns.rdata.Rdata]) -> None:
+    """dnspython writes the records of one name and kind in another order each time; here is chosen which, of many."""
+    if records:
+        chosen = records if len(records) <= MOST else random.sample(records, MOST)
+        section.append(dns.rrset.from_rdata_list(name, TTL, chosen))
+
+
+def _name(text: str) -> dns.name.Name | None:
+    """``text`` as a name; ``None`` if DNS has no way to say it: container and environment may be too long together."""
+    try:
+        return dns.name.from_text(text, origin=dns.name.root, idna_codec=None)
+    except (dns.exception.DNSException, UnicodeError):
+        return None
 
 
 def _response(question: dns.message.Message, rcode: dns.rcode.Rcode) -> dns.message.Message:
-    response = dns.message.make_response(question, recursion_available=True, our_payload=PAYLOAD)
+    response = dns.message.make_response(question, recursion_available=True, our_payload=PAYLOAD, pad=0)
+    # "The DO bit of the query MUST be copied" (RFC 3225 §3), also by who signs nothing.
+    response.ednsflags |= question.ednsflags & dns.flags.DO
     response.set_rcode(rcode)
     return response
 
 
-def _negative(question: dns.message.Message, rcode: dns.rcode.Rcode) -> dns.message.Message:
+def _nothing(question: dns.message.Message, rcode: dns.rcode.Rcode) -> dns.message.Message:
     """Nothing there, and for how long that may be remembered (RFC 2308 §5)."""
     response = _response(question, rcode)
-    soa = f"resolver.stackpad. nobody.stackpad. 1 3600 600 86400 {TTL}"
-    response.authority.append(dns.rrset.from_text(question.question[0].name, TTL, "IN", "SOA", soa))
+    name = question.question[0].name
+    # A name that does not exist has no SOA either: that is its parent's.
+    owner = name.parent() if rcode == dns.rcode.NXDOMAIN and name != dns.name.root else name
+    response.authority.append(dns.rrset.from_rdata(owner, TTL, _SOA))
     return response
 
 
-def _send(response: dns.message.Message, *, stream: bool) -> bytes:
+def _sent(response: dns.message.Message, *, stream: bool) -> bytes:
+    """The response as bytes; where it does not fit, marked as cut, with as many of the addresses as do fit.
+
+    Who does not ask again over TCP, as musl before 1.2.4, has something to go on with.
+    """
+    if response.rcode() in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}:
+        response.flags |= dns.flags.AA
     limit = 65535 if stream else max(512, min(response.request_payload or 512, PAYLOAD))
-    try:
-        return response.to_wire(max_size=limit)
-    except dns.exception.TooBig:
-        for section in (response.answer, response.authority, response.additional):
-            section.clear()
-        response.flags |= dns.flags.TC
-        return response.to_wire(max_size=limit)
+    while True:
+        try:
+            return response.to_wire(max_size=limit)
+        except dns.exception.TooBig:
+            if response.additional:
+                response.additional.clear()  # cutting what was not asked for is not worth a mark (RFC 2181 §9)
+                continue
+            response.flags |= dns.flags.TC
+            if response.answer and len(response.answer[-1]) > 1:
+                last = response.answer.pop()
+                half = random.sample(list(last), len(last) // 2)
+                response.answer.append(dns.rrset.from_rdata_list(last.name, last.ttl, half))
+            elif response.answer or response.authority:
+                response.answer.clear()
+                response.authority.clear()
+            else:
+                return _header_only(response.to_wire(), response.rcode())
 
 
-def _format_error(query: bytes) -> bytes:
-    """FORMERR with nothing but the header, for a question that cannot be read."""
-    flags = 0x8000 | (int.from_bytes(query[2:4], "big") & 0x7900) | 0x0080 | dns.rcode.FORMERR
+def _header_only(query: bytes, rcode: dns.rcode.Rcode) -> bytes:
+    """Nothing but the header, for a question that cannot be read: same opcode and RD, QR and RA set."""
+    flags = 0x8000 | (int.from_bytes(query[2:4], "big") & 0x7900) | 0x0080 | rcode
     return query[:2] + flags.to_bytes(2, "big") + bytes(8)
 
 
 def failure(query: bytes, rcode: dns.rcode.Rcode = dns.rcode.SERVFAIL) -> bytes | None:
     """An answer that says nothing but ``rcode``; ``None`` if the question cannot be read."""
     try:
-        return _response(dns.message.from_wire(query), rcode).to_wire()
+        return _sent(_response(dns.message.from_wire(query), rcode), stream=False)
     except (dns.exception.DNSException, ValueError):
         return None
-
-
-def _varies(answer: bytes) -> bool:
-    """Whether there is more than one record, whose order another answer would change (ANCOUNT without the id)."""
-    return int.from_bytes(answer[4:6], "big") > 1
 
 
 def _reversed(name: dns.name.Name) -> IPAddress | None:

@@ -2,17 +2,19 @@
 
 Pure. Who asks is known from the source address alone, and each container is told of the environments it is in and of
 nothing else: a name of another environment is a name that nobody knows.
+
+What nobody knows is passed on to the host's servers, single words too: an operator's own server may know them, and
+Docker's resolver passes them on as well. What ends in the asker's environment is not, unless that could be a name on the
+internet: an environment may be called ``dev``, and ``go.dev`` is somebody else's.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from plugin.mesh import View as ClusterView
 from plugin.model import IPAddress
 
 _SERVICE = re.compile(r"_([a-z0-9-]+)\._(tcp|udp)\.(.+)")
@@ -20,17 +22,20 @@ _SERVICE = re.compile(r"_([a-z0-9-]+)\._(tcp|udp)\.(.+)")
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One container behind a name. ``ports`` are the ones its image or its user declares, as ``5432/tcp``."""
+    """One container behind a name. ``ports`` are the ones its image or its user declares, with ``tcp`` or ``udp``."""
 
     container: str
     addresses: tuple[IPAddress, ...]
-    ports: tuple[str, ...] = ()
+    ports: tuple[tuple[int, str], ...] = ()
     local: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Environment:
-    """``names`` in lower case; ``hidden`` are those whose node is not alive; ``internal`` has no way outside."""
+    """``names`` in lower case; ``hidden`` are those whose node is not alive; ``internal`` has no way outside.
+
+    Two of them are equal only if they are the same object: what is kept for one is not taken for its successor.
+    """
 
     name: str
     names: Mapping[str, tuple[Replica, ...]] = field(default_factory=dict)
@@ -48,7 +53,11 @@ class View:
 
     def of(self, client: str) -> tuple[Environment, ...]:
         """The environments of whoever has the address ``client``; none for a stranger."""
-        found = (self.environments.get(name) for name in self.clients.get(client, ()))
+        return self.named(self.clients.get(client, ()))
+
+    def named(self, names: Sequence[str]) -> tuple[Environment, ...]:
+        """The environments with these names."""
+        found = map(self.environments.get, names)
         return tuple(environment for environment in found if environment is not None)
 
 
@@ -78,10 +87,9 @@ class Found:
         """Replicas with a port each: the one asked for, or every declared one."""
         found = []
         for replica in self.replicas:
-            for text in replica.ports:
-                number, _, protocol = text.partition("/")
-                if self.service is None or (protocol == self.service[1] and self.service[0] in {number, ""}):
-                    found.append((replica, int(number)))
+            for number, protocol in replica.ports:
+                if self.service is None or (protocol == self.service[1] and self.service[0] in {str(number), ""}):
+                    found.append((replica, number))
         return found
 
 
@@ -105,7 +113,7 @@ def look_up(name: str, environments: Sequence[Environment]) -> Found | Unknown:
                 local = tuple(replica for replica in replicas if replica.local)
                 return Found(environment, local or replicas, service)
             ours = ours or candidate in environment.hidden
-        ours = ours or name.endswith(suffix)
+        ours = ours or (name.endswith(suffix) and not _maybe_public(environment.name))
     return Unknown.GONE if ours or _closed(environments) else Unknown.FORWARD
 
 
@@ -123,52 +131,7 @@ def _closed(environments: Sequence[Environment]) -> bool:
     return bool(environments) and all(environment.internal for environment in environments)
 
 
-@dataclass(frozen=True, slots=True)
-class Own:
-    """One of this node's endpoints: its container's id, environment and addresses."""
-
-    container: str
-    environment: str
-    addresses: tuple[str, ...]
-    internal: bool
-
-
-def view(cluster: ClusterView, me: str, own: Iterable[Own]) -> View:
-    """The names of every environment that has a container on this node (``me``, a node's id)."""
-    own = list(own)
-    of_container: dict[str, list[str]] = {}
-    internal: dict[str, bool] = {}
-    for endpoint in own:
-        of_container.setdefault(endpoint.container, []).append(endpoint.environment)
-        internal[endpoint.environment] = internal.get(endpoint.environment, True) and endpoint.internal
-    clients = {
-        address: tuple(dict.fromkeys(of_container[endpoint.container]))
-        for endpoint in own
-        for address in endpoint.addresses
-    }
-    names: dict[str, dict[str, list[Replica]]] = {name: {} for name in internal}
-    hidden: dict[str, set[str]] = {name: set() for name in internal}
-    reverse: dict[str, dict[IPAddress, str]] = {name: {} for name in internal}
-    for there in cluster.endpoints.values():
-        table = names.get(there.environment)
-        if table is None:
-            continue
-        if there.owner not in cluster.alive and there.owner != me:
-            hidden[there.environment].update(there.names)
-            continue
-        addresses = tuple(map(ipaddress.ip_address, there.addresses))
-        replica = Replica(there.container.lower(), addresses, there.ports, there.owner == me)
-        for name in there.names:
-            table.setdefault(name, []).append(replica)
-        reverse[there.environment].update((address, replica.container) for address in addresses)
-    environments = {
-        name: Environment(
-            name,
-            {key: tuple(replicas) for key, replicas in names[name].items()},
-            frozenset(hidden[name] - names[name].keys()),
-            reverse[name],
-            internal[name],
-        )
-        for name in internal
-    }
-    return View(clients, environments)
+def _maybe_public(environment: str) -> bool:
+    """Whether the name ends as names on the internet do: a top level is letters, or ``xn--…`` (RFC 3696 §2)."""
+    last = environment.rpartition(".")[2].lower()
+    return last.isalpha() or last.startswith("xn--")

@@ -1,0 +1,112 @@
+"""From the cluster's records to a :class:`~plugin.resolver.zone.View`.
+
+Pure. At ten thousand names a change must not mean ten thousand names: what is not touched is taken over from the view
+before, as the same objects, so that answers kept for it stay good.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+
+from plugin.mesh import View as ClusterView
+from plugin.model import IPAddress
+from plugin.resolver.zone import Environment, Replica, View
+from stackpad import records
+
+_address = functools.lru_cache(maxsize=65536)(ipaddress.ip_address)
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """One of this node's endpoints: its container's id, environment and addresses."""
+
+    container: str
+    environment: str
+    addresses: tuple[str, ...]
+    internal: bool
+
+
+def of_nodes(cluster: ClusterView, nodes: Set[str]) -> set[str]:
+    """The environments that have a container on any of ``nodes``."""
+    return {there.environment for there in cluster.endpoints.values() if there.owner in nodes} if nodes else set()
+
+
+def view(
+    cluster: ClusterView, me: str, own: Iterable[Own], before: View | None = None, changed: Set[str] = frozenset()
+) -> View:
+    """The names of every environment that has a container on this node (``me``, a node's id).
+
+    Given the view ``before``, only environments that have ``changed`` since, or are new here, are made anew.
+    """
+    clients, internal = _here(own)
+    kept = before.environments if before is not None else {}
+    environments = {
+        name: there
+        for name, there in kept.items()
+        if name not in changed and name in internal and there.internal == internal[name]
+    }
+    environments.update(_environments(cluster, me, {n: i for n, i in internal.items() if n not in environments}))
+    return View(clients, environments)
+
+
+def _here(own: Iterable[Own]) -> tuple[dict[str, tuple[str, ...]], dict[str, bool]]:
+    """The environments of each address here, and which environments have no way outside."""
+    own = list(own)
+    of_container: dict[str, dict[str, None]] = {}
+    internal: dict[str, bool] = {}
+    for endpoint in own:
+        of_container.setdefault(endpoint.container, {})[endpoint.environment] = None
+        internal[endpoint.environment] = internal.get(endpoint.environment, True) and endpoint.internal
+    clients = {address: tuple(of_container[endpoint.container]) for endpoint in own for address in endpoint.addresses}
+    return clients, internal
+
+
+def _environments(cluster: ClusterView, me: str, wanted: dict[str, bool]) -> dict[str, Environment]:
+    """``wanted`` says of each whether it is internal."""
+    if not wanted:
+        return {}
+    names: dict[str, dict[str, list[Replica]]] = {name: {} for name in wanted}
+    hidden: dict[str, set[str]] = {name: set() for name in wanted}
+    reverse: dict[str, dict[IPAddress, str]] = {name: {} for name in wanted}
+    for there in cluster.endpoints.values():
+        table = names.get(there.environment)
+        if table is None:
+            continue
+        if there.owner != me and there.owner not in cluster.alive:
+            hidden[there.environment].update(there.names)
+            continue
+        replica = _replica(there, local=there.owner == me)
+        for name in dict.fromkeys(there.names):
+            table.setdefault(name, []).append(replica)
+        if replica.container:
+            for address in replica.addresses:
+                reverse[there.environment][address] = replica.container
+    return {
+        name: Environment(
+            name,
+            {key: tuple(replicas) for key, replicas in names[name].items()},
+            frozenset(hidden[name] - names[name].keys()),
+            reverse[name],
+            internal,
+        )
+        for name, internal in wanted.items()
+    }
+
+
+def _replica(there: records.Endpoint, *, local: bool) -> Replica:
+    own = there.container.lower()
+    # A container's name may be one that DNS cannot say, such as "a..b"; then it goes by another of its names.
+    told = own if own in there.names else next(iter(there.names), "")
+    return Replica(told, tuple(map(_address, there.addresses)), tuple(filter(None, map(_port, there.ports))), local)
+
+
+@functools.lru_cache(maxsize=4096)
+def _port(text: str) -> tuple[int, str] | None:
+    number, _, protocol = text.partition("/")
+    if protocol in {"tcp", "udp"} and re.fullmatch("[0-9]{1,5}", number) and 0 < int(number) < 65536:
+        return int(number), protocol
+    return None

@@ -1,0 +1,244 @@
+"""Names of containers, asked for with ``dig`` from several addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator
+
+import dns.message
+import pytest
+
+from plugin.resolver.forwarder import Forwarder
+from plugin.resolver.server import PACE, STREAMS_EACH, Resolver
+from plugin.resolver.zone import View
+from stackpad.errors import Unavailable
+from tests.dns.world import (
+    BLOG,
+    BOUND,
+    CLOSED,
+    MANY,
+    RESOLVER,
+    SHOP,
+    STRANGER,
+    World,
+    datagrams,
+    free_port,
+    says,
+    serving,
+    silent,
+    upstream,
+    view,
+)
+
+TRANSPORTS = pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with serving() as made:
+        yield made
+
+
+@TRANSPORTS
+async def test_each_environment_has_its_own(world: World, transport: str) -> None:
+    assert await world.short(transport, "web") == ["10.1.0.2"]
+    assert await world.short(transport, "web", source=BLOG) == ["10.2.0.2"]
+    assert await world.short(transport, "web", source=CLOSED) == ["10.3.0.2"]
+    assert await world.short(transport, "WEB.shop-Production", "AAAA") == ["fd00::2"]
+    assert await world.short(transport, "-x", "10.1.0.2") == ["db-1.shop-production."]
+    assert await world.short(transport, "_x._tcp.web", "SRV") == sorted(["0", "1", "5432", "db-1.shop-production."])
+
+
+@TRANSPORTS
+async def test_a_name_of_others_looks_like_an_unknown_one(world: World, transport: str) -> None:
+    async with upstream(world, says("192.0.2.7")):
+        for name in ("cms", "cms.blog-production", "nobody", "example.org"):
+            assert await world.short(transport, name) == ["192.0.2.7"], name
+        assert await world.short(transport, "web", source=STRANGER) == ["192.0.2.7"]
+    texts = [await world.dig(transport, "+noall", "+comments", name) for name in ("nobody", "cms")]
+    assert ["SERVFAIL" in text for text in texts] == [True, True]
+
+
+async def test_nothing_of_an_internal_environment_goes_outside(world: World) -> None:
+    async with upstream(world, says()) as outside:
+        assert "NXDOMAIN" in await world.dig("secret.example.org", source=CLOSED)
+        assert not outside.asked
+
+
+async def test_headers(world: World) -> None:
+    text = await world.dig("web", "TXT")
+    assert "status: NOERROR" in text
+    assert "flags: qr aa rd ra;" in text
+    assert "SOA" in text
+    assert "WARNING" not in text
+    assert "status: NXDOMAIN" in await world.dig("nobody.shop-production")
+    assert "status: REFUSED" in await world.dig("version.bind", "TXT", "CH")
+    assert "status: NOTIMP" in await world.dig("+opcode=status", "web")
+    assert "status: BADVERS" in await world.dig("+edns=1", "+noednsnegotiation", "web")
+    assert "failed" in await world.dig("web", "AXFR")
+
+
+async def test_three_hundred_replicas(world: World) -> None:
+    cut = await world.dig("+ignore", "many")
+    assert "flags: qr aa tc rd ra;" in cut
+    assert cut.count("IN\tA\t") > 30
+    assert len(await world.short("many")) == MANY  # dig asks again over TCP
+    assert len(await world.short("+noedns", "many")) == MANY
+
+
+async def test_answers_change_at_once(world: World) -> None:
+    assert await world.short("web") == ["10.1.0.2"]
+    world.resolver.update(view(web="10.1.0.77"))
+    assert await world.short("web") == ["10.1.0.77"]
+    assert await world.short("web", source=BLOG) == ["10.2.0.2"]
+    world.resolver.update(View())
+    assert "SERVFAIL" in await world.dig("web")
+
+
+async def test_ipv6() -> None:
+    async with serving(["::1", RESOLVER]) as world:
+        world.resolver.update(View({"::1": ("shop-production",)}, view().environments))
+        assert await world.short("web", source="::1", server="::1") == ["10.1.0.2"]
+        assert await world.short("+tcp", "web", source="::1", server="::1") == ["10.1.0.2"]
+
+
+async def test_answers_come_from_the_address_that_was_asked(world: World) -> None:
+    # dig does not take an answer from elsewhere, nor does a connected socket.
+    assert (await world.ask("web")).answer[0][0].to_text() == "10.1.0.2"
+
+
+@pytest.mark.parametrize("address", [RESOLVER, "::1"])
+async def test_an_address_somebody_has(address: str) -> None:
+    port = free_port(address)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((address, port))
+        with pytest.raises(ExceptionGroup) as raised:
+            await Resolver([address], Forwarder(list), port).run()
+    (error,) = raised.value.exceptions
+    assert isinstance(error, Unavailable)
+    assert f"{address} port {port}" in str(error)
+
+
+async def test_an_address_that_is_not_there_yet() -> None:
+    for address in ("192.0.2.53", "2001:db8::53"):
+        port = free_port("127.0.0.1")
+        resolver = Resolver([address], Forwarder(list), port)
+        async with asyncio.timeout(BOUND), asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(resolver.run())
+            await resolver.serving.wait()
+            task.cancel()
+
+
+async def _connect(world: World, source: str = SHOP) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(RESOLVER, world.port, local_addr=(source, 0))
+
+
+def _framed(*names: str) -> bytes:
+    wires = [dns.message.make_query(name, "A", id=number).to_wire() for number, name in enumerate(names)]
+    return b"".join(struct.pack("!H", len(wire)) + wire for wire in wires)
+
+
+async def _read(reader: asyncio.StreamReader) -> dns.message.Message:
+    async with asyncio.timeout(BOUND):
+        return dns.message.from_wire(await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big")))
+
+
+async def test_many_questions_in_one_stream(world: World) -> None:
+    async with upstream(world, silent):
+        reader, writer = await _connect(world)
+        writer.write(_framed("slow.example.org", *["web"] * 50))
+        # The first one waits for a server that says nothing; the others do not wait for it.
+        numbers = [(await _read(reader)).id for _ in range(50)]
+        assert numbers == list(range(1, 51))
+        last = await _read(reader)
+        assert (last.id, last.rcode().name) == (0, "SERVFAIL")
+        writer.close()
+
+
+async def test_a_stream_byte_by_byte_and_closed_early(world: World) -> None:
+    reader, writer = await _connect(world)
+    for byte in _framed("web"):
+        writer.write(bytes([byte]))
+        await asyncio.sleep(0)
+    writer.write_eof()
+    assert (await _read(reader)).answer
+    assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.parametrize("junk", [b"\0\0", b"\0\5hello", b"GET / HTTP/1.1\r\n\r\n" * 2000], ids=["0", "5", "http"])
+async def test_a_stream_of_junk_is_closed(world: World, junk: bytes) -> None:
+    reader, writer = await _connect(world)
+    with contextlib.suppress(ConnectionError):
+        writer.write(junk)
+        writer.write_eof()
+        async with asyncio.timeout(BOUND):
+            await reader.read()
+    writer.close()
+    assert await world.short("+tcp", "web") == ["10.1.0.2"]
+
+
+async def test_nobody_takes_all_streams(world: World) -> None:
+    held = [await _connect(world) for _ in range(STREAMS_EACH)]
+    for _, writer in held:
+        writer.write(_framed("web"))
+    for reader, _ in held:
+        await _read(reader)
+    reader, writer = await _connect(world)
+    async with asyncio.timeout(BOUND):
+        assert await reader.read() == b""
+    writer.close()
+    assert await world.short("+tcp", "web", source=BLOG) == ["10.2.0.2"]
+    for _, writer in held:
+        writer.close()
+
+
+async def test_streams_end_with_the_resolver() -> None:
+    async with serving() as world:
+        reader, writer = await _connect(world)
+        writer.write(_framed("web"))
+        await _read(reader)
+    async with asyncio.timeout(BOUND):
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_junk_by_datagram(world: World) -> None:
+    async with datagrams(SHOP, (RESOLVER, world.port)) as client:
+        client.transport.sendto(b"\x12\x34" + bytes(9))
+        client.transport.sendto(b"\x12\x35\x80" + bytes(20))
+        client.transport.sendto(b"\x12\x36\x01\0\0\1" + b"\xff" * 30)
+        error = await client.receive()  # the first two get no answer
+        assert (error[:2], error[3] & 0xF) == (b"\x12\x36", 1)
+    assert world.resolver.counts.dropped == 2
+
+
+async def test_who_asks_without_end_starves_nobody(world: World) -> None:
+    """More than anybody's share from one address; of another's questions none is lost."""
+    flood = dns.message.make_query("web", "A").to_wire()
+    async with datagrams(SHOP, (RESOLVER, world.port)) as client:
+        for number in range(3 * PACE // 100):
+            for _ in range(100):
+                client.transport.sendto(flood)
+            if number % 20 == 0:
+                assert (await world.ask("web", source=BLOG)).answer
+            await asyncio.sleep(0)
+    assert (await world.ask("web", source=BLOG)).answer
+
+
+async def test_who_has_used_up_its_share_is_not_answered(world: World) -> None:
+    world.resolver.pace.spend(SHOP, 3 * PACE)
+    assert world.resolver.exhausted(SHOP)
+    async with datagrams(SHOP, (RESOLVER, world.port)) as client:
+        client.transport.sendto(dns.message.make_query("web", "A").to_wire())
+        assert (await world.ask("web", source=BLOG)).answer
+        assert client.received.empty()
+    reader, writer = await _connect(world)
+    writer.write(_framed("web"))
+    assert (await _read(reader)).answer  # a stream only waits
+    writer.close()
