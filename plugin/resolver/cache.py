@@ -35,7 +35,7 @@ class Shelf:
         self._bytes = 0
 
     def get(self, key: Key) -> bytes | None:
-        """An answer without its identifier; ``None`` if there is none, or another order of it is still wanted."""
+        """An answer without its identifier, empty for one that others give; ``None`` if another is still wanted."""
         kept = self._answers.get(key)
         if kept is None:
             return None

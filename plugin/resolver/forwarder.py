@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -27,6 +28,7 @@ SULK = 10.0
 
 _PORT = 53
 _HEADER = 12
+_LARGEST = 65535
 _USELESS = {dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED}
 """Answers after which the next server is asked, as resolvers in C libraries and Docker do."""
 
@@ -98,15 +100,19 @@ class Forwarder:
         loop = asyncio.get_running_loop()
         identifier = secrets.token_bytes(2)
         waiting: asyncio.Future[bytes] = loop.create_future()
-        # A connected socket hears nothing from any other address.
-        transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Answer(identifier, query, waiting), remote_addr=(server, self._port)
-        )
-        try:
-            transport.sendto(identifier + query[2:])
-            return await waiting
-        finally:
-            transport.close()
+        family, kind, _, _, address = socket.getaddrinfo(
+            server, self._port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+        )[0]
+        # No transport: half of the time of a question would go into making one.
+        with socket.socket(family, kind) as asker:
+            asker.setblocking(False)
+            asker.connect(address)  # it hears nothing from any other address then
+            asker.send(identifier + query[2:])
+            loop.add_reader(asker, _hear, asker, identifier, query, waiting)
+            try:
+                return await waiting
+            finally:
+                loop.remove_reader(asker)
 
     async def _ask_stream(self, query: bytes, server: str) -> bytes:
         reader, writer = await asyncio.open_connection(server, self._port)
@@ -123,21 +129,18 @@ class Forwarder:
         return answer
 
 
-class _Answer(asyncio.DatagramProtocol):
-    """Waits for the one datagram that fits."""
-
-    def __init__(self, identifier: bytes, query: bytes, waiting: asyncio.Future[bytes]) -> None:
-        self._identifier, self._query, self._waiting = identifier, query, waiting
-
-    def datagram_received(self, data: bytes, _: object) -> None:
-        """Take it if it fits; others are left aside."""
-        if _fits(data, self._identifier, self._query) and not self._waiting.done():
-            self._waiting.set_result(data)
-
-    def error_received(self, error: Exception) -> None:
-        """Nobody listens there."""
-        if not self._waiting.done():
-            self._waiting.set_exception(error)
+def _hear(asker: socket.socket, identifier: bytes, query: bytes, waiting: asyncio.Future[bytes]) -> None:
+    """Take what came if it fits; other things are left aside."""
+    try:
+        data = asker.recv(_LARGEST)
+    except BlockingIOError:
+        return
+    except OSError as error:  # nobody listens there
+        if not waiting.done():
+            waiting.set_exception(error)
+        return
+    if _fits(data, identifier, query) and not waiting.done():
+        waiting.set_result(data)
 
 
 def _cancel(running: dict[asyncio.Task[bytes | None], str]) -> None:

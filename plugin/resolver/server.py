@@ -113,7 +113,8 @@ class Resolver:
         counts.queries += 1
         found = self._answerer.answer(query, client, stream=stream)
         kept = self._answerer.hits - before
-        self.pace.spend(client, KEPT if kept else MADE)
+        # What is passed on costs as much as an answer that is made.
+        self.pace.spend(client, KEPT if kept and isinstance(found, bytes) else MADE)
         if isinstance(found, bytes):
             counts.answered += 1
             counts.kept += kept

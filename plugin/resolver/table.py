@@ -17,8 +17,6 @@ from plugin.model import IPAddress
 from plugin.resolver.zone import Environment, Replica, View
 from stackpad import records
 
-_address = functools.lru_cache(maxsize=65536)(ipaddress.ip_address)
-
 
 @dataclass(frozen=True, slots=True)
 class Own:
@@ -97,11 +95,14 @@ def _environments(cluster: ClusterView, me: str, wanted: dict[str, bool]) -> dic
     }
 
 
+@functools.lru_cache(maxsize=65536)
 def _replica(there: records.Endpoint, *, local: bool) -> Replica:
     own = there.container.lower()
     # A container's name may be one that DNS cannot say, such as "a..b"; then it goes by another of its names.
     told = own if own in there.names else next(iter(there.names), "")
-    return Replica(told, tuple(map(_address, there.addresses)), tuple(filter(None, map(_port, there.ports))), local)
+    return Replica(
+        told, tuple(map(ipaddress.ip_address, there.addresses)), tuple(filter(None, map(_port, there.ports))), local
+    )
 
 
 @functools.lru_cache(maxsize=4096)

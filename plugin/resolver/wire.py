@@ -67,7 +67,7 @@ class Answerer:
     def update(self, view: View) -> None:
         """Answer from ``view`` from now on; what was kept for environments that are the same stays good."""
         self._view = view
-        there = set(view.clients.values())
+        there = {(), *view.clients.values()}
         self._shelves.keep(lambda names, shelf: names in there and shelf.environments == view.named(names))
 
     def answer(self, query: bytes, client: str, *, stream: bool = False) -> bytes | Verdict:
@@ -75,14 +75,14 @@ class Answerer:
         if len(query) < _SHORTEST or query[2] & 0x80:
             return Verdict.DROP  # no question: answering answers makes two servers talk for ever
         names = self._view.clients.get(client, ())
-        shelf = self._shelves.of(names, lambda: self._view.named(names)) if names else None
+        shelf = self._shelves.of(names, lambda: self._view.named(names))
         key = (stream, query[2:])
-        if shelf is not None and (kept := shelf.get(key)) is not None:
+        if (kept := shelf.get(key)) is not None:
             self.hits += 1
-            return query[:2] + kept
-        made, lasting = _made(query, self._view.named(names), stream=stream)
-        if shelf is not None and lasting and isinstance(made, bytes):
-            shelf.put(key, made[2:])
+            return query[:2] + kept if kept else Verdict.FORWARD
+        made, lasting = _made(query, shelf.environments, stream=stream)
+        if lasting:
+            shelf.put(key, b"" if isinstance(made, Verdict) else made[2:])
         return made
 
 
@@ -102,10 +102,8 @@ def _made(query: bytes, environments: Sequence[Environment], *, stream: bool) ->
     if asked.rdclass != _IN or (dns.rdatatype.is_metatype(asked.rdtype) and asked.rdtype != dns.rdatatype.ANY):
         return _sent(_response(question, dns.rcode.REFUSED), stream=stream), False
     response = _respond(question, asked, environments)
-    if isinstance(response, Verdict):
-        return response, False
     # Options such as cookies (RFC 7873) are new each time: nobody would ask with the same bytes again.
-    return _sent(response, stream=stream), not question.options
+    return response if isinstance(response, Verdict) else _sent(response, stream=stream), not question.options
 
 
 def _respond(

@@ -134,6 +134,16 @@ def test_a_name_of_others_is_as_an_unknown_one(name: str, client: str) -> None:
     assert answerer.answer(dns.message.make_query(name, "A").to_wire(), client) is Verdict.FORWARD
 
 
+def test_what_is_passed_on_is_remembered_until_it_is_known() -> None:
+    answerer, query = Answerer(VIEW), dns.message.make_query("new", "A").to_wire()
+    assert [answerer.answer(query, CLIENT) for _ in range(2)] == [Verdict.FORWARD] * 2
+    assert answerer.hits == 1
+    shop = Environment("shop-production", {"new": (DB,)})
+    answerer.update(View(VIEW.clients, {**VIEW.environments, "shop-production": shop}))
+    assert isinstance(answerer.answer(query, CLIENT), bytes)
+    assert answerer.answer(query, STRANGER) is Verdict.FORWARD
+
+
 def test_any_is_answered_with_one_kind() -> None:
     assert records(ask("db", "ANY")) == {"10.1.0.2"}
 
