@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
@@ -31,6 +30,7 @@ from plugin.model import IPNet, ip_network
 from plugin.publisher import own_records
 from plugin.reconciler import Reconciler
 from plugin.settings import Settings
+from plugin.sites import Sites
 from plugin.state import State
 from plugin.storeloop import StoreLoop
 from plugin.storeview import StoreView, Touched
@@ -51,8 +51,6 @@ MESH_FIRST = 5.0
 
 FAREWELL = 1.0
 
-_IP_FREEBIND = 15
-
 
 class Cluster:
     """Membership, the cluster's view, and the loops; ``names_changed`` is told the environments whose records have."""
@@ -71,7 +69,7 @@ class Cluster:
         self._engine = engine
         self.names_changed: Callable[[Iterable[str]], None] = lambda _: None
         self.exposition: Callable[[], bytes] = bytes
-        self._site_problems: dict[int, str] = {}
+        self._sites = Sites()
         self.engine_version = ""
         self.attachments = Attachments(engine, lambda network: network in state.networks, self.networks_changed)
         self._memory, self.guests = Memory(directory_path), Guests(directory_path)
@@ -95,7 +93,9 @@ class Cluster:
     @property
     def problems(self) -> list[str]:
         """What a person should know."""
-        found = [*self._seen.problems.values(), *self._site_problems.values()]
+        found = [*self._seen.problems.values(), *self._sites.problems.values()]
+        if self.member is not None and self.member.status.phase == "failed":
+            found.append(f"store: {self.member.status.reason}")
         if self.mesh.problem:
             found.append(f"mesh: {self.mesh.problem}")
         if self.membership is not None:
@@ -238,6 +238,7 @@ class Cluster:
                 if membership.control and not self._settings.store:
                     member = await self._member(membership)
                     background.append(tasks.create_task(member.run(), name="etcd"))
+                    background.append(tasks.create_task(self._open_store(member, membership), name="store in tunnel"))
                 etcd = await stack.enter_async_context(self._client(membership))
                 self.store = StoreLoop(etcd, self._memory, self._seen, membership.node, self._own_records, self.heard)
                 background.append(tasks.create_task(self.store.run(), name="store"))
@@ -254,17 +255,19 @@ class Cluster:
             self.store = None
 
     async def _member(self, membership: Membership) -> Member:
-        """The embedded store; in the tunnel as well, once that has its address."""
+        """The embedded store; in the tunnel as well, if that has its address by now."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MESH_FIRST):
                 await self.mesh.settled.wait()
-        self.member = Member(
-            self._settings.store_directory,
-            self._settings.store_sockets,
-            listen=(f"http://{membership.mesh4}:{mesh.STORE_PORT}",),
-            name=membership.node,
-        )
+        settings = self._settings
+        listen = _store_url(membership) if self.mesh.settled.is_set() else ()
+        self.member = Member(settings.store_directory, settings.store_sockets, listen=listen, name=membership.node)
         return self.member
+
+    async def _open_store(self, member: Member, membership: Membership) -> None:
+        """Serve the store in the tunnel, as soon as there is one."""
+        await self.mesh.settled.wait()
+        member.listen(_store_url(membership))
 
     def _client(self, membership: Membership) -> Etcd:
         settings = self._settings
@@ -278,7 +281,7 @@ class Cluster:
         return Etcd(membership.store)
 
     async def _serve_joins(self, stack: contextlib.AsyncExitStack, membership: Membership, store: StoreLoop) -> None:
-        addresses = self._settings.store or membership.store or (f"http://{membership.mesh4}:{mesh.STORE_PORT}",)
+        addresses = self._settings.store or membership.store or _store_url(membership)
         service = JoinService(
             lambda: self.member_of(),
             lambda: self.node_record(self.member_of()),
@@ -288,7 +291,7 @@ class Cluster:
             addresses,
             self._observed_at,
         )
-        await self._site(stack, service.application(), membership.mesh4, mesh.JOIN_PORT)
+        await self._sites.serve(stack, service.application(), membership.mesh4, mesh.JOIN_PORT)
 
     async def _serve_metrics(self, stack: contextlib.AsyncExitStack, membership: Membership) -> None:
         async def expose(_: web.Request) -> web.Response:
@@ -296,22 +299,7 @@ class Cluster:
 
         application = web.Application()
         application.router.add_get("/metrics", expose)
-        await self._site(stack, application, membership.mesh4, mesh.METRICS_PORT)
-
-    async def _site(
-        self, stack: contextlib.AsyncExitStack, application: web.Application, address: str, port: int
-    ) -> None:
-        """Serve in the tunnel; where the port is taken, that is a problem told and not the end of the rest."""
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        try:
-            await web.SockSite(runner, _listen(address, port)).start()
-        except Unavailable as error:
-            self._site_problems[port] = str(error)
-            self._log.error("a service in the tunnel does not run", reason=str(error))
-        else:
-            self._site_problems.pop(port, None)
+        await self._sites.serve(stack, application, membership.mesh4, mesh.METRICS_PORT)
 
     def _observed_at(self, key: str) -> str:
         """The address outside of the tunnel at which a peer was last seen; empty if it was not."""
@@ -412,21 +400,13 @@ class Cluster:
         return self.store
 
 
+def _store_url(membership: Membership) -> tuple[str, ...]:
+    """Where the embedded store is reached through the tunnel."""
+    return (f"http://{membership.mesh4}:{mesh.STORE_PORT}",)
+
+
 def _with_port(text: str, port: int) -> str:
     try:
         return records.join_endpoint(str(ipaddress.ip_address(text)), port)
     except ValueError:
         return text
-
-
-def _listen(address: str, port: int) -> socket.socket:
-    """A listening socket on an address that may come later (ip(7), ``IP_FREEBIND``)."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
-    try:
-        listening.bind((address, port))
-    except OSError as error:
-        listening.close()
-        raise Unavailable(f"{address}:{port} cannot be listened on: {error.strerror}") from error
-    return listening

@@ -1,0 +1,52 @@
+"""What a node serves in the tunnel; the firewall says who may ask.
+
+A port that somebody else has is a problem that is told, and not the end of the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import structlog
+from aiohttp import web
+
+from stackpad.errors import Unavailable
+
+_IP_FREEBIND = 15
+"""ip(7): listen on an address that may come later."""
+
+
+class Sites:
+    """Serves applications; ``problems`` by port."""
+
+    def __init__(self) -> None:
+        self.problems: dict[int, str] = {}
+        self._log = structlog.get_logger("tunnel")
+
+    async def serve(
+        self, stack: contextlib.AsyncExitStack, application: web.Application, address: str, port: int
+    ) -> None:
+        """Serve ``application`` until ``stack`` is closed."""
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        try:
+            await web.SockSite(runner, _listen(address, port)).start()
+        except Unavailable as error:
+            self.problems[port] = str(error)
+            self._log.error("a service in the tunnel does not run", reason=str(error))
+        else:
+            self.problems.pop(port, None)
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+    try:
+        listening.bind((address, port))
+    except OSError as error:
+        listening.close()
+        raise Unavailable(f"{address}:{port} cannot be listened on: {error.strerror}") from error
+    return listening
