@@ -1,0 +1,129 @@
+"""A node's own records, and the difference to what the store has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from plugin.attachments import Attachment, attachments
+from plugin.membership import Membership
+from plugin.publisher import differences, own_records
+from stackpad import records
+from tests.samples import endpoint, network
+
+CLUSTER = records.Cluster(
+    owner="me", id="c", range4="10.192.0.0/10", range6="fd00::/48", block_prefix=18, network_prefix=26
+)
+BLOCK = records.Range(owner="me", net="10.192.0.0/18", block=True)
+MEMBERSHIP = Membership(
+    node="me",
+    name="worker",
+    cluster=CLUSTER,
+    secret="",
+    mesh4="10.192.0.1",
+    mesh6="fd00::1",
+    control=True,
+    ranges=(BLOCK,),
+)
+NODE = records.Node(owner="me", name="worker", public_keys=())
+SHOP = replace(network(1), environment="shop")
+END = replace(endpoint(SHOP), sandbox="/run/ns")
+ATTACHED = Attachment(END.id, "c" * 64, "web", SHOP.id, ("web", "www"), ("80/tcp",))
+
+
+def own(**changes: Any) -> dict[str, records.Record]:
+    values: dict[str, Any] = {
+        "membership": MEMBERSHIP,
+        "node": NODE,
+        "networks": [SHOP],
+        "endpoints": {END.id: END},
+        "attachments": {END.id: ATTACHED},
+    }
+    return own_records(**{**values, **changes})
+
+
+def test_all_that_is_this_nodes() -> None:
+    made = own()
+    assert set(made) == {
+        records.CLUSTER,
+        records.key(records.NODES, "me"),
+        records.range_key("10.192.0.0/18"),
+        records.key(records.NETWORKS, "me", SHOP.id),
+        records.key(records.ENDPOINTS, "me", END.id),
+    }
+    end = made[records.key(records.ENDPOINTS, "me", END.id)]
+    assert isinstance(end, records.Endpoint)
+    assert (end.environment, end.names, end.ports) == ("shop", ("web", "www"), ("80/tcp",))
+    assert {record.owner for record in made.values()} == {"me"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attachments": {}},
+        {"networks": [replace(SHOP, environment="")]},
+        {"endpoints": {END.id: replace(END, left=True)}},
+        {"endpoints": {}},
+    ],
+)
+def test_nobody_is_told_of_what_does_not_run_or_has_no_name_yet(changes: dict[str, Any]) -> None:
+    assert not any(key.startswith(records.ENDPOINTS) for key in own(**changes))
+
+
+def test_the_store_is_brought_to_it_and_then_left_alone() -> None:
+    writes, deletions = differences(own(), {}, "me")
+    assert (set(writes), deletions) == (set(own()), [])
+    assert differences(own(), writes, "me") == ({}, [])
+    assert differences(own(attachments={}), writes, "me") == ({}, [records.key(records.ENDPOINTS, "me", END.id)])
+
+
+def test_records_of_others_are_never_touched() -> None:
+    others = {
+        records.key(records.ENDPOINTS, "meow", "e"): b"{}",
+        records.key(records.NETWORKS, "you", "n"): b"{}",
+        records.range_key("10.192.0.0/18"): records.encode(msgspec.structs.replace(BLOCK, owner="you")),
+    }
+    writes, deletions = differences(own(), others, "me")
+    assert not writes.keys() & others.keys()
+    assert deletions == []
+
+
+def test_a_range_is_given_back_by_its_record_and_not_by_its_absence() -> None:
+    stored = differences(own(), {}, "me")[0]
+    without = msgspec.structs.replace(MEMBERSHIP, ranges=())
+    assert differences(own(membership=without), stored, "me") == ({}, [])
+
+
+INSPECTED: dict[str, Any] = {
+    "Id": "c" * 64,
+    "Name": "/Shop-DB",
+    "State": {"Running": True},
+    "Config": {"ExposedPorts": {"5432/tcp": {}, "junk": {}, "70000/tcp": {}, "53/udp": {}}},
+    "NetworkSettings": {
+        "Networks": {
+            "shop": {
+                "EndpointID": "e1",
+                "NetworkID": "n1",
+                "Aliases": ["postgres", "POSTGRES", "bad name", "x" * 64, "a..b", "ünï"],
+                "DNSNames": ["Shop-DB", "postgres", "c" * 12],
+            },
+            "gone": {"EndpointID": "", "NetworkID": "n2"},
+            "strange": None,
+        }
+    },
+}
+
+
+def test_names_are_those_the_engine_answers_and_no_other() -> None:
+    (found,) = attachments(INSPECTED)
+    assert found.names == ("shop-db", "postgres", "c" * 12)
+    assert found.ports == ("53/udp", "5432/tcp")
+    assert (found.endpoint, found.network, found.container_name) == ("e1", "n1", "Shop-DB")
+
+
+@pytest.mark.parametrize("state", [{}, {"Running": False}, {"Running": True, "Restarting": True}, None])
+def test_what_does_not_run_has_no_name(state: object) -> None:
+    assert attachments({**INSPECTED, "State": state}) == []
