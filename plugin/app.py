@@ -79,6 +79,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         servers = HostServers(settings.host_run, fixed=settings.dns)
         names = Names(cluster, state, Forwarder(servers))
         cluster.names_changed, cluster.exposition = names.touch, metrics.exposition
+        state.endpoints_changed = names.touch
         metrics.watch_cluster(cluster, names)
         cluster.mesh.prime()
         claims, admission = Claims(cluster, settings), Admission(cluster, settings, state, reconciler, engine)

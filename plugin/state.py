@@ -11,7 +11,7 @@ import asyncio
 import ipaddress
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +33,7 @@ class State:
     """Networks, endpoints, pools and allocations by key; every mutator returns after the disk has it.
 
     Memory changes at once and the disk a moment later: two calls in flight see each other. If the disk refuses
-    (:class:`Unavailable`), memory is taken back to what was there before.
+    (:class:`Unavailable`), memory is taken back to what was there before. ``endpoints_changed`` is called each time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,6 +43,7 @@ class State:
         self.pools: dict[str, Pool] = {}
         self.allocations: dict[str, dict[IPAddress, Allocation]] = {}
         self.unique_local_range = ipaddress.IPv6Network("::/128")
+        self.endpoints_changed: Callable[[], None] = lambda: None
         self._endpoints_of: dict[str, set[str]] = {}
         self._network_of: dict[str, str] = {}
         self._path = path
@@ -111,6 +112,8 @@ class State:
             if endpoint.id not in self.endpoints:
                 known.discard(endpoint.id)
             raise
+        finally:
+            self.endpoints_changed()
 
     async def put_pool(self, pool: Pool) -> None:
         """Keep a pool, new or changed."""
@@ -140,6 +143,8 @@ class State:
             for endpoint in endpoints:
                 self._restore(endpoint)
             raise
+        finally:
+            self.endpoints_changed()
 
     async def drop_endpoint(self, endpoint_id: str) -> None:
         """Forget an endpoint."""
@@ -152,6 +157,8 @@ class State:
         except Unavailable:
             self._restore(endpoint)
             raise
+        finally:
+            self.endpoints_changed()
 
     async def drop_pool(self, pool_id: str) -> None:
         """Forget a pool and its addresses."""

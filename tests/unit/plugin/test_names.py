@@ -1,0 +1,158 @@
+"""The resolver's view follows this node's containers and the cluster's records."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import dns.message
+import pytest
+
+from plugin.attachments import Attachment
+from plugin.cluster import Cluster
+from plugin.mesh import View
+from plugin.model import Endpoint
+from plugin.names import Names
+from plugin.resolver.forwarder import Forwarder
+from plugin.resolver.wire import Verdict
+from plugin.state import State
+from stackpad import records
+from tests.samples import endpoint, network
+
+ME, OTHER = "node-a", "node-b"
+
+
+@dataclass
+class Attachments:
+    by_endpoint: dict[str, Attachment] = field(default_factory=dict)
+
+
+@dataclass
+class Membership:
+    node: str = ME
+
+
+@dataclass
+class Known:
+    """Of the cluster, what names come from."""
+
+    endpoints: dict[str, records.Endpoint] = field(default_factory=dict)
+    alive: set[str] = field(default_factory=lambda: {ME, OTHER})
+    membership: Membership | None = field(default_factory=Membership)
+    attachments: Attachments = field(default_factory=Attachments)
+
+    @property
+    def view(self) -> View:
+        return View(endpoints=self.endpoints, alive=frozenset(self.alive))
+
+    def put(self, name: str, environment: str, address: str = "10.200.0.9") -> None:
+        self.endpoints[name] = records.Endpoint(
+            owner=OTHER, id=name, network="n", environment=environment, names=(name,), addresses=(address,)
+        )
+
+
+@dataclass
+class World:
+    known: Known
+    names: Names
+    state: State
+    here: Endpoint
+
+    async def finds(self, name: str, client: str = "10.192.1.2") -> bool:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        answer = self.names.resolver.answer(dns.message.make_query(name, "A").to_wire(), client)
+        return not isinstance(answer, Verdict) and bool(dns.message.from_wire(answer).answer)
+
+
+@pytest.fixture
+async def world(state: State) -> World:
+    known = Known()
+    names = Names(cast(Cluster, known), state, Forwarder(list))
+    state.endpoints_changed = names.touch
+    there = network(1, environment="shop")
+    await state.put_network(there)
+    return World(known, names, state, endpoint(there))
+
+
+async def test_a_container_may_ask_as_soon_as_it_is_connected(world: World) -> None:
+    world.known.put("db", "shop")
+    assert not await world.finds("db")
+    await world.state.put_endpoint(replace(world.here, sandbox=""))
+    assert not await world.finds("db")
+    await world.state.put_endpoint(world.here)
+    assert await world.finds("db")
+    await world.state.put_endpoint(replace(world.here, left=True))
+    assert not await world.finds("db")
+
+
+async def test_a_container_that_is_gone_is_a_stranger(world: World) -> None:
+    world.known.put("db", "shop")
+    await world.state.put_endpoint(world.here)
+    assert await world.finds("db")
+    await world.state.drop_endpoint(world.here.id)
+    assert not await world.finds("db")
+    await world.state.put_endpoint(world.here)
+    assert await world.finds("db")
+    await world.state.drop_network(world.here.network_id)
+    assert not await world.finds("db")
+
+
+async def test_a_container_in_two_networks_finds_both(world: World) -> None:
+    world.known.put("cms", "blog")
+    blog = network(2, environment="blog")
+    await world.state.put_network(blog)
+    other = endpoint(blog)
+    await world.state.put_endpoint(world.here)
+    await world.state.put_endpoint(other)
+    assert not await world.finds("cms")
+    for there in (world.here, other):
+        world.known.attachments.by_endpoint[there.id] = Attachment(
+            there.id, "one container", "web", there.network_id, ("web",), ()
+        )
+    world.names.touch()
+    assert await world.finds("cms")
+
+
+async def test_records_come_change_and_go(world: World) -> None:
+    await world.state.put_endpoint(world.here)
+    assert not await world.finds("db")
+    world.known.put("db", "shop")
+    world.names.touch(["shop"])
+    assert await world.finds("db")
+    world.known.put("cms", "blog")
+    world.names.touch(["blog"])
+    assert not await world.finds("cms")
+    del world.known.endpoints["db"]
+    world.names.touch(["shop"])
+    assert not await world.finds("db")
+
+
+async def test_nodes_come_and_go(world: World) -> None:
+    await world.state.put_endpoint(world.here)
+    world.known.put("db", "shop")
+    world.names.touch(["shop"])
+    assert await world.finds("db")
+    world.known.alive.discard(OTHER)
+    world.names.touch()
+    assert not await world.finds("db")
+    world.known.alive.add(OTHER)
+    world.names.touch()
+    assert await world.finds("db")
+
+
+async def test_who_leaves_the_cluster_knows_nothing_of_it(world: World) -> None:
+    await world.state.put_endpoint(world.here)
+    world.known.put("db", "shop")
+    world.names.touch(["shop"])
+    assert await world.finds("db")
+    world.known.membership = None
+    world.known.endpoints.clear()
+    world.names.touch()
+    assert not await world.finds("db")
+    world.known.membership = Membership()
+    world.known.put("cache", "shop")
+    world.names.touch(["shop"])
+    assert await world.finds("cache")
+    assert not await world.finds("db")
