@@ -60,7 +60,7 @@ async def test_identifiers_and_ports_are_not_to_be_guessed(world: World) -> None
                 client.transport.sendto(query.to_wire())
                 assert (await client.receive())[:2] == b"\0\1"
         assert len({asked.id for asked in server.asked}) > 15
-        assert len(server.ports) > 15
+        assert len({port for _, port in server.addresses}) > 15
 
 
 async def test_a_spelling_the_server_lost_is_put_back(world: World) -> None:
@@ -92,7 +92,7 @@ async def test_a_server_that_says_nothing_is_asked_last_from_then_on(world: Worl
     async with upstream(world, silent) as mute, upstream(world, says(), UPSTREAMS[1]) as other:
         for _ in range(5):
             assert await world.short(transport, "example.org") == ["192.0.2.1"]
-        assert (len(mute.asked), len(other.asked)) == (1, 5)
+        assert 1 <= len(mute.asked) < 5 <= len(other.asked)
 
 
 async def test_servers_that_all_say_nothing(world: World) -> None:
@@ -183,15 +183,12 @@ async def test_answers_from_elsewhere_are_not_heard(world: World) -> None:
     """Somebody else answers first, to the right port, with the right identifier."""
 
     async def behaviour(query: dns.message.Message) -> Sequence[bytes]:
-        (port,) = server.ports
-        async with datagrams(UPSTREAMS[1], (UPSTREAMS[0], port)) as forger:
-            forger.transport.sendto(answer(query, "203.0.113.66").to_wire(), None)
-        forged = await asyncio.get_running_loop().create_datagram_endpoint(
+        forger, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             asyncio.DatagramProtocol, local_addr=(UPSTREAMS[1], 0)
         )
-        for address in ("127.0.0.1", RESOLVER, UPSTREAMS[0]):
-            forged[0].sendto(answer(query, "203.0.113.66").to_wire(), (address, port))
-        forged[0].close()
+        for address in server.addresses:
+            forger.sendto(answer(query, "203.0.113.66").to_wire(), address)
+        forger.close()
         await asyncio.sleep(0.2)
         return [answer(query).to_wire()]
 
@@ -209,6 +206,15 @@ async def test_a_cut_answer_is_fetched_over_tcp(world: World) -> None:
 
     async with upstream(world, big) as server:
         assert len(await world.short("example.org")) == 200
+
+
+async def test_a_question_that_points_into_its_own_header(world: World) -> None:
+    """Readable, but not as any server writes it back: no answer, and nothing else suffers."""
+    async with upstream(world, says()):
+        async with datagrams(SHOP, (RESOLVER, world.port)) as client:
+            client.transport.sendto(b"\x12\x34\1\0\0\1\0\0\0\0\0\0" + b"\3abc\xc0\6" + b"\0\1\0\1")
+            assert (await client.receive())[:2] == b"\x12\x34"
+        assert await world.short("example.org") == ["192.0.2.1"]
 
 
 async def test_nobody_takes_all_the_forwarding(world: World) -> None:

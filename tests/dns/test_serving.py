@@ -26,6 +26,7 @@ from tests.dns.world import (
     World,
     datagrams,
     free_port,
+    needs_ipv6,
     says,
     serving,
     silent,
@@ -99,6 +100,7 @@ async def test_answers_change_at_once(world: World) -> None:
 
 
 async def test_ipv6() -> None:
+    needs_ipv6()
     async with serving(["::1", RESOLVER]) as world:
         world.resolver.update(View({"::1": ("shop-production",)}, view().environments))
         assert await world.short("web", source="::1", server="::1") == ["10.1.0.2"]
@@ -112,6 +114,7 @@ async def test_answers_come_from_the_address_that_was_asked(world: World) -> Non
 
 @pytest.mark.parametrize("address", [RESOLVER, "::1"])
 async def test_an_address_somebody_has(address: str) -> None:
+    needs_ipv6()
     port = free_port(address)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as taken:
@@ -125,6 +128,7 @@ async def test_an_address_somebody_has(address: str) -> None:
 
 
 async def test_an_address_that_is_not_there_yet() -> None:
+    needs_ipv6()
     for address in ("192.0.2.53", "2001:db8::53"):
         port = free_port("127.0.0.1")
         resolver = Resolver([address], Forwarder(list), port)

@@ -20,6 +20,7 @@ import dns.flags
 import dns.message
 import dns.rcode
 import dns.rrset
+import pytest
 
 from plugin.resolver.forwarder import Forwarder
 from plugin.resolver.server import Resolver
@@ -46,6 +47,15 @@ def free_port(*addresses: str) -> int:
                     family = socket.AF_INET6 if ":" in address else socket.AF_INET
                     stack.enter_context(socket.socket(family, kind)).bind((address, port))
             return port
+
+
+def needs_ipv6() -> None:
+    """Skip the test where loopback has no IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError as error:
+        pytest.skip(f"no IPv6 on loopback: {error}")
 
 
 def replica(container: str, *addresses: str, ports: tuple[tuple[int, str], ...] = ()) -> Replica:
@@ -156,11 +166,14 @@ Behaviour = Callable[[dns.message.Message], Awaitable[Sequence[bytes]]]
 
 
 class Upstream(asyncio.DatagramProtocol):
-    """A server that answers as ``behaviour`` says, over UDP and TCP; ``asked`` are the questions it got."""
+    """A server that answers as ``behaviour`` says, over UDP and TCP.
+
+    ``asked`` are the questions it got, ``addresses`` where they came from by UDP.
+    """
 
     def __init__(self, behaviour: Behaviour, tasks: asyncio.TaskGroup) -> None:
         self.behaviour, self.asked = behaviour, list[dns.message.Message]()
-        self.ports: set[int] = set()
+        self.addresses: set[tuple[str, int]] = set()
         self._tasks = tasks
         self.transport: asyncio.DatagramTransport | None = None
 
@@ -168,7 +181,7 @@ class Upstream(asyncio.DatagramProtocol):
         self.transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, source: tuple[str, int]) -> None:
-        self.ports.add(source[1])
+        self.addresses.add(source)
         self._tasks.create_task(self._answer(data, source))
 
     async def _answer(self, data: bytes, source: tuple[str, int]) -> None:
