@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -28,19 +27,13 @@ from ingress.routes import State, Table, WebContainer
 from ingress.settings import Settings
 from ingress.web import asked
 from stackpad.labels import WebRequest, Wire
+from tests.freeport import free_port as free_port
 
 BASE = "stackpad.test"
 HOST = "shop.acme.stackpad.test"
 DEADLINE = 60.0
 
 Handler = Callable[[web.Request], Any]
-
-
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def container(name: str = "web-1", *, port: int, state: State = State.UP, **asks: Any) -> WebContainer:

@@ -7,25 +7,18 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from stackpad.errors import Unavailable
 from stackpad.etcd import Etcd, Tls
+from tests.freeport import free_port as free_port
 
 BINARY = os.environ.get("ETCD_BINARY", "etcd")
 """Another etcd than the distribution's can be tested by naming it here."""
 
 BOUND = 60.0
 """Seconds after which something that should happen is taken for failed."""
-
-
-def free_port() -> int:
-    """A TCP port of loopback nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:

@@ -17,6 +17,7 @@ from plugin.node import Route
 from plugin.options import range_of
 from stackpad.errors import NotFound, Unavailable
 from tests import samples
+from tests.freeport import free_port
 from tests.samples import binding, endpoint_id, network_id, publish, reference
 from tests.served import Plugin, Refused
 
@@ -36,11 +37,6 @@ async def joined(net: Plugin) -> Plugin:
     await net.network("CreateEndpoint", samples.create_endpoint(1, "10.192.1.2/24"))
     await net.network("Join", samples.join(1))
     return net
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 async def test_a_containers_life(plugin: Plugin) -> None:
