@@ -25,7 +25,7 @@ from plugin.reconciler import Overlay, Reconciler
 from plugin.state import State
 from plugin.tunnel import Tunnel
 from plugin.wireguard.backend import Backend
-from plugin.wireguard.model import Device, Observed, Peer, failover
+from plugin.wireguard.model import Device, Observed, Peer, failover, has_session
 from plugin.wireguard.model import plan as wireguard_plan
 from stackpad import records
 from stackpad.errors import StackpadError
@@ -159,9 +159,10 @@ class MeshLoop:
         key = peer.public_key
         candidates = tuple(records.split_endpoint(text) for text in peer.endpoints)
         now = time.time()
+        state = observed.peers.get(key)
         current = self._configured.get(key)
         since = self._since.setdefault(key, now)
-        chosen = failover(candidates, observed.peers.get(key), current, now, since)
+        chosen = failover(candidates, state, current, now, since)
         if chosen is not None and chosen != current:
             self._since[key] = now
         return Peer(
@@ -169,7 +170,9 @@ class MeshLoop:
             preshared_key=peer.preshared_key,
             endpoint=chosen or current,
             allowed=peer.allowed,
-            keepalive=peer.keepalive,
+            # Where there is a choice of addresses a peer without a session is called, so that the choice is made
+            # before somebody needs it, and a peer at rest is not taken for one that does not answer.
+            keepalive=peer.keepalive or (mesh.KEEPALIVE if len(candidates) > 1 and not has_session(state, now) else 0),
         )
 
     def _device_mtu(self) -> int:

@@ -125,19 +125,25 @@ def _loses(change: PeerChange, observed: Observed) -> bool:
     return bool(observed.peers[change.public_key].allowed - (change.allowed or frozenset()))
 
 
+def has_session(state: PeerState | None, now: float) -> bool:
+    """Whether a peer has answered a handshake that is still good at ``now`` (Unix time)."""
+    return state is not None and now - state.last_handshake < STALE
+
+
 def failover(
     candidates: Sequence[Address], state: PeerState | None, current: Address | None, now: float, since: float
 ) -> Address | None:
     """The endpoint to call a peer at, ``None`` to leave it as it is.
 
     ``current`` was set at ``since`` (Unix time, seconds). While there is a session nothing is changed; without one the
-    next candidate has its turn after :data:`PATIENCE`.
+    next candidate has its turn after :data:`PATIENCE`. Without ``current``, after a restart of this process, a session
+    that has outlived it stays at its endpoint.
     """
-    if not candidates:
+    if not candidates or (current is None and has_session(state, now)):
         return None
     if current not in candidates:
         return candidates[0]
-    if state is not None and now - state.last_handshake < STALE:
+    if has_session(state, now):
         return None
     if now - since < PATIENCE or len(candidates) == 1:
         return None

@@ -26,7 +26,7 @@ def _lines(changes: Changes) -> Iterator[tuple[str, str | int]]:
     if changes.private_key is not None:
         yield "private_key", _hex(changes.private_key)
     if changes.port is not None:
-        yield "listen_port", changes.port
+        yield "listen_port", _number(changes.port, "port")
     for key in changes.gone:
         yield "public_key", _hex(key)
         yield "remove", "true"
@@ -39,7 +39,7 @@ def _lines(changes: Changes) -> Iterator[tuple[str, str | int]]:
         if change.endpoint is not None:
             yield "endpoint", _endpoint(change.endpoint)
         if change.keepalive is not None:
-            yield "persistent_keepalive_interval", change.keepalive
+            yield "persistent_keepalive_interval", _number(change.keepalive, "keepalive interval")
         if change.allowed is not None:
             yield "replace_allowed_ips", "true"
             for net in sorted(map(str, change.allowed)):
@@ -113,8 +113,18 @@ def _base64(key: str) -> str:
 
 
 def _endpoint(address: Address) -> str:
-    ip = ipaddress.ip_address(address[0])
-    return f"[{ip}]:{address[1]}" if ip.version == 6 else f"{ip}:{address[1]}"
+    try:
+        ip = ipaddress.ip_address(address[0])
+    except ValueError as error:
+        raise InvalidRequest(f"the endpoint {address[0]} is not an IP address") from error
+    port = _number(address[1], "port")
+    return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
+
+
+def _number(value: int, what: str) -> int:
+    if not 0 <= value <= 0xFFFF:
+        raise InvalidRequest(f"the {what} {value} of a WireGuard device is not between 0 and 65535")
+    return value
 
 
 def _address(text: str) -> Address:

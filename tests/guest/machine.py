@@ -25,7 +25,8 @@ PROGRAMS = {
 """What it takes, by the package that has it."""
 
 MODULES = (
-    "wireguard", "veth", "bridge", "9p", "9pnet_virtio", "virtio_pci", "overlay", "nf_tables", "nft_ct", "nft_chain_nat",
+    "wireguard", "veth", "bridge", "9p", "9pnet_virtio", "virtio_pci", "overlay", "nf_tables", "nft_ct",
+    "nft_chain_nat", "nft_nat",
 )  # fmt: skip
 
 _INIT = """#!/bin/sh

@@ -88,8 +88,10 @@ def other(backend: Backend) -> Iterator[Other]:
             made.run("ip", "link", "add", "wg0", "type", "wireguard")
         else:
             words = ["ip", "netns", "exec", made.netns, "wireguard-go", "-f", "wg0"]
-            process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+            # The one of a process that was killed would be taken for that of the next.
             socket = Path("/var/run/wireguard/wg0.sock")
+            socket.unlink(missing_ok=True)
+            process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
             for _ in range(500):
                 if socket.exists() and "wg0" in made.run("ip", "-o", "link"):
                     break
