@@ -22,7 +22,7 @@ down: $(VENV)/.complete ## Remove the sandbox without a trace
 	@$(PYTHON) -m examples.demo down
 
 test: requirements ## All tests: units, real kernel, real Caddy, real Docker engines old and new
-	$(PYTHON) -m pytest $(PYTEST)
+	$(PYTHON) -m tests $(PYTEST)
 
 lint: $(VENV)/.complete ## Style, types and layering
 	$(VENV)/bin/ruff check .
