@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.workbench import Target, Workbench, eventually, everything
+from tests.e2e.workbench import BRIEF, Target, Workbench, eventually, everything
 from tests.testbed.plan import INTERNET_NAME
 from tests.testbed.testbed import Testbed
 
@@ -68,7 +68,7 @@ class Scene:
 
     def gets_nothing(self, who: str, address: str, port: int = 80) -> bool:
         """Whether a container gets no answer of any kind."""
-        return not any(self.at(who).ask(who, everything(address, port)))
+        return self.at(who).cut_off(who, *everything(address, port))
 
     def mesh(self, number: int) -> str:
         """A node's address in the tunnel."""
@@ -131,7 +131,7 @@ def test_a_container_reaches_nothing_of_other_nodes(scene: Scene) -> None:
     ports = (80, 2379, 4783, 53, 9483)
     targets = [target for number in NODES for port in ports for target in everything(scene.mesh(number), port)]
     for who in ("a1", "a2"):
-        assert not any(scene.at(who).ask(who, targets))
+        assert scene.at(who).cut_off(who, *targets)
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -143,8 +143,8 @@ def test_a_forged_source_of_another_environment_gets_nowhere(scene: Scene, versi
         scene.at("a1").docker("exec", "a1", "ip", "addr", "add", f"{forged}/{prefix}", "dev", "eth0")
         try:
             for kind in ("tcp", "udp", "icmp"):
-                assert scene.at("a1").ask("a1", [Target(kind, scene.address["b3"][version], source=forged)]) == [""]
-                assert scene.at("a1").ask("a1", [Target(kind, scene.address["a3"][version], source=forged)]) == [""]
+                assert scene.at("a1").cut_off("a1", Target(kind, scene.address["b3"][version], source=forged))
+                assert scene.at("a1").cut_off("a1", Target(kind, scene.address["a3"][version], source=forged))
         finally:
             scene.at("a1").docker("exec", "a1", "ip", "addr", "del", f"{forged}/{prefix}", "dev", "eth0")
 
@@ -152,12 +152,12 @@ def test_a_forged_source_of_another_environment_gets_nowhere(scene: Scene, versi
 def test_the_receiver_does_not_trust_the_sender(scene: Scene) -> None:
     """Root on another node is a member and no more: neither with its own address nor with one of a third node."""
     asked = [Target(kind, scene.address["a2"][4]) for kind in ("tcp", "udp", "icmp")]
-    assert not any(scene.bench[1].ask_from_node(*asked))
+    assert not any(scene.bench[1].ask_from_node(*asked, patience=BRIEF))
     third = scene.address["a3"][4]
     scene.bench[1].exec("ip", "addr", "add", f"{third}/32", "dev", "lo")
     try:
         forged = [Target(target.kind, target.address, source=third) for target in asked]
-        assert not any(scene.bench[1].ask_from_node(*forged))
+        assert not any(scene.bench[1].ask_from_node(*forged, patience=BRIEF))
     finally:
         scene.bench[1].exec("ip", "addr", "del", f"{third}/32", "dev", "lo")
 
@@ -167,7 +167,7 @@ def test_somebody_outside_gets_nowhere(scene: Scene) -> None:
     outside = ["ip", "netns", "exec", scene.bed.plan.switch]
     targets = [scene.address["a1"][4], scene.mesh(1), "169.254.53.53"]
     node = scene.bed.nodes[0].address
-    assert scene.bench[1].ask_from_outside(Target("udp", node, 51820)) == [""]
+    assert scene.bench[1].ask_from_outside(Target("udp", node, 51820), patience=BRIEF) == [""]
     for target in targets:
         subprocess.run([*outside, "ip", "route", "add", f"{target}/32", "via", node], check=True)
         try:
@@ -177,7 +177,8 @@ def test_somebody_outside_gets_nowhere(scene: Scene) -> None:
                 Target("tcp", target, 4783),
                 Target("udp", target, 53),
             ]
-            assert not any(scene.bench[1].ask_from_outside(*(t for t in asked if t.kind != "icmp")))
+            heard = scene.bench[1].ask_from_outside(*(t for t in asked if t.kind != "icmp"), patience=BRIEF)
+            assert not any(heard)
         finally:
             subprocess.run([*outside, "ip", "route", "del", f"{target}/32", "via", node], check=True)
     assert scene.reaches("a1", "a2", 4)
