@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import os
 import secrets
 import time
@@ -35,9 +34,6 @@ JOIN_AGAIN = 15.0
 
 FAREWELL = 1.0
 """Seconds between the word that a node is removed and the end of its tunnel: it is to hear it."""
-
-TOLD = 10.0
-"""Seconds for the store to take a next key, and for the other nodes to answer under it."""
 
 
 class Admission:
@@ -244,50 +240,6 @@ class Admission:
             # The tombstone last: this node forgets everything as soon as it sees it.
             await store.commit([*self._ending(membership.node), tombstone])
         self._cluster.forget()
-
-    async def rotate_key(self) -> list[str]:
-        """Change this node's key pair; returns the names of nodes that have not been heard under the new one yet.
-
-        The others are told the next key, take it as another peer, and move this node's ranges there when they hear from
-        it. Raises :class:`Conflict` while a node is away: it would know neither of the two keys when it comes back.
-        """
-        membership, store = self._cluster.member_of(), self._cluster.connected_store()
-        view, keys = self._cluster.view, self._cluster.keys
-        others = {node.owner: node for node in view.nodes.values() if node.owner != membership.node}
-        if away := [node.name for node in others.values() if node.owner not in view.alive]:
-            raise Conflict(
-                f"node {', '.join(sorted(away))} is away and would not learn the new key; start it, or remove it with "
-                "stackpad node rm"
-            )
-        await asyncio.to_thread(keys.prepare)
-        store.touch()
-        try:
-            async with asyncio.timeout(TOLD):
-                while True:
-                    there = self._cluster.view.nodes.get(membership.node)
-                    if there is not None and there.public_keys == keys.public_keys:
-                        break
-                    await asyncio.sleep(0.05)
-        except TimeoutError as error:
-            raise Unavailable("the store did not take the next key, and the current one stays; try again") from error
-        await asyncio.sleep(FAREWELL)
-        await asyncio.to_thread(keys.switch)
-        since = time.time()
-        self._cluster.mesh.touch()
-        silent = sorted(node.name for node in others.values())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TOLD):
-                while True:
-                    silent = await self._not_heard(others, since)
-                    if not silent:
-                        break
-                    await asyncio.sleep(0.05)
-        store.touch()
-        return silent
-
-    async def _not_heard(self, others: Mapping[str, records.Node], since: float) -> list[str]:
-        peers = [(node.name, node.public_keys[0]) for node in others.values() if node.public_keys]
-        return [name for name, key in peers if await self._cluster.handshake(key) < since]
 
     def _refuse_second(self) -> None:
         if self._cluster.membership is not None:

@@ -129,7 +129,7 @@ class Cluster:
         return records.Node(
             owner=membership.node,
             name=membership.name,
-            public_keys=self.keys.public_keys,
+            public_keys=(self.keys.public_key,),
             endpoints=() if membership.nat else self.own_endpoints(),
             mesh4=membership.mesh4,
             mesh6=membership.mesh6,
@@ -181,7 +181,6 @@ class Cluster:
             services=services,
             own_ranges=membership.held(),
             addresses=(membership.mesh4, membership.mesh6),
-            arrived=self.mesh.arrived,
         )
         return Wanted(plan, self.keys.private_key, self._settings.mesh_port, meshloop.fenced(membership.cluster, plan))
 

@@ -103,18 +103,15 @@ def plan(
     services: Iterable[int] = (),
     own_ranges: Iterable[IPNet] = (),
     addresses: Iterable[str] = (),
-    arrived: Iterable[str] = (),
 ) -> MeshPlan:
     """What this node (``me``) needs in tunnel and firewall.
 
     ``services`` are TCP ports that members may reach on this node's mesh address; ``reachable`` is false where no
     other node can call this one, so that it keeps its NAT's mapping open. ``own_ranges`` are this node's own: a
     record of another node that covers any of them is left out, whatever the store says. ``addresses`` are this node's
-    in the tunnel. ``arrived`` are public keys with which there has been a handshake: a node that announces its next key
-    beside the current one is a peer under both, and its ranges move to the next one when it has been heard with it.
+    in the tunnel.
     """
     own = tuple(own_ranges)
-    heard = frozenset(arrived)
     by_owner: dict[str, set[IPNet]] = {}
     for record in view.ranges.values():
         if record.freed or record.owner == me:
@@ -130,20 +127,15 @@ def plan(
             continue
         allowed = frozenset(by_owner.get(node.owner, ()))
         routes |= allowed
-        key, following = node.public_keys[0], node.public_keys[1:2]
-        shared = preshared_key(secret, me, node.owner)
-        if following and following[0] in heard:
-            key, following = following[0], node.public_keys[:1]
+        key = node.public_keys[0]
         peers[key] = MeshPeer(
             public_key=key,
-            preshared_key=shared,
+            preshared_key=preshared_key(secret, me, node.owner),
             allowed=allowed,
             endpoints=node.endpoints,
             keepalive=0 if reachable or not node.endpoints else KEEPALIVE,
             node=node.owner,
         )
-        # It is never called at the other key: whoever changes keys begins the handshake.
-        peers.update({other: MeshPeer(other, shared, frozenset(), node=node.owner) for other in following})
         for text in filter(None, (node.mesh4, node.mesh6)):
             address = ipaddress.ip_address(text)
             if any(address in net for net in allowed if net.version == address.version):

@@ -33,12 +33,6 @@ from stackpad.errors import StackpadError
 LOOK = 1.0
 """Seconds between two looks at the peers."""
 
-GLANCE = 0.003
-"""Seconds between two looks while a node changes its key: so long may what it sends be turned away."""
-
-CHANGE = 30.0
-"""Seconds to look that often; a change of keys takes two or three."""
-
 MEASURE = 30.0
 """Seconds between two looks at the paths' MTUs."""
 
@@ -71,15 +65,12 @@ class MeshLoop:
         self.routes: frozenset[IPNet] = frozenset()
         self.problem = ""
         self.implementation = ""
-        self.arrived: frozenset[str] = frozenset()
         self.settled = asyncio.Event()
         self._kernel, self._reconciler, self._state = kernel, reconciler, state
         self._backend, self._wanted = backend, wanted
         self._wake = asyncio.Event()
         self._configured: dict[str, tuple[str, int]] = {}
         self._since: dict[str, float] = {}
-        self._expected: frozenset[str] = frozenset()
-        self._glance_until = 0.0
         self._measured = 0.0
         self._log = structlog.get_logger("mesh")
 
@@ -104,22 +95,7 @@ class MeshLoop:
                     self.settled.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK):
-                    await self._next()
-
-    async def _next(self) -> None:
-        """Until something has changed, or a node that changes its key has been heard with the next one."""
-        while self._expected and not self._wake.is_set() and time.monotonic() < self._glance_until:
-            await asyncio.sleep(GLANCE)
-            with contextlib.suppress(StackpadError):
-                self._notice(await (await self._backend()).observe())
-            if self._expected & self.arrived:
-                self._log.info("a node is heard under its next key")
-                return
-        await self._wake.wait()
-
-    def _notice(self, observed: Observed) -> None:
-        self.observed = observed
-        self.arrived = frozenset(key for key, state in observed.peers.items() if state.last_handshake)
+                    await self._wake.wait()
 
     async def _round(self) -> None:
         wanted = self._wanted()
@@ -132,7 +108,7 @@ class MeshLoop:
         made = await backend.ensure(MESH_LINK, self._device_mtu())
         observed = await backend.observe()
         peers = {**{key: self._peer(peer, observed) for key, peer in wanted.plan.peers.items()}, **wanted.extra}
-        if made or wanted.private_key != observed.private_key:
+        if made:
             # Whoever still has a session with what was there before would send into it for 15 seconds. A keepalive that
             # is switched on sends a packet at once, and so begins a new one; the next round switches it off again.
             peers = {key: replace(peer, keepalive=peer.keepalive or mesh.KEEPALIVE) for key, peer in peers.items()}
@@ -144,11 +120,7 @@ class MeshLoop:
             self._measured = 0.0
             observed = await backend.observe()
         self._configured = {key: peer.endpoint for key, peer in peers.items() if peer.endpoint is not None}
-        self._notice(observed)
-        next_keys = {key for key, peer in wanted.plan.peers.items() if not peer.allowed and not peer.endpoints}
-        if next_keys - self.arrived != self._expected:
-            self._expected = frozenset(next_keys - self.arrived)
-            self._glance_until = time.monotonic() + CHANGE
+        self.observed = observed
         await self._measure(observed)
         mtus = self._mtus_by_range(wanted.plan)
         self.routes = wanted.plan.routes

@@ -34,7 +34,6 @@ class NodeAdmin:
         router.add_post("/node/join", self._join)
         router.add_post("/node/leave", self._guarded(self._leave))
         router.add_post("/node/rm", self._guarded(self._remove))
-        router.add_post("/node/rotate-key", self._guarded(self._rotate_key))
         router.add_post("/node/token", self._guarded(self._token))
         router.add_get("/node/token", self._guarded(self._tokens))
         router.add_post("/node/token/rm", self._guarded(self._revoke))
@@ -121,9 +120,6 @@ class NodeAdmin:
     async def _remove(self, given: dict[str, Any]) -> Any:
         await self._admission.remove(_text(given, "name"))
         return {}
-
-    async def _rotate_key(self, _: dict[str, Any]) -> Any:
-        return {"silent": await self._admission.rotate_key()}
 
     async def _token(self, given: dict[str, Any]) -> Any:
         lifetime = given.get("lifetime", joining.LIFETIME)

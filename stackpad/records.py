@@ -52,7 +52,7 @@ class Cluster(Record, frozen=True, kw_only=True):
 class Node(Record, frozen=True, kw_only=True):
     """A member. ``owner`` is its id.
 
-    ``public_keys`` are WireGuard's, base64, the current one first; a second one is the next one during a rotation.
+    ``public_keys`` are WireGuard's, base64; the first one is in use.
     ``endpoints`` are where others may reach it, ``address:port``, best first; none means that it can only call others.
     ``mesh4`` and ``mesh6`` are its own addresses in the tunnel. ``mtu`` is of its link to the outside, in bytes.
     """

@@ -26,41 +26,22 @@ def public_key(private: str) -> str:
 
 
 class Keys:
-    """The current private key, made at the first use, and the next one while there is a rotation."""
+    """The private key, made at the first use."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._current = self._load("private.key") or self._make("private.key")
-        self._next = self._load("next.key")
         self._public = public_key(self._current)
 
     @property
     def private_key(self) -> str:
-        """The current private key."""
+        """The private key."""
         return self._current
 
     @property
     def public_key(self) -> str:
-        """The current public key."""
+        """The public key."""
         return self._public
-
-    @property
-    def public_keys(self) -> tuple[str, ...]:
-        """The public keys to announce, the current one first."""
-        return (self._public,) if self._next is None else (self._public, public_key(self._next))
-
-    def prepare(self) -> str:
-        """Make the next key, if there is none yet; returns its public key."""
-        self._next = self._next or self._make("next.key")
-        return public_key(self._next)
-
-    def switch(self) -> None:
-        """Make the next key the current one."""
-        if self._next is None:
-            return
-        (self._directory / "next.key").replace(self._directory / "private.key")
-        self._current, self._next = self._next, None
-        self._public = public_key(self._current)
 
     def _load(self, name: str) -> str | None:
         path = self._directory / name

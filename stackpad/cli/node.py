@@ -142,17 +142,6 @@ def rm(
     output.say(f"{name} is removed; its ranges are free again in ten minutes")
 
 
-@app.command("rotate-key", epilog="Example: stackpad node rotate-key")
-def rotate_key(socket: Socket = PLACES.plugin) -> None:
-    """Change this node's key pair while all goes on; tokens it has given out are void then."""
-    with answering():
-        silent = client.ask(client.plugin(socket), "/node/rotate-key", {}, timeout=SLOW)["silent"]
-    output.say("this node has a new key")
-    if silent:
-        output.complain(f"not heard of under it yet: {', '.join(silent)}; stackpad node ls shows when they are")
-        raise typer.Exit(PROBLEM)
-
-
 @app.command(epilog="Example: stackpad node leave")
 def leave(socket: Socket = PLACES.plugin, daemon_json: DaemonJson = DAEMON_JSON, yes: Yes = False) -> None:
     """Take this node out of its cluster; its networks stay, on this node only."""

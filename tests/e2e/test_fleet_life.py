@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -161,11 +160,11 @@ def test_a_dead_node_loses_its_names_and_gets_them_back(life: Life) -> None:
     (plugin,) = life.pids(2, "plugin")
     os.kill(plugin, signal.SIGSTOP)
     try:
-        eventually(lambda: not life.finds(1, "one", "two"), "the name to go", 30)
+        eventually(lambda: not life.finds(1, "one", "two"), "the name to go", 150)
         assert life.meet(1, "one", address), "what runs goes on"
     finally:
         os.kill(plugin, signal.SIGCONT)
-    eventually(lambda: life.finds(1, "one", "two"), "the name to come back", 30)
+    eventually(lambda: life.finds(1, "one", "two"), "the name to come back", 150)
 
 
 def test_without_the_store_all_goes_on(life: Life) -> None:
@@ -186,7 +185,7 @@ def test_without_the_store_all_goes_on(life: Life) -> None:
     finally:
         os.kill(etcd, signal.SIGCONT)
     life.bench[2].docker("rm", "--force", "two")
-    eventually(lambda: not life.finds(1, "one", "two"), "news to pass again", 40)
+    eventually(lambda: not life.finds(1, "one", "two"), "news to pass again", 150)
 
 
 def test_a_wiped_store_is_filled_again(life: Life) -> None:
@@ -207,12 +206,12 @@ def test_a_wiped_store_is_filled_again(life: Life) -> None:
         ]
         return same and all(row["alive"] for row in now)
 
-    eventually(restored, "the records to be written again", 60)
+    eventually(restored, "the records to be written again", 150)
     assert data.exists()
     assert life.meet(1, "one", second)
     assert life.finds(1, "one", "two")
     life.bench[2].docker("rm", "--force", "two")
-    eventually(lambda: not life.finds(1, "one", "two"), "news to pass again", 40)
+    eventually(lambda: not life.finds(1, "one", "two"), "news to pass again", 150)
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -221,32 +220,7 @@ def test_a_killed_plugin_finds_everything_again(life: Life, number: int) -> None
     os.kill(life.bench[number].node.plugin_pid(), signal.SIGKILL)
     hold(0.5)
     life.bench[number].wait_plugin()
-    eventually(lambda: life.meet(1, "one", second) and life.finds(1, "one", "two"), "the other node again", 30)
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_key_is_changed_under_a_flow(life: Life, number: int) -> None:
-    """Node 1 has the store, so that even the word of its new key passes under it."""
-    _, second = life.pair()
-    node = life.bench[number].node
-
-    key = Path(f"/proc/{node.plugin_pid()}/root/host/var/lib/stackpad/keys/private.key")
-    before = key.read_text()
-    with ThreadPoolExecutor(1) as pool:
-        pings = pool.submit(life.bench[1].node.inside, "one", "ping", "-c", "400", "-i", "0.02", "-W", "5", second)
-        hold(1.0)
-        done = node.stackpad("node", "rotate-key", check=False)
-        assert done.returncode == 0, done.stderr
-        status, said = pings.result()
-    assert status == 0
-    counted = re.search(r"(\d+) (?:packets )?received", said)
-    assert counted is not None
-    # What is on the way between the handshake and the move is turned away: the flow goes on, not every packet of it.
-    assert int(counted[1]) >= 100, said[-300:]
-    assert key.read_text() != before
-    assert life.meet(1, "one", second)
-    life.bench[2].docker("rm", "--force", "two")
-    eventually(lambda: not life.finds(1, "one", "two"), "news to pass under the new key", 40)
+    eventually(lambda: life.meet(1, "one", second) and life.finds(1, "one", "two"), "the other node again", 150)
 
 
 def test_a_reboot_brings_the_node_back(life: Life) -> None:
@@ -258,7 +232,7 @@ def test_a_reboot_brings_the_node_back(life: Life) -> None:
     life.bench[2].wait_plugin()
     life.bench[2].wait_listening("two")
     address = life.bench[2].node.address_of("two", ENVIRONMENT)
-    eventually(lambda: life.finds(1, "one", "two") and life.meet(1, "one", address), "the rebooted node", 40)
+    eventually(lambda: life.finds(1, "one", "two") and life.meet(1, "one", address), "the rebooted node", 150)
 
 
 def test_removing_a_node_frees_what_it_had(life: Life) -> None:
@@ -276,4 +250,4 @@ def test_removing_a_node_frees_what_it_had(life: Life) -> None:
     assert status["plugin"]["ready"]
     ended, said = life.join(2, life.token())
     assert ended == 0, said
-    eventually(lambda: life.finds(1, "one", "two") and life.meet(1, "one", second), "it to be a node again", 30)
+    eventually(lambda: life.finds(1, "one", "two") and life.meet(1, "one", second), "it to be a node again", 150)

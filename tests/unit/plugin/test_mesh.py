@@ -157,20 +157,3 @@ def test_the_secret_is_never_shown() -> None:
 @pytest.mark.parametrize(("link", "fits"), [(1500, 1420), (1400, 1320), (1300, 1280), (9000, 8920)])
 def test_mtu(link: int, fits: int) -> None:
     assert mesh.mtu(link) == fits
-
-
-def test_a_next_key_is_a_peer_without_ranges_until_it_is_heard() -> None:
-    seen = view(node(0), node(1, public_keys=(key(1), key(9))), ranges=[*block(0), *block(1)])
-    before, after = plan(seen), plan(seen, arrived={key(9)})
-    whole = frozenset({ip_network("10.192.64.0/18"), ip_network("fd00:0:0:100::/56")})
-    assert {k: peer.allowed for k, peer in before.peers.items()} == {key(1): whole, key(9): frozenset()}
-    assert {k: peer.allowed for k, peer in after.peers.items()} == {key(1): frozenset(), key(9): whole}
-    assert before.peers[key(1)].endpoints == after.peers[key(9)].endpoints == ("192.0.2.1:51820",)
-    assert before.peers[key(9)].endpoints == ()
-    assert before.peers[key(1)].preshared_key == before.peers[key(9)].preshared_key
-    assert (before.routes, before.elements) == (after.routes, after.elements)
-
-
-def test_a_key_that_was_heard_long_ago_changes_nothing() -> None:
-    seen = view(node(0), node(1), ranges=[*block(0), *block(1)])
-    assert plan(seen, arrived={key(1), key(9)}) == plan(seen)

@@ -239,21 +239,7 @@ def test_keys_are_made_once_and_for_root_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     again = Keys(tmp_path / "keys")
-    assert (again.private_key, again.public_keys) == (keys.private_key, (public_key(keys.private_key),))
-
-
-def test_a_next_key_survives_a_restart_and_becomes_the_current_one(tmp_path: Path) -> None:
-    keys = Keys(tmp_path)
-    before = keys.public_key
-    following = keys.prepare()
-    assert keys.prepare() == following
-    assert keys.public_keys == (before, following)
-    keys = Keys(tmp_path)
-    assert keys.public_keys == (before, following)
-    keys.switch()
-    assert keys.public_keys == Keys(tmp_path).public_keys == (following,)
-    keys.switch()
-    assert keys.public_key == following
+    assert (again.private_key, again.public_key) == (keys.private_key, public_key(keys.private_key))
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", base64.b64encode(bytes(31)).decode(), "\udcff"])
