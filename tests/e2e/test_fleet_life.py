@@ -59,6 +59,11 @@ class Life:
         done = self.bench[1].node.stackpad("node", "ls", "--json", check=False)
         return {row["name"]: "alive" if row["alive"] else "gone" for row in json.loads(done.stdout)["nodes"]}
 
+    def connected(self, number: int) -> bool:
+        """Whether a node reaches the store."""
+        said = self.bench[number].node.stackpad("status", "--json", check=False).stdout
+        return bool(said) and bool(json.loads(said)["cluster"].get("store", {}).get("connected"))
+
     def name(self, number: int) -> str:
         """A node's name in the cluster."""
         return f"{self.bed.plan.name}-n{number}"
@@ -79,6 +84,7 @@ class Life:
 @pytest.fixture
 def life(fleet: Testbed) -> Iterator[Life]:
     made = Life(fleet)
+    eventually(lambda: all(map(made.connected, made.bench)), "the nodes to reach the store", 150)
     yield made
     for bench in made.bench.values():
         bench.clear()
