@@ -119,7 +119,7 @@ class Admission:
             now,
         )
         self._cluster.mesh.touch()
-        await self._cluster.tunnel_settled()
+        await self._cluster.mesh.wait_settled()
         return joining.write(token)
 
     def tokens(self) -> list[Mapping[str, object]]:
@@ -150,7 +150,7 @@ class Admission:
                 engine=self._cluster.engine_version,
                 version=version("stackpad"),
             )
-            joiner = Joiner(self._cluster.open_tunnel, self._cluster.handshake, self._cluster.other_routes)
+            joiner = Joiner(self._cluster.open_tunnel, self._cluster.mesh.last_handshake, self._cluster.other_routes)
             try:
                 answer = await joiner.join(token, request, say)
             except BaseException:
@@ -226,20 +226,22 @@ class Admission:
             operations += [Delete(key) for key in self._cluster.stored_under(prefix)]
         return operations
 
-    async def leave(self) -> None:
-        """Take this node out of its cluster.
+    async def leave(self) -> bool:
+        """Take this node out of its cluster; returns whether all it held is free again.
 
-        While the store answers, all it held is freed there. Else the others free it with :meth:`remove`.
+        It is while the store answers. Else the others free it with :meth:`remove`.
         """
         membership, store = self._cluster.member_of(), self._cluster.store
         if membership.control and not self._settings.store and len(self._cluster.view.nodes) > 1:
             raise Conflict("this node holds the cluster's store; remove the other nodes first (stackpad node rm NAME)")
-        if store is not None and store.connected.is_set():
+        freed = store is not None and store.connected.is_set()
+        if store is not None and freed:
             gone = records.Removed(owner=membership.node, name=membership.name, since=time.time())
             tombstone = Put(records.key(records.REMOVED, membership.node), records.encode(gone))
             # The tombstone last: this node forgets everything as soon as it sees it.
             await store.commit([*self._ending(membership.node), tombstone])
         self._cluster.forget()
+        return freed
 
     def _refuse_second(self) -> None:
         if self._cluster.membership is not None:

@@ -74,7 +74,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         metrics.watch(state, reconciler)
         metrics.starts.set_to_current_time()
         engine = await stack.enter_async_context(Engine(settings.engine))
-        backend = Chosen(settings.wireguard, settings.host_run)
+        backend = await stack.enter_async_context(Chosen(settings.wireguard))
         cluster = Cluster(settings, state, kernel, reconciler, engine, backend)
         servers = HostServers(settings.host_run, fixed=settings.dns)
         names = Names(cluster, state, Forwarder(servers))

@@ -46,11 +46,6 @@ from stackpad.runtime import Backoff
 READY = 15.0
 """Seconds a join may take from the answer to the first view of the store."""
 
-MESH_FIRST = 5.0
-"""Seconds the tunnel may take to be set up."""
-
-FAREWELL = 1.0
-
 
 class Cluster:
     """Membership, the cluster's view, and the loops; ``names_changed`` is told the environments whose records have."""
@@ -100,9 +95,9 @@ class Cluster:
             found.append(f"mesh: {self.mesh.problem}")
         if self.membership is not None:
             for held in self.membership.ranges:
-                there = self._seen.raw.get(records.range_key(held.net))
-                if there is not None and (other := records.decode(there, records.Range)).owner != held.owner:
-                    found.append(f"range {held.net} of this node is now held by node {other.owner}; remove its networks")
+                there = self.view.ranges.get(records.range_key(held.net))
+                if there is not None and there.owner != held.owner:
+                    found.append(f"range {held.net} of this node is now held by node {there.owner}; remove its networks")
         return found
 
     def networks_changed(self) -> None:
@@ -256,9 +251,8 @@ class Cluster:
 
     async def _member(self, membership: Membership) -> Member:
         """The embedded store; in the tunnel as well, if that has its address by now."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(MESH_FIRST):
-                await self.mesh.settled.wait()
+        with contextlib.suppress(Unavailable):
+            await self.mesh.wait_settled()
         settings = self._settings
         listen = _store_url(membership) if self.mesh.settled.is_set() else ()
         self.member = Member(settings.store_directory, settings.store_sockets, listen=listen, name=membership.node)
@@ -283,13 +277,13 @@ class Cluster:
     async def _serve_joins(self, stack: contextlib.AsyncExitStack, membership: Membership, store: StoreLoop) -> None:
         addresses = self._settings.store or membership.store or _store_url(membership)
         service = JoinService(
-            lambda: self.member_of(),
+            self.member_of,
             lambda: self.node_record(self.member_of()),
             lambda: self.view,
             self.guests,
             store,
             addresses,
-            self._observed_at,
+            self.mesh.seen_at,
         )
         await self._sites.serve(stack, service.application(), membership.mesh4, mesh.JOIN_PORT)
 
@@ -300,11 +294,6 @@ class Cluster:
         application = web.Application()
         application.router.add_get("/metrics", expose)
         await self._sites.serve(stack, application, membership.mesh4, mesh.METRICS_PORT)
-
-    def _observed_at(self, key: str) -> str:
-        """The address outside of the tunnel at which a peer was last seen; empty if it was not."""
-        seen = self.mesh.observed.peers.get(key) if self.mesh.observed is not None else None
-        return seen.endpoint[0] if seen is not None and seen.endpoint is not None else ""
 
     def member_of(self) -> Membership:
         """The membership; raises :class:`NotFound` without one."""
@@ -362,21 +351,7 @@ class Cluster:
         """Set the tunnel up for a guest with ``token``, towards one address of its gateway."""
         self._joining = (token, endpoint)
         self.mesh.touch()
-        await self.tunnel_settled()
-
-    async def handshake(self, key: str) -> float:
-        """When the last handshake with a public key was (Unix time); 0 if there was none."""
-        seen = self.mesh.observed.peers.get(key) if self.mesh.observed is not None else None
-        return seen.last_handshake if seen is not None else 0.0
-
-    async def tunnel_settled(self) -> None:
-        """Wait until the tunnel is as it should be; raises :class:`Unavailable` with the reason if it is not soon."""
-        try:
-            async with asyncio.timeout(MESH_FIRST):
-                await self.mesh.settled.wait()
-        except TimeoutError as error:
-            reason = self.mesh.problem or "the kernel takes longer than usual; try again"
-            raise Unavailable(f"the tunnel could not be set up: {reason}") from error
+        await self.mesh.wait_settled()
 
     async def wait_for_store(self) -> None:
         """Wait until the store has answered; raises :class:`Unavailable` with the reason if it does not."""

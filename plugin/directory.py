@@ -59,10 +59,6 @@ class Directory:
         """The name of the container an endpoint belongs to, ``None`` while it is not known."""
         return self._containers.get(endpoint_id)
 
-    async def engine_name(self) -> str:
-        """The name of the engine's host; raises :class:`Unavailable`."""
-        return await self._engine.host_name()
-
     async def _keep_names(self) -> None:
         """An environment is called as its network unless an option says otherwise; kept, for the engine may be slow."""
         for network in list(self._state.networks.values()):

@@ -7,7 +7,6 @@ stays a peer until its token expires, used or not, so that a token used twice is
 from __future__ import annotations
 
 import ipaddress
-import os
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 from plugin import blocks, joining
 from plugin.mesh import Guest
 from plugin.model import IPAddress, IPNet
+from stackpad import files
 from stackpad.errors import InvalidRequest, NotFound, Unavailable
 
 
@@ -111,14 +111,5 @@ class Guests:
         self._keep({**self._all, invitation.id: used})
 
     def _keep(self, kept: dict[str, Invitation]) -> None:
-        fresh = self._path.with_suffix(".new")
-        try:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(kept))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._path)
-        except OSError as error:
-            raise Unavailable(f"{self._path} cannot be written: {error}; make room or repair the disk") from error
+        files.replace(self._path, msgspec.json.encode(kept))
         self._all = kept

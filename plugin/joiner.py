@@ -28,7 +28,7 @@ EACH = 2.5
 """Seconds for one of the gateway's addresses before the next one is tried."""
 
 Open = Callable[[joining.Token, str], Awaitable[None]]
-Handshake = Callable[[str], Awaitable[float]]
+Handshake = Callable[[str], float]
 
 
 class Joiner:
@@ -82,7 +82,7 @@ class Joiner:
                     return True
             except (OSError, TimeoutError):
                 pass
-            if await self._handshake(token.gateway_key):
+            if self._handshake(token.gateway_key):
                 return True
             await asyncio.sleep(0.05)
         return False

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from plugin.model import IPNet, ip_network
-from stackpad import records
+from stackpad import files, records
 from stackpad.errors import Unavailable
 
 
@@ -85,11 +84,11 @@ class Memory:
         if membership is None:
             before = self.load()
             if before is not None:
-                _replace(self._former, before.node.encode())
+                files.replace(self._former, before.node.encode())
             self._membership.unlink(missing_ok=True)
             self._view.unlink(missing_ok=True)
         else:
-            _replace(self._membership, msgspec.json.encode(membership))
+            files.replace(self._membership, msgspec.json.encode(membership))
 
     def former(self) -> str:
         """The id this node had when it was last in a cluster; empty if it never was."""
@@ -107,17 +106,4 @@ class Memory:
 
     def save_view(self, raw: Mapping[str, bytes]) -> None:
         """Keep the store as it is seen now."""
-        _replace(self._view, msgspec.json.encode({key: msgspec.Raw(value) for key, value in raw.items()}))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    fresh = path.with_suffix(".new")
-    try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        raise Unavailable(f"{path} cannot be written: {error}; make room or repair the disk") from error
+        files.replace(self._view, msgspec.json.encode({key: msgspec.Raw(value) for key, value in raw.items()}))

@@ -25,13 +25,16 @@ from plugin.reconciler import Overlay, Reconciler
 from plugin.state import State
 from plugin.tunnel import Tunnel
 from plugin.wireguard.backend import Backend
-from plugin.wireguard.model import Device, Observed, Peer, failover, has_session
+from plugin.wireguard.model import Device, Observed, Peer, PeerState, failover, has_session
 from plugin.wireguard.model import plan as wireguard_plan
 from stackpad import records
-from stackpad.errors import StackpadError
+from stackpad.errors import StackpadError, Unavailable
 
 LOOK = 1.0
 """Seconds between two looks at the peers."""
+
+SOON = 5.0
+"""Seconds the tunnel may take to be set up."""
 
 MEASURE = 30.0
 """Seconds between two looks at the paths' MTUs."""
@@ -78,6 +81,28 @@ class MeshLoop:
         """The records, the guests or this node's networks have changed."""
         self.settled.clear()
         self._wake.set()
+
+    async def wait_settled(self) -> None:
+        """Wait until all is as it should be; raises :class:`Unavailable` with the reason if it is not soon."""
+        try:
+            async with asyncio.timeout(SOON):
+                await self.settled.wait()
+        except TimeoutError as error:
+            reason = self.problem or "the kernel takes longer than usual; try again"
+            raise Unavailable(f"the tunnel could not be set up: {reason}") from error
+
+    def last_handshake(self, key: str) -> float:
+        """When the last handshake with a public key was (Unix time); 0 if there was none."""
+        seen = self._seen(key)
+        return 0.0 if seen is None else seen.last_handshake
+
+    def seen_at(self, key: str) -> str:
+        """The address outside of the tunnel at which a peer was last seen; empty if it was not."""
+        seen = self._seen(key)
+        return "" if seen is None or seen.endpoint is None else seen.endpoint[0]
+
+    def _seen(self, key: str) -> PeerState | None:
+        return None if self.observed is None else self.observed.peers.get(key)
 
     async def run(self) -> None:
         """Go round until cancelled."""

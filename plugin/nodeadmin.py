@@ -114,8 +114,7 @@ class NodeAdmin:
         return {}
 
     async def _leave(self, _: dict[str, Any]) -> Any:
-        await self._admission.leave()
-        return {}
+        return {"freed": await self._admission.leave()}
 
     async def _remove(self, given: dict[str, Any]) -> Any:
         await self._admission.remove(_text(given, "name"))

@@ -71,8 +71,10 @@ def differences(
     writes: dict[str, bytes] = {}
     for key, record in wanted.items():
         before = stored.get(key)
-        if key.startswith(records.RANGES) and before is not None and records.decode(before, records.Range).owner != me:
-            continue  # somebody else's since the store lost ours; told as a problem, never written over
+        if key.startswith(records.RANGES) and before is not None:
+            there = records.readable([before], records.Range)
+            if there and there[0].owner != me:
+                continue  # somebody else's since the store lost ours; told as a problem, never written over
         value = records.encode(record, before)
         if value != before:
             writes[key] = value

@@ -29,6 +29,7 @@ from stackpad.etcd import (
     Etcd,
     KeyValue,
     LeaseGone,
+    Listing,
     Lost,
     Op,
     Put,
@@ -150,9 +151,8 @@ class StoreLoop:
 
     async def _write_ranges(self, writes: Mapping[str, bytes]) -> None:
         """Write ranges we hold already, as after a store was wiped; never over somebody else's claim."""
-        listing = await self._etcd.list(records.RANGES)
-        lock = await self._etcd.get(records.RANGES_LOCK)
-        held = [records.decode(kv.value, records.Range) for kv in listing.items]
+        lock, listing = await self._claims()
+        held = records.readable((kv.value for kv in listing.items), records.Range)
         operations: list[Op] = [Put(records.RANGES_LOCK, self._me.encode())]
         for key, value in writes.items():
             mine = records.decode(value, records.Range)
@@ -167,7 +167,15 @@ class StoreLoop:
                     )
                 operations.append(Put(key, value))
         for start in range(0, len(operations), AT_ONCE):
-            await self._etcd.commit([_unchanged(lock)] if not start else [], operations[start : start + AT_ONCE])
+            chunk = operations[start : start + AT_ONCE]
+            if not (await self._etcd.commit([] if start else [_unchanged(lock)], chunk)).succeeded:
+                self._publish.set()  # somebody has claimed a range meanwhile: look again
+                return
+
+    async def _claims(self) -> tuple[KeyValue | None, Listing]:
+        """The lock, and all ranges as of after it: a claim between the two makes the lock another one."""
+        lock = await self._etcd.get(records.RANGES_LOCK)
+        return lock, await self._etcd.list(records.RANGES)
 
     async def _beat(self) -> None:
         lease = 0
@@ -202,24 +210,23 @@ class StoreLoop:
             await asyncio.sleep(REMEMBER * max(1, len(copy) // 1000))
 
     async def claim(
-        self, choose: Callable[[View, Sequence[records.Range]], Sequence[records.Range]], also: Sequence[Op] = ()
+        self, choose: Callable[[View, Sequence[records.Range]], Sequence[records.Range]]
     ) -> Sequence[records.Range]:
         """Claim the ranges that ``choose`` picks, given all that are held, with a compare-and-swap; returns them.
 
-        ``also`` is written in the same transaction. What ``choose`` raises is passed on. Raises :class:`Unavailable`
-        if the store does not answer within :data:`CLAIM` seconds.
+        What ``choose`` raises is passed on. Raises :class:`Unavailable` if the store does not answer within
+        :data:`CLAIM` seconds.
         """
         try:
             async with asyncio.timeout(CLAIM):
                 while True:
-                    lock = await self._etcd.get(records.RANGES_LOCK)
-                    listing = await self._etcd.list(records.RANGES)
-                    held = [records.decode(kv.value, records.Range) for kv in listing.items]
+                    lock, listing = await self._claims()
+                    held = records.readable((kv.value for kv in listing.items), records.Range)
                     chosen = choose(self._seen.view(), held)
                     if not chosen:
                         return chosen
                     there = {kv.key: kv.value for kv in listing.items}
-                    operations: list[Op] = [Put(records.RANGES_LOCK, self._me.encode()), *also]
+                    operations: list[Op] = [Put(records.RANGES_LOCK, self._me.encode())]
                     for record in chosen:
                         key = records.range_key(record.net)
                         operations.append(Put(key, records.encode(record, there.get(key))))

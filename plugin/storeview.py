@@ -61,7 +61,11 @@ class StoreView:
 
     def clear(self) -> None:
         """Forget everything: this node has left."""
-        self.__init__()  # type: ignore[misc]
+        for table in (self.raw, self.problems, self._nodes, self._ranges, self._networks, self._endpoints):
+            table.clear()
+        for names in (self._orphans, self._alive, self._removed):
+            names.clear()
+        self._cluster = None
 
     def replace(self, raw: Mapping[str, bytes]) -> Touched:
         """Take ``raw`` for everything there is in the store."""

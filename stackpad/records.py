@@ -11,7 +11,9 @@ What comes from the store was written by a machine that holds the cluster's keys
 from __future__ import annotations
 
 import base64
+import contextlib
 import ipaddress
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -143,6 +145,15 @@ def decode(data: bytes, kind: type[_R]) -> _R:
         return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
         raise InvalidRequest(f"a {kind.__name__.lower()} record in the store does not fit: {error}") from error
+
+
+def readable(values: Iterable[bytes], kind: type[_R]) -> list[_R]:
+    """The records in ``values``, those that do not fit left out: one that somebody has spoilt stops nobody."""
+    found = []
+    for value in values:
+        with contextlib.suppress(InvalidRequest):
+            found.append(check(decode(value, kind)))
+    return found
 
 
 def check(record: _R) -> _R:

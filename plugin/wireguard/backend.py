@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from pathlib import Path
+from types import TracebackType
 from typing import Protocol
 
 import structlog
@@ -56,13 +56,23 @@ def kernel_has_wireguard() -> bool:
 
 class Chosen:
     """The implementation to use, chosen at the first call: what an operator says, else the kernel's if it has one.
-
-    ``run`` is the host's ``/run``, where what belongs to a running wireguard-go is kept.
+    Leaving it gives sockets and threads back; the device stays.
     """
 
-    def __init__(self, wanted: str, run: Path) -> None:
-        self._wanted, self._run = wanted, run
+    def __init__(self, wanted: str) -> None:
+        self._wanted = wanted
         self._backend: Backend | None = None
+
+    async def __aenter__(self) -> Chosen:
+        """Nothing is chosen yet."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close what was chosen."""
+        if self._backend is not None:
+            await self._backend.close()
 
     async def __call__(self) -> Backend:
         """The one; raises :class:`Unavailable` if the kernel cannot be asked."""
@@ -70,7 +80,7 @@ class Chosen:
             kernel = self._wanted == "kernel" or (
                 self._wanted == "auto" and await asyncio.to_thread(kernel_has_wireguard)
             )
-            self._backend = KernelWireGuard() if kernel else WireGuardGo(self._run)
+            self._backend = KernelWireGuard() if kernel else WireGuardGo()
             reason = "as set" if self._wanted != "auto" else "" if kernel else "the kernel has no WireGuard"
             structlog.get_logger("mesh").info("WireGuard", implementation=self._backend.name, reason=reason)
         return self._backend

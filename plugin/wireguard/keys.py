@@ -6,12 +6,12 @@ Keys are base64 as WireGuard's own tools write them (RFC 7748 X25519).
 from __future__ import annotations
 
 import base64
-import os
 import stat
 from pathlib import Path
 
 from wireguard_tools import WireguardKey
 
+from stackpad import files
 from stackpad.errors import Unavailable
 
 
@@ -61,16 +61,10 @@ class Keys:
 
     def _make(self, name: str) -> str:
         path = self._directory / name
-        fresh = path.with_suffix(".new")
         private = generate()
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(private + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
         except OSError as error:
-            raise Unavailable(f"{path} cannot be written: {error}; make room or repair the disk") from error
+            raise Unavailable(f"{self._directory} cannot be made: {error}; make room or repair the disk") from error
+        files.replace(path, f"{private}\n".encode())
         return private

@@ -32,10 +32,9 @@ class WireGuardGo:
 
     name = "wireguard-go"
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self) -> None:
         self._device = ""
         self._process: subprocess.Popen[bytes] | None = None
-        self._run = run
 
     async def ensure(self, device: str, mtu: int) -> bool:
         """Have the device there and up; a process that hangs or has ended is replaced."""

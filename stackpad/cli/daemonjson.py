@@ -11,13 +11,13 @@ import copy
 import difflib
 import ipaddress
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stackpad import files
 from stackpad.errors import InvalidRequest, Unavailable
 
 RESOLVER = "169.254.53.53"
@@ -95,23 +95,16 @@ def difference(before: str, after: str, path: Path) -> list[str]:
 
 def write(path: Path, text: str) -> Path | None:
     """Replace the file as a whole; returns the backup of the old one, ``None`` if there was none."""
-    backup = None
+    backup, mode = None, 0o644
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        mode = 0o644
         if path.exists():
             backup = path.with_name(f"{path.name}.before-stackpad-{time.strftime('%Y%m%d-%H%M%S')}")
             shutil.copy2(path, backup)
             mode = path.stat().st_mode & 0o777
-        fresh = path.with_name(f".{path.name}.new")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
     except OSError as error:
-        raise Unavailable(f"{path} cannot be written: {error.strerror}; it is as it was") from error
+        raise Unavailable(f"{path} cannot be kept as it was: {error.strerror}; it is unchanged") from error
+    files.replace(path, text.encode(), mode)
     return backup
 
 

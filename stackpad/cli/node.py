@@ -149,12 +149,14 @@ def leave(socket: Socket = PLACES.plugin, daemon_json: DaemonJson = DAEMON_JSON,
         report = _cluster(socket)
         if not yes:
             _confirm(f"containers on {report.name} lose those on other nodes. Leave cluster {report.id}?")
-        client.ask(client.plugin(socket), "/node/leave", {}, timeout=SLOW)
+        ended = client.ask(client.plugin(socket), "/node/leave", {}, timeout=SLOW)
         before, settings = daemonjson.read(daemon_json)
         after = daemonjson.text_of(daemonjson.without(settings, [report.range4, report.range6]))
         if before and settings != daemonjson.without(settings, [report.range4, report.range6]):
             _write(daemon_json, before, after, yes=yes)
     output.say(f"{report.name} is in no cluster any more")
+    if not ended["freed"]:
+        output.say(f"the store is away: what it held is not free yet; on another node: stackpad node rm {report.name}")
 
 
 def _cluster(socket: Path) -> ClusterReport:

@@ -60,7 +60,7 @@ async def backend(request: pytest.FixtureRequest, netns: None) -> AsyncIterator[
             pytest.skip("in the guest only the kernel's own is of interest")
         if shutil.which("wireguard-go") is None or not Path("/dev/net/tun").exists():
             pytest.skip("missing: wireguard-go, or /dev/net/tun")
-        made = WireGuardGo(Path("/run"))
+        made = WireGuardGo()
     yield made
     await made.remove()
     await made.close()
@@ -107,4 +107,6 @@ def other(backend: Backend) -> Iterator[Other]:
         if process is not None:
             process.kill()
             process.wait()
+            # Killed, it leaves its socket behind, and the directory for such sockets is this machine's.
+            Path("/var/run/wireguard/wg0.sock").unlink(missing_ok=True)
         subprocess.run(["ip", "netns", "del", made.netns], check=False)

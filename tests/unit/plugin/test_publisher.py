@@ -91,6 +91,12 @@ def test_records_of_others_are_never_touched() -> None:
     assert deletions == []
 
 
+def test_a_range_record_that_nobody_can_read_is_written_again() -> None:
+    key = records.range_key("10.192.0.0/18")
+    writes, _ = differences(own(), {key: b"spoilt"}, "me")
+    assert records.decode(writes[key], records.Range) == BLOCK
+
+
 def test_a_range_is_given_back_by_its_record_and_not_by_its_absence() -> None:
     stored = differences(own(), {}, "me")[0]
     without = msgspec.structs.replace(MEMBERSHIP, ranges=())

@@ -63,6 +63,12 @@ def test_values_that_cannot_be_are_refused(record: records.Record) -> None:
         records.check(record)
 
 
+def test_a_spoilt_record_stops_nobody() -> None:
+    whole = records.Range(owner="a", net="10.0.0.0/18")
+    spoilt = [b"", b"{}", b'{"owner":"a","net":"everything"}', b"[1]"]
+    assert records.readable([*spoilt, records.encode(whole)], records.Range) == [whole]
+
+
 def test_a_range_has_one_key() -> None:
     assert records.range_key("10.192.0.0/18") == f"{records.RANGES}10.192.0.0-18"
     assert records.range_key("FD00:0::/56") == f"{records.RANGES}fd00::-56"

@@ -1,0 +1,24 @@
+"""Small files that are replaced as a whole: whoever reads one finds the old or the new, also after a power cut."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from stackpad.errors import Unavailable
+
+
+def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write ``data`` beside ``path``, sync it, and rename it there; raises :class:`Unavailable`, and then nothing has
+    changed.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be written: {error}; make room or repair the disk") from error
