@@ -13,6 +13,7 @@ from aiohttp import web
 from plugin import blocks, joining, mesh
 from plugin.admission import Admission
 from plugin.cluster import Cluster
+from plugin.roundtrip import round_trips
 from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError
 
 LONGEST_TOKEN = 7 * 86400.0
@@ -38,12 +39,17 @@ class NodeAdmin:
         router.add_get("/node/token", self._guarded(self._tokens))
         router.add_post("/node/token/rm", self._guarded(self._revoke))
 
-    async def _show(self, _: web.Request) -> web.Response:
+    async def _show(self, request: web.Request) -> web.Response:
         cluster, membership = self._cluster, self._cluster.membership
         if membership is None:
             problems = [*cluster.problems, *filter(None, [self._admission.problem])]
             return _json({"member": False, "problems": problems})
         view, observed, now = cluster.view, cluster.mesh.observed, time.time()
+        others = [
+            node.mesh4 for node in view.nodes.values() if node.owner in view.alive and node.owner != membership.node
+        ]
+        # Only on demand: an echo wakes a tunnel that sleeps.
+        taken = await round_trips(filter(None, others)) if "round-trip" in request.query else {}
         nodes = []
         for node in sorted(view.nodes.values(), key=lambda node: node.name):
             seen = observed.peers.get(node.public_keys[0]) if observed is not None and node.public_keys else None
@@ -65,6 +71,7 @@ class NodeAdmin:
                     "handshake": None if seen is None or not seen.last_handshake else now - seen.last_handshake,
                     "received": None if seen is None else seen.received,
                     "sent": None if seen is None else seen.sent,
+                    "round_trip": taken.get(node.mesh4),
                     "mtu": cluster.mesh.path_mtus.get(node.public_keys[0]) if node.public_keys else None,
                 }
             )

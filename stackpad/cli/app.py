@@ -142,7 +142,7 @@ def explain_connection(
             whom,
             client.fetch(server, "/networks", tuple[NetworkReport, ...]),
             client.fetch(server, "/services", tuple[ServiceReport, ...]),
-            client.fetch(server, "/cluster", ClusterReport),
+            client.fetch(server, "/cluster?round-trip", ClusterReport),
         )
     value = [asdict(step) for step in steps]
     show(value, explain.grid(steps), as_json=as_json, troubled=not all(step.ok for step in steps))
@@ -181,7 +181,7 @@ def doctor(
 def _cluster(socket: Path) -> ClusterReport:
     """What the plugin says of its cluster; none of a plugin that is older than clusters."""
     try:
-        return client.fetch(client.plugin(socket), "/cluster", ClusterReport)
+        return client.fetch(client.plugin(socket), "/cluster?round-trip", ClusterReport)
     except Unavailable:
         return ClusterReport()
 

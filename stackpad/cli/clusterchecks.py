@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stackpad.cli.explain import FRESH
 from stackpad.cli.facts import Check, Facts, Level, Unknown
 from stackpad.cli.render import duration
 from stackpad.cli.reports import ClusterReport, NodeReport
@@ -36,12 +35,12 @@ def _peer(node: NodeReport) -> Check:
     if not node.alive:
         remedy = f"look at it, or free what it holds: stackpad node rm {node.name}"
         return Check(name, Level.PROBLEM, "it gives no sign of life", remedy)
-    if node.handshake is None or node.handshake > FRESH:
-        since = "yet" if node.handshake is None else f"for {duration(node.handshake)}"
+    if node.round_trip is None:
+        since = "never" if node.handshake is None else f"{duration(node.handshake)} ago"
         remedy = f"open UDP at {node.endpoint or 'its address'} in the firewalls between, or set ENDPOINT there"
-        # Two nodes that have nothing to say to each other have no session either.
-        return Check(name, Level.WARNING, f"alive, but no handshake {since}", remedy)
-    return Check(name, Level.OK, f"handshake {duration(node.handshake)} ago at {node.endpoint}")
+        detail = f"alive, but it does not answer through the tunnel; last handshake {since}"
+        return Check(name, Level.PROBLEM, detail, remedy)
+    return Check(name, Level.OK, f"answers at {node.endpoint}, round trip {node.round_trip * 1000:.2f} ms")
 
 
 def _pools(facts: Facts, report: ClusterReport) -> Check:

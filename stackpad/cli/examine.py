@@ -77,7 +77,7 @@ def examine(places: Places) -> Facts:
         ingress=_try(lambda: client.fetch(client.ingress(places.ingress), "/routes", Routes))
         if os.path.exists(places.ingress)
         else None,
-        cluster=_try(lambda: client.fetch(plugin, "/cluster", ClusterReport)),
+        cluster=_try(lambda: client.fetch(plugin, "/cluster?round-trip", ClusterReport)),
         engine_pools=_try(lambda: _engine_pools(engine)),
         caddy=_try(lambda: _caddy(places.caddy)) if os.path.exists(places.caddy) else None,
     )

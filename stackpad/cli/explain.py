@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from stackpad.cli.render import Grid, clean, duration
 from stackpad.cli.reports import ClusterReport, EndpointReport, NetworkReport, NodeReport, ServiceReport
 
-FRESH = 180.0
-"""Seconds a WireGuard session lasts without another handshake."""
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -147,17 +144,15 @@ def _sender(network: NetworkReport, end: EndpointReport) -> Step:
 def _tunnel(node: NodeReport) -> Step:
     if not node.id:
         return Step("tunnel", False, f"node {node.name} is not known here", "stackpad node ls shows the nodes")
-    if node.handshake is None or node.handshake > FRESH:
-        since = "ever" if node.handshake is None else f"for {duration(node.handshake)}"
+    if node.round_trip is None:
+        since = "never" if node.handshake is None else f"{duration(node.handshake)} ago"
         if node.endpoint:
             remedy = f"it is called at {node.endpoint}; is that UDP port open there?"
         else:
             remedy = "its address is not known: it has to call first"
-        # Without traffic a session ends and the next packet begins another; only with a sign of life missing it is sure.
-        return Step("tunnel", node.alive, f"no handshake with {node.name} {since}", remedy)
-    return Step(
-        "tunnel", True, f"{node.name} at {node.endpoint}, handshake {duration(node.handshake)} ago, MTU {node.mtu}"
-    )
+        return Step("tunnel", False, f"{node.name} does not answer through the tunnel; last handshake {since}", remedy)
+    text = f"{node.name} at {node.endpoint}, round trip {node.round_trip * 1000:.2f} ms, MTU {node.mtu}"
+    return Step("tunnel", True, text)
 
 
 def _receiver(node: NodeReport) -> Step:

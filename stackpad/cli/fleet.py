@@ -23,10 +23,11 @@ def nodes(report: ClusterReport) -> Grid:
             str(node.networks),
             NOTHING if node.self else clean(node.endpoint or "not known"),
             _handshake(node),
+            _round_trip(node),
         )
         for node in report.nodes
     )
-    heads = ("NODE", "STATE", "ENGINE", "MESH", "BLOCKS", "CLAIMED", "NETWORKS", "REACHED AT", "HANDSHAKE")
+    heads = ("NODE", "STATE", "ENGINE", "MESH", "BLOCKS", "CLAIMED", "NETWORKS", "REACHED AT", "HANDSHAKE", "ROUND TRIP")
     return Grid(
         heads, rows, tuple(map(clean, report.problems)), "no nodes known yet; is the store there? stackpad status"
     )
@@ -87,10 +88,17 @@ def _handshake(node: NodeReport) -> str:
     return "none yet" if node.handshake is None else f"{duration(node.handshake)} ago"
 
 
+def _round_trip(node: NodeReport) -> str:
+    return NOTHING if node.round_trip is None else f"{node.round_trip * 1000:.2f} ms"
+
+
 def _peer(node: NodeReport) -> str:
     parts = ["alive" if node.alive else "gone", f"handshake {_handshake(node)}"]
     if node.endpoint:
         parts.append(f"at {clean(node.endpoint)}")
+    if node.alive:
+        answers = node.round_trip is not None
+        parts.append(f"round trip {_round_trip(node)}" if answers else "no answer through the tunnel")
     if node.mtu:
         parts.append(f"MTU {node.mtu}")
     if node.sent is not None and node.received is not None:

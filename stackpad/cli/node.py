@@ -120,7 +120,7 @@ def token(
 def list_nodes(socket: Socket = PLACES.plugin, as_json: Json = False) -> None:
     """List the cluster's nodes with their blocks and how this node reaches them."""
     with answering():
-        report = _cluster(socket)
+        report = _cluster(socket, "/cluster?round-trip")
     show(report, fleet.nodes(report), as_json=as_json, troubled=bool(report.problems))
 
 
@@ -159,8 +159,8 @@ def leave(socket: Socket = PLACES.plugin, daemon_json: DaemonJson = DAEMON_JSON,
         output.say(f"the store is away: what it held is not free yet; on another node: stackpad node rm {report.name}")
 
 
-def _cluster(socket: Path) -> ClusterReport:
-    report = client.fetch(client.plugin(socket), "/cluster", ClusterReport)
+def _cluster(socket: Path, path: str = "/cluster") -> ClusterReport:
+    report = client.fetch(client.plugin(socket), path, ClusterReport)
     if not report.member:
         output.complain(
             "this node is in no cluster; begin one with stackpad node init, or join one with stackpad node join"

@@ -25,7 +25,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One node of ``GET /cluster``; ``handshake`` in seconds ago, the rest in bytes."""
+    """One node of ``GET /cluster``; ``handshake`` in seconds ago, ``round_trip`` in seconds, the rest in bytes."""
 
     id: str = ""
     name: str = ""
@@ -43,6 +43,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     handshake: float | None = None
     received: int | None = None
     sent: int | None = None
+    round_trip: float | None = None
     mtu: int | None = None
 
 
@@ -54,7 +55,10 @@ class StoreReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClusterReport(msgspec.Struct, frozen=True, kw_only=True):
-    """``GET /cluster`` of the plugin; ``pools`` is what Docker's ``default-address-pools`` should hold."""
+    """``GET /cluster`` of the plugin; ``pools`` is what Docker's ``default-address-pools`` should hold.
+
+    ``round_trip`` of nodes is there with ``?round-trip``: echoes are sent only when somebody asks.
+    """
 
     member: bool = False
     id: str = ""

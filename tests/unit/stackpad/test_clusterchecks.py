@@ -30,7 +30,7 @@ def test_without_a_cluster_nothing_is_said(there: ClusterReport | Unknown | None
 
 
 def test_all_well() -> None:
-    nodes = (NodeReport(name="me", self=True), NodeReport(name="b", alive=True, handshake=5.0, endpoint="192.0.2.2:1"))
+    nodes = (NodeReport(name="me", self=True), NodeReport(name="b", alive=True, round_trip=0.001, endpoint="192.0.2.2:1"))
     found = list(cluster(facts(report(nodes=nodes))))
     assert [(check.name, check.level) for check in found] == [
         ("store", Level.OK),
@@ -44,8 +44,8 @@ def test_all_well() -> None:
     [
         ({"store": StoreReport(reason="nobody there")}, "store", Level.PROBLEM, "nobody there"),
         ({"nodes": (NodeReport(name="b"),)}, "node b", Level.PROBLEM, "no sign of life"),
-        ({"nodes": (NodeReport(name="b", alive=True),)}, "node b", Level.WARNING, "no handshake yet"),
-        ({"nodes": (NodeReport(name="b", alive=True, handshake=600.0),)}, "node b", Level.WARNING, "for 10 min"),
+        ({"nodes": (NodeReport(name="b", alive=True),)}, "node b", Level.PROBLEM, "last handshake never"),
+        ({"nodes": (NodeReport(name="b", alive=True, handshake=600.0),)}, "node b", Level.PROBLEM, "10 min ago"),
         ({"problems": ("something",)}, "cluster", Level.PROBLEM, "something"),
         ({"pools": ({"base": "10.192.64.64/26", "size": 26},)}, "address pools", Level.WARNING, "not this node's"),
     ],

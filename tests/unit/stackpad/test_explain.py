@@ -24,7 +24,9 @@ POSTGRES = ServiceReport(
 ALIEN = ServiceReport(
     environment="other", names=("redis",), container="redis", node="worker", addresses=("10.192.64.130",)
 )
-WORKER = NodeReport(id="w", name="worker", alive=True, endpoint="192.0.2.2:51820", handshake=3.0, mtu=1420)
+WORKER = NodeReport(
+    id="w", name="worker", alive=True, endpoint="192.0.2.2:51820", handshake=3.0, round_trip=0.001, mtu=1420
+)
 
 
 def ask(who: str, whom: str, **changes: Any) -> list[str]:
@@ -62,5 +64,9 @@ def test_the_step_that_stops_is_the_last(who: str, whom: str, changes: dict[str,
     assert ask(who, whom, **changes)[-1] == last
 
 
-def test_a_silent_tunnel_of_a_living_node_is_told_and_no_verdict() -> None:
+def test_a_tunnel_that_sleeps_is_none_that_fails() -> None:
     assert "tunnel ok" in ask("web", "postgres", handshake=None)
+
+
+def test_a_living_node_that_does_not_answer_stops_at_the_tunnel() -> None:
+    assert ask("web", "postgres", round_trip=None)[-1] == "tunnel stops"

@@ -1,0 +1,45 @@
+"""The cluster's tables."""
+
+from __future__ import annotations
+
+import pytest
+
+from stackpad.cli import fleet
+from stackpad.cli.render import Grid
+from stackpad.cli.reports import ClusterReport, NodeReport, StoreReport
+
+ME = NodeReport(id="m", name="me", self=True, alive=True)
+OTHER = NodeReport(
+    id="o", name="other", alive=True, endpoint="192.0.2.2:51820", handshake=3.0, round_trip=0.00123, received=10,
+    sent=2_000_000, mtu=1320,
+)  # fmt: skip
+
+
+def status(*nodes: NodeReport) -> dict[str, str]:
+    report = ClusterReport(member=True, id="c", name="me", nodes=nodes, store=StoreReport(connected=True))
+    return {row[0].strip(): row[1] for row in fleet.extended(Grid((), ()), report).rows}
+
+
+def test_status_tells_of_each_peer_what_is_known() -> None:
+    told = status(ME, OTHER)
+    assert told["nodes"] == "2, 2 alive"
+    assert "me" not in told
+    for words in ("alive", "3 s ago", "192.0.2.2:51820", "round trip 1.23 ms", "MTU 1320", "2.0 MB out, 10 B in"):
+        assert words in told["other"]
+
+
+@pytest.mark.parametrize(("alive", "words"), [(True, "no answer through the tunnel"), (False, "gone")])
+def test_status_tells_what_does_not_answer(alive: bool, words: str) -> None:
+    told = status(ME, NodeReport(id="o", name="other", alive=alive))["other"]
+    assert words in told
+    assert "round trip" not in told
+
+
+def test_the_list_of_nodes_has_the_round_trip() -> None:
+    grid = fleet.nodes(ClusterReport(member=True, nodes=(ME, OTHER)))
+    assert dict(zip(grid.heads, grid.rows[1], strict=True))["ROUND TRIP"] == "1.23 ms"
+
+
+def test_without_a_cluster_status_says_how_to_begin_one() -> None:
+    ((_, words),) = fleet.extended(Grid((), ()), ClusterReport()).rows
+    assert "stackpad node init" in words
