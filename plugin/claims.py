@@ -19,7 +19,7 @@ from plugin.cluster import Cluster
 from plugin.membership import Membership
 from plugin.mesh import View
 from plugin.model import IPNet, Network, ip_network
-from plugin.naming import RESOLVER
+from plugin.naming import RESOLVER, RESOLVER6
 from plugin.settings import Settings
 from stackpad import records
 from stackpad.errors import Conflict, Unavailable
@@ -56,7 +56,7 @@ class Claims:
         cluster = self._cluster.membership.cluster
         own = [ip_network(cluster.range4), ip_network(f"{RESOLVER}/32")]
         if version_ == 6:
-            own = [ip_network(cluster.range6)]
+            own = [ip_network(cluster.range6), ip_network(f"{RESOLVER6}/128")]
         routes = [net for net in self._cluster.mesh.routes if net.version == version_]
         claimed = [net for net in routes if not any(net.overlaps(one) for one in own)]
         return [*own, *claimed]

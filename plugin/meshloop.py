@@ -23,7 +23,7 @@ from plugin.model import IPNet, ip_network
 from plugin.naming import MESH_LINK
 from plugin.reconciler import Overlay, Reconciler
 from plugin.state import State
-from plugin.tunnel import Tunnel
+from plugin.tunnel import Tunnel, resolvers
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.model import Device, Observed, Peer, PeerState, failover, has_session
 from plugin.wireguard.model import plan as wireguard_plan
@@ -149,9 +149,8 @@ class MeshLoop:
         await self._measure(observed)
         mtus = self._mtus_by_range(wanted.plan)
         self.routes = wanted.plan.routes
-        await self._kernel.apply_tunnel(
-            Tunnel(self._device_mtu(), wanted.plan.addresses, mtus, wanted.fenced, wanted.resolver)
-        )
+        ours = resolvers() if wanted.resolver else frozenset()
+        await self._kernel.apply_tunnel(Tunnel(self._device_mtu(), wanted.plan.addresses, mtus, wanted.fenced, ours))
         self._reconciler.overlay(self._overlay(wanted.plan, min([*mtus.values(), self._device_mtu()])))
 
     def _overlay(self, plan: MeshPlan, mtu: int | None) -> Overlay:

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 import structlog
 
 from plugin.cluster import Cluster
-from plugin.naming import RESOLVER
 from plugin.resolver import table
 from plugin.resolver.forwarder import Forwarder
 from plugin.resolver.server import Resolver
 from plugin.resolver.zone import View
 from plugin.state import State
+from plugin.tunnel import resolvers
 from stackpad.errors import Unavailable
 
 AGAIN = 10.0
@@ -28,7 +28,7 @@ class Names:
     """The resolver of this node; it serves only while the node is in a cluster."""
 
     def __init__(self, cluster: Cluster, state: State, forwarder: Forwarder) -> None:
-        self.resolver = Resolver([RESOLVER], forwarder)
+        self.resolver = Resolver(sorted(map(str, resolvers())), forwarder)
         self.problem = ""
         self._cluster, self._state = cluster, state
         self._scheduled = False

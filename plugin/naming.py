@@ -21,6 +21,13 @@ MESH_LINK = "sp-wg"
 RESOLVER = "169.254.53.53"
 """Where containers ask for names; link-local, so that it means the node they are on."""
 
+RESOLVER6 = "fd9c:5acd:5353::53"
+"""The same for containers without IPv4. IPv6 routes no link-local addresses: this one is on every node's loopback, in no
+table of routes between nodes, and so means the node as well."""
+
+RESOLVERS = (RESOLVER, RESOLVER6)
+"""Both, in the order in which containers ask."""
+
 LINK_GROUP = 0x5350
 """Interface group (``IFLA_GROUP``) of every link of ours: "SP"."""
 

@@ -34,7 +34,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from plugin.dataplane import FILTER, PREFIXES, SWITCH, Element
-from plugin.naming import MESH_LINK, RESOLVER
+from plugin.naming import MESH_LINK, RESOLVER, RESOLVER6
 
 _WIDTH = {4: 32, 6: 128}
 
@@ -137,6 +137,8 @@ chain entry_guard {
   iifname "sp-*" ip daddr 127.0.0.0/8 counter drop comment "the node's loopback is not on the wire"
   iifname @uplink_bridges ip daddr RESOLVER counter drop comment "names are for containers"
   iifname != "lo" meta iifkind != "bridge" ip daddr RESOLVER counter drop comment "names are for containers"
+  iifname @uplink_bridges ip6 daddr RESOLVER6 counter drop comment "names are for containers"
+  iifname != "lo" meta iifkind != "bridge" ip6 daddr RESOLVER6 counter drop comment "names are for containers"
 }
 
 chain publish {
@@ -179,6 +181,8 @@ chain to_node {
   ct state established,related accept
   ip daddr RESOLVER meta l4proto { tcp, udp } th dport 53 accept
   ip daddr RESOLVER icmp type echo-request accept
+  ip6 daddr RESOLVER6 meta l4proto { tcp, udp } th dport 53 accept
+  ip6 daddr RESOLVER6 icmpv6 type echo-request accept
   meta l4proto { icmp, icmpv6 } jump to_node_ping
   iifname . ip daddr @own_gateway4 meta l4proto { tcp, udp } th dport 53 accept
   iifname . ip6 daddr @own_gateway6 meta l4proto { tcp, udp } th dport 53 accept
@@ -287,6 +291,7 @@ _FILTER_CHAINS = (
     _FILTER_CHAINS.replace("REMOTE_RECEIVERS", _lookups("iifname", "daddr"))
     .replace("REMOTE_SENDERS", _lookups("oifname", "saddr"))
     .replace("MESH", MESH_LINK)
+    .replace("RESOLVER6", RESOLVER6)
     .replace("RESOLVER", RESOLVER)
 )
 

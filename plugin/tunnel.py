@@ -15,13 +15,14 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from plugin.model import IPAddress, IPNet, ip_network
-from plugin.naming import MESH_LINK, RESOLVER
+from plugin.naming import MESH_LINK, RESOLVERS
 from stackpad.errors import Unavailable
 
 PROTOCOL = 0x53
@@ -31,6 +32,7 @@ _LINK_SCOPE = 253
 _UNREACHABLE = 7
 _LAST_METRIC = 2**31
 _GONE = {errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ENXIO}
+_IPV6_OFF = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -38,14 +40,14 @@ _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 class Tunnel:
     """``routes`` are ranges beyond the tunnel with the MTU of the path there (bytes); ``fenced`` never leave in clear.
 
-    ``resolver`` says whether the resolver's address is on this node.
+    ``resolvers`` are the addresses of the resolver that are on this node.
     """
 
     mtu: int = 1420
     addresses: frozenset[IPAddress] = frozenset()
     routes: Mapping[IPNet, int] = field(default_factory=dict)
     fenced: frozenset[IPNet] = frozenset()
-    resolver: bool = False
+    resolvers: frozenset[IPAddress] = frozenset()
 
 
 class TunnelLink:
@@ -81,7 +83,7 @@ class TunnelLink:
             addresses=frozenset(self._addresses(index)) if index else frozenset(),
             routes=routes,
             fenced=frozenset(fenced),
-            resolver=ipaddress.ip_address(RESOLVER) in set(self._addresses(_index("lo"))),
+            resolvers=resolvers() & frozenset(self._addresses(_index("lo"))),
         )
 
     def apply(self, wanted: Tunnel) -> bool:
@@ -92,8 +94,10 @@ class TunnelLink:
         index = _index(MESH_LINK)
         for net in wanted.fenced - there.fenced:
             self._route("replace", net, type="unreachable", priority=_LAST_METRIC)
-        if wanted.resolver != there.resolver:
-            self._address("add" if wanted.resolver else "del", _index("lo"), ipaddress.ip_address(RESOLVER))
+        for address in wanted.resolvers - there.resolvers:
+            self._address("add", _index("lo"), address)
+        for address in there.resolvers - wanted.resolvers:
+            self._address("del", _index("lo"), address)
         if index:
             if there.mtu != wanted.mtu:
                 self._request(f"set the MTU of {MESH_LINK}", "link", "set", index=index, mtu=wanted.mtu)
@@ -101,6 +105,9 @@ class TunnelLink:
                 self._address("replace", index, address)
             for address in there.addresses - wanted.addresses:
                 self._address("del", index, address)
+            if (there.mtu, there.addresses) != (wanted.mtu, wanted.addresses):
+                # The kernel changes IPv6 routes with a link's MTU, and removes IPv4 ones with the address they name.
+                there = self.observe()
             for net, mtu in wanted.routes.items():
                 if there.routes.get(net) != mtu:
                     source = next((a for a in wanted.addresses if a.version == net.version), None)
@@ -166,6 +173,17 @@ class TunnelLink:
             if error.code == errno.EEXIST or (verb == "del" and error.code in _GONE):
                 return
             raise Unavailable(f"the kernel refused to {what}: {error.args[-1]} (errno {error.code})") from error
+
+
+def resolvers() -> frozenset[IPAddress]:
+    """The addresses of the resolver that this kernel can have: without IPv6 there is one."""
+    addresses = frozenset(map(ipaddress.ip_address, RESOLVERS))
+    # A namespace whose IPv6 is off refuses the address ("permission denied"); a kernel without it has no such file.
+    try:
+        off = _IPV6_OFF.read_text().strip() != "0"
+    except OSError:
+        off = True
+    return frozenset(address for address in addresses if address.version == 4 or not off)
 
 
 def _index(name: str) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from plugin.naming import RESOLVER
+from plugin.naming import RESOLVERS
 
 AGAIN = 1.0
 """Seconds between two looks whether the files have changed."""
@@ -23,7 +23,7 @@ _STUBS = {"127.0.0.53", "127.0.0.54"}
 """Where systemd-resolved listens (systemd-resolved.service(8))."""
 
 
-def servers_of(text: str, ours: Collection[str] = (RESOLVER,)) -> list[str]:
+def servers_of(text: str, ours: Collection[str] = RESOLVERS) -> list[str]:
     """The addresses of a ``resolv.conf`` (resolv.conf(5)), ``ours`` left out: asking ourselves would never end."""
     found: list[str] = []
     for line in text.splitlines():

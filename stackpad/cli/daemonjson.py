@@ -20,7 +20,8 @@ from typing import Any
 from stackpad import files
 from stackpad.errors import InvalidRequest, Unavailable
 
-RESOLVER = "169.254.53.53"
+RESOLVERS = ("169.254.53.53", "fd9c:5acd:5353::53")
+"""Ours; the second one is for containers without IPv4."""
 
 Settings = dict[str, Any]
 
@@ -63,8 +64,8 @@ def merged(
     wanted["default-address-pools"] = [*map(dict, pools), *others]
     if bridge is not None and not {"bip", "bridge"} & wanted.keys():
         wanted["bip"] = bridge
-    asked = [str(server) for server in wanted.get("dns") or servers if str(server) != RESOLVER]
-    wanted["dns"] = [RESOLVER, *asked]
+    asked = [str(server) for server in wanted.get("dns") or servers if str(server) not in RESOLVERS]
+    wanted["dns"] = [*RESOLVERS, *asked]
     return wanted
 
 
@@ -73,7 +74,7 @@ def without(current: Mapping[str, Any], ranges: Sequence[str]) -> Settings:
     wanted = copy.deepcopy(dict(current))
     cluster = [ipaddress.ip_network(text) for text in ranges]
     pools = [pool for pool in wanted.get("default-address-pools") or () if not _within(pool, cluster)]
-    servers = [server for server in wanted.get("dns") or () if server != RESOLVER]
+    servers = [server for server in wanted.get("dns") or () if server not in RESOLVERS]
     for name, value in (("default-address-pools", pools), ("dns", servers)):
         if value:
             wanted[name] = value
@@ -118,7 +119,7 @@ def servers_of(resolv_conf: str) -> list[str]:
                 address = ipaddress.ip_address(words[1])
             except ValueError:
                 continue
-            if not address.is_loopback and words[1] != RESOLVER:
+            if not address.is_loopback and words[1] not in RESOLVERS:
                 found.append(words[1])
     return found
 

@@ -118,6 +118,23 @@ def test_names_are_those_of_the_environment(scene: Scene, who: str) -> None:
         assert scene.resolve(who, name) == set()
 
 
+def test_containers_without_ipv4_have_names_too(scene: Scene) -> None:
+    able = [number for number in NODES if int(scene.bench[number].node.engine_version().split(".")[0]) >= 28]
+    if len(able) < 2:
+        pytest.skip("two engines of version 28 or later are needed: older ones have no networks without IPv4")
+    names = dict(zip(("x1", "x2"), able, strict=False))
+    for name, number in names.items():
+        scene.bench[number].network("six-production", "--ipam-driver", "stackpad", "--ipv6", "--ipv4=false")
+        scene.bench[number].serve(name, "six-production")
+    (one, first), (other, second) = names.items()
+    there = scene.bench[second].node.address_of(other, "six-production", 6)
+    resolve = ("exec", one, "python3", "-c", RESOLVE)
+    eventually(lambda: set(scene.bench[first].docker(*resolve, other).split()) == {there}, "the name", 15)
+    assert scene.bench[first].reaches(one, *everything(there))
+    assert scene.bench[first].docker(*resolve, INTERNET_NAME).split() == [INTERNET]
+    assert not scene.bench[first].docker(*resolve, "a1").split()
+
+
 def test_an_internal_environment_has_names_and_no_outside(scene: Scene) -> None:
     assert scene.resolve("i1", "i2") == set(scene.address["i2"].values())
     assert scene.resolve("i1", "a2") == set()

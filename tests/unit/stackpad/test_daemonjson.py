@@ -16,7 +16,7 @@ from stackpad.errors import InvalidRequest
 
 RANGES = ["10.192.0.0/10", "fd00:1::/48"]
 POOLS: list[dict[str, object]] = [{"base": "10.192.0.64/26", "size": 26}, {"base": "fd00:1:0:1::/64", "size": 64}]
-OURS = "169.254.53.53"
+OURS = ["169.254.53.53", "fd9c:5acd:5353::53"]
 
 
 def merged(current: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def merged(current: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def test_an_empty_one() -> None:
-    assert merged({}) == {"default-address-pools": POOLS, "bip": "172.17.0.1/16", "dns": [OURS, "192.0.2.53"]}
+    assert merged({}) == {"default-address-pools": POOLS, "bip": "172.17.0.1/16", "dns": [*OURS, "192.0.2.53"]}
 
 
 def test_what_is_there_stays_and_ours_comes_first() -> None:
@@ -34,7 +34,7 @@ def test_what_is_there_stays_and_ours_comes_first() -> None:
     current = {"log-level": "warn", "default-address-pools": [older, theirs], "bip": "10.9.0.1/24", "dns": ["192.0.2.1"]}
     made = merged(current)
     assert made["default-address-pools"] == [*POOLS, theirs]
-    assert (made["bip"], made["log-level"], made["dns"]) == ("10.9.0.1/24", "warn", [OURS, "192.0.2.1"])
+    assert (made["bip"], made["log-level"], made["dns"]) == ("10.9.0.1/24", "warn", [*OURS, "192.0.2.1"])
     assert current["dns"] == ["192.0.2.1"], "what was read is not changed"
 
 
@@ -53,7 +53,7 @@ def test_twice_is_once_and_undone_is_without_ours(current: dict[str, Any]) -> No
     once = merged(current)
     assert merged(once) == once
     undone = daemonjson.without(once, RANGES)
-    assert OURS not in undone.get("dns", [])
+    assert not {*OURS} & {*undone.get("dns", [])}
     assert "default-address-pools" not in undone
     assert {key: value for key, value in undone.items() if key not in {"dns", "bip"}} == {
         key: value for key, value in current.items() if key not in {"dns", "bip"}
@@ -89,6 +89,6 @@ def test_the_difference_is_that_of_the_files() -> None:
 
 
 def test_servers_a_container_can_ask() -> None:
-    servers = ("127.0.0.53", "192.0.2.1", "::1", "169.254.53.53", "y")
+    servers = ("127.0.0.53", "192.0.2.1", "::1", *OURS, "y")
     text = "# by hand\nsearch x\n" + "".join(f"nameserver {server}\n" for server in servers)
     assert daemonjson.servers_of(text) == ["192.0.2.1"]
