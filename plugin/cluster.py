@@ -20,6 +20,7 @@ from aiohttp import web
 from plugin import joining, mesh, meshloop
 from plugin.attachments import Attachments
 from plugin.guests import Guests
+from plugin.handover import SWITCH, Handover
 from plugin.joinservice import JoinService
 from plugin.kernel import Kernel
 from plugin.member import Member
@@ -64,7 +65,7 @@ class Cluster:
         self._engine = engine
         self.names_changed: Callable[[Iterable[str]], None] = lambda _: None
         self.exposition: Callable[[], bytes] = bytes
-        self._sites = Sites()
+        self._sites, self._handover = Sites(), Handover()
         self.engine_version = ""
         self.attachments = Attachments(engine, lambda network: network in state.networks, self.networks_changed)
         self._memory, self.guests = Memory(directory_path), Guests(directory_path)
@@ -115,7 +116,18 @@ class Cluster:
             return
         if touched.mesh or touched.all:
             self.mesh.touch()
+            self._take_key()
         self.names_changed(touched.environments)
+
+    def _take_key(self) -> None:
+        """Use a new key as soon as the others have been told that it is the only one."""
+        record = self.view.nodes.get(self.membership.node) if self.membership is not None else None
+        if self.keys.changing and record is not None and record.public_keys == self.keys.public_keys:
+            asyncio.get_running_loop().call_later(SWITCH, self._use_key)
+
+    def _use_key(self) -> None:
+        self.keys.use()
+        self.mesh.touch()
 
     # What this node is and wants
 
@@ -124,7 +136,7 @@ class Cluster:
         return records.Node(
             owner=membership.node,
             name=membership.name,
-            public_keys=(self.keys.public_key,),
+            public_keys=self.keys.public_keys,
             endpoints=() if membership.nat else self.own_endpoints(),
             mesh4=membership.mesh4,
             mesh6=membership.mesh6,
@@ -176,8 +188,10 @@ class Cluster:
             services=services,
             own_ranges=membership.held(),
             addresses=(membership.mesh4, membership.mesh6),
+            keys=self._handover.choose(view.nodes.values(), self.mesh.observed, now),
         )
-        return Wanted(plan, self.keys.private_key, self._settings.mesh_port, meshloop.fenced(membership.cluster, plan))
+        fenced = meshloop.fenced(membership.cluster, plan)
+        return Wanted(plan, self.keys.private_key, self._settings.mesh_port, fenced, due=self._handover.due)
 
     def _with_gateway(self, membership: Membership) -> View:
         """The view, with the node we joined through in it for as long as the store has not said anything."""

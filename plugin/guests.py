@@ -86,6 +86,14 @@ class Guests:
             )
         self._keep({key: item for key, item in self._all.items() if key != token_id})
 
+    def void(self) -> int:
+        """Forget the tokens that nobody has used: they name a key that this node has not any more. Returns how many."""
+        kept = {key: item for key, item in self._all.items() if item.used_by}
+        number = len(self._all) - len(kept)
+        if number:
+            self._keep(kept)
+        return number
+
     def check(self, request: joining.JoinRequest, address: str, members: Collection[str]) -> Invitation:
         """The invitation that a request from ``address`` (in the tunnel) came with; refuses a used or wrong one.
 

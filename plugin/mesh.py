@@ -14,7 +14,7 @@ import hmac
 import ipaddress
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from plugin import blocks
 from plugin.dataplane import FILTER, Element
@@ -58,8 +58,20 @@ class Guest:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A node's peer has ``key``; ``former`` is whose place it took, ``standby`` a second peer without ranges."""
+
+    key: str
+    former: str = ""
+    standby: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MeshPeer:
-    """A peer as it is wanted. ``endpoints`` are candidates, ``address:port``; ``node`` is its id, empty for a guest."""
+    """A peer as it is wanted. ``endpoints`` are candidates, ``address:port``; ``node`` is its id, empty for a guest.
+
+    ``former`` is the key whose place this one took: what was learnt of it holds for this one.
+    """
 
     public_key: str
     preshared_key: str = field(repr=False)
@@ -67,6 +79,7 @@ class MeshPeer:
     endpoints: tuple[str, ...] = ()
     keepalive: int = 0
     node: str = ""
+    former: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +116,14 @@ def plan(
     services: Iterable[int] = (),
     own_ranges: Iterable[IPNet] = (),
     addresses: Iterable[str] = (),
+    keys: Mapping[str, Choice] | None = None,
 ) -> MeshPlan:
     """What this node (``me``) needs in tunnel and firewall.
 
     ``services`` are TCP ports that members may reach on this node's mesh address; ``reachable`` is false where no
     other node can call this one, so that it keeps its NAT's mapping open. ``own_ranges`` are this node's own: a
     record of another node that covers any of them is left out, whatever the store says. ``addresses`` are this node's
-    in the tunnel.
+    in the tunnel. ``keys`` says by node which of its keys it is a peer under; the first one, where it does not.
     """
     own = tuple(own_ranges)
     by_owner: dict[str, set[IPNet]] = {}
@@ -127,15 +141,20 @@ def plan(
             continue
         allowed = frozenset(by_owner.get(node.owner, ()))
         routes |= allowed
-        key = node.public_keys[0]
-        peers[key] = MeshPeer(
-            public_key=key,
+        choice = (keys or {}).get(node.owner) or Choice(node.public_keys[0])
+        peers[choice.key] = MeshPeer(
+            public_key=choice.key,
             preshared_key=preshared_key(secret, me, node.owner),
             allowed=allowed,
             endpoints=node.endpoints,
             keepalive=0 if reachable or not node.endpoints else KEEPALIVE,
             node=node.owner,
+            former=choice.former,
         )
+        if choice.standby:
+            # Called as well: a node that knows no better key for the one with the store cannot wait to be called.
+            beside = replace(peers[choice.key], public_key=choice.standby, allowed=frozenset(), keepalive=KEEPALIVE)
+            peers[choice.standby] = beside
         for text in filter(None, (node.mesh4, node.mesh6)):
             address = ipaddress.ip_address(text)
             if any(address in net for net in allowed if net.version == address.version):

@@ -42,13 +42,17 @@ MEASURE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The plan, and what belongs to it: the device's key and port, and the ranges that never leave in clear."""
+    """The plan, and what belongs to it: the device's key and port, and the ranges that never leave in clear.
+
+    ``due`` is when the plan will be another one by itself (Unix time), 0 for never.
+    """
 
     plan: MeshPlan
     private_key: str = field(repr=False)
     port: int
     fenced: frozenset[IPNet]
     resolver: bool = True
+    due: float = 0.0
     extra: Mapping[str, Peer] = field(default_factory=dict)
 
 
@@ -74,7 +78,7 @@ class MeshLoop:
         self._wake = asyncio.Event()
         self._configured: dict[str, tuple[str, int]] = {}
         self._since: dict[str, float] = {}
-        self._measured = 0.0
+        self._measured = self._due = 0.0
         self._log = structlog.get_logger("mesh")
 
     def touch(self) -> None:
@@ -119,11 +123,12 @@ class MeshLoop:
                 if not self._wake.is_set():
                     self.settled.set()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK):
+                async with asyncio.timeout(min(LOOK, self._due - time.time()) if self._due else LOOK):
                     await self._wake.wait()
 
     async def _round(self) -> None:
         wanted = self._wanted()
+        self._due = 0.0 if wanted is None else wanted.due
         if wanted is None:
             if self.observed is not None:
                 await self._take_down()
@@ -133,6 +138,14 @@ class MeshLoop:
         made = await backend.ensure(MESH_LINK, self._device_mtu())
         observed = await backend.observe()
         peers = {**{key: self._peer(peer, observed) for key, peer in wanted.plan.peers.items()}, **wanted.extra}
+        taken = {key for key, peer in wanted.plan.peers.items() if _taken_over(peer, observed)}
+        if taken:
+            # What has waited for this goes out with the handshake, which a keepalive begins.
+            peers = {
+                key: replace(peer, keepalive=peer.keepalive or mesh.KEEPALIVE) if key in taken else peer
+                for key, peer in peers.items()
+            }
+            self._wake.set()
         if made:
             # Whoever still has a session with what was there before would send into it for 15 seconds. A keepalive that
             # is switched on sends a packet at once, and so begins a new one; the next round switches it off again.
@@ -145,6 +158,10 @@ class MeshLoop:
             self._measured = 0.0
             observed = await backend.observe()
         self._configured = {key: peer.endpoint for key, peer in peers.items() if peer.endpoint is not None}
+        for key in taken:
+            # It stays where it was last seen; calling it at a candidate has its turn when it is silent there.
+            for text in wanted.plan.peers[key].endpoints[:1]:
+                self._configured[key] = records.split_endpoint(text)
         self.observed = observed
         await self._measure(observed)
         mtus = self._mtus_by_range(wanted.plan)
@@ -181,6 +198,10 @@ class MeshLoop:
     def _peer(self, peer: MeshPeer, observed: Observed) -> Peer:
         """The peer with the endpoint it is to be called at: the one it has, or another after it has been silent."""
         key = peer.public_key
+        if _taken_over(peer, observed):
+            endpoint = observed.peers[peer.former].endpoint
+            if endpoint is not None:
+                return Peer(key, peer.preshared_key, endpoint, peer.allowed, peer.keepalive)
         candidates = tuple(records.split_endpoint(text) for text in peer.endpoints)
         now = time.time()
         state = observed.peers.get(key)
@@ -221,6 +242,11 @@ class MeshLoop:
             for net in peer.allowed:
                 mtus[net] = min(whole, self.path_mtus.get(key, whole))
         return mtus
+
+
+def _taken_over(peer: MeshPeer, observed: Observed) -> bool:
+    """Whether a peer takes another one's place now."""
+    return peer.public_key not in observed.peers and peer.former in observed.peers
 
 
 def fenced(cluster: records.Cluster, plan: MeshPlan) -> frozenset[IPNet]:

@@ -13,8 +13,12 @@ from aiohttp import web
 from plugin import blocks, joining, mesh
 from plugin.admission import Admission
 from plugin.cluster import Cluster
+from plugin.rotation import Rotation
 from plugin.roundtrip import round_trips
 from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError
+
+Say = Callable[[str], None]
+"""Told each step of something that takes long."""
 
 LONGEST_TOKEN = 7 * 86400.0
 """Seconds."""
@@ -24,7 +28,7 @@ class NodeAdmin:
     """Handlers; the ones that take long answer with one JSON object per line, the last one with ``done`` or ``error``."""
 
     def __init__(self, cluster: Cluster, admission: Admission) -> None:
-        self._cluster, self._admission = cluster, admission
+        self._cluster, self._admission, self._rotation = cluster, admission, Rotation(cluster)
 
     def add_to(self, application: web.Application) -> None:
         """Add the routes."""
@@ -32,7 +36,8 @@ class NodeAdmin:
         router.add_get("/cluster", self._show)
         router.add_get("/services", self._services)
         router.add_post("/node/init", self._guarded(self._init))
-        router.add_post("/node/join", self._join)
+        router.add_post("/node/join", self._told(self._join))
+        router.add_post("/node/rotate-key", self._told(self._rotate))
         router.add_post("/node/leave", self._guarded(self._leave))
         router.add_post("/node/rm", self._guarded(self._remove))
         router.add_post("/node/token", self._guarded(self._token))
@@ -140,28 +145,41 @@ class NodeAdmin:
         self._admission.revoke(_text(given, "id"))
         return {}
 
-    async def _join(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        await response.prepare(request)
-        lines: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+    async def _join(self, given: dict[str, Any], say: Say) -> Any:
+        await self._admission.join(_text(given, "token"), _text(given, "name"), say)
+        return {}
 
-        async def work() -> None:
-            try:
-                given = await _given(request)
-                say = lambda text: lines.put_nowait({"say": text})  # noqa: E731
-                await self._admission.join(_text(given, "token"), _text(given, "name"), say)
-                lines.put_nowait({"done": True})
-            except StackpadError as error:
-                lines.put_nowait({"error": str(error)})
-            finally:
-                lines.put_nowait(None)
+    async def _rotate(self, given: dict[str, Any], say: Say) -> Any:
+        silent = await self._rotation.run(say, force=bool(given.get("force")))
+        return {"silent": silent, "void": self._cluster.guests.void()}
 
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(work(), name="join")
-            while (line := await lines.get()) is not None:
-                await response.write(msgspec.json.encode(line) + b"\n")
-        await response.write_eof()
-        return response
+    def _told(
+        self, handler: Callable[[dict[str, Any], Say], Awaitable[Any]]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """A handler that takes long, and says meanwhile what it does."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+            await response.prepare(request)
+            lines: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+            async def work() -> None:
+                try:
+                    result = await handler(await _given(request), lambda text: lines.put_nowait({"say": text}))
+                    lines.put_nowait({"done": True, **result})
+                except StackpadError as error:
+                    lines.put_nowait({"error": str(error)})
+                finally:
+                    lines.put_nowait(None)
+
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(work(), name=request.path)
+                while (line := await lines.get()) is not None:
+                    await response.write(msgspec.json.encode(line) + b"\n")
+            await response.write_eof()
+            return response
+
+        return answer
 
     def _guarded(
         self, handler: Callable[[dict[str, Any]], Awaitable[Any]]

@@ -87,10 +87,10 @@ class KernelWireGuard:
             device["listen_port"] = changes.port
         if device:
             self._wireguard.set(self._device, **device)
-        for key in changes.gone:
-            self._wireguard.set(self._device, peer={"public_key": key, "remove": True})
         for change in changes.changed:
             self._wireguard.set(self._device, peer=_peer(change))
+        for key in changes.gone:
+            self._wireguard.set(self._device, peer={"public_key": key, "remove": True})
 
     async def _call(self, function: Callable[[], _T]) -> _T:
         def guarded() -> _T:

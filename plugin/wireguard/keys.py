@@ -26,22 +26,49 @@ def public_key(private: str) -> str:
 
 
 class Keys:
-    """The private key, made at the first use."""
+    """The private key, made at the first use, and the next one while there is a change.
+
+    A change has three steps: :meth:`prepare` makes the next key, :meth:`commit` makes it the one on disk, which is what
+    counts after a restart, and :meth:`use` takes it.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._current = self._load("private.key") or self._make("private.key")
-        self._public = public_key(self._current)
+        self._kept = self._used = self._load("private.key") or self._make("private.key")
+        self._next = self._load("next.key")
+        if self._next == self._kept:
+            self._next = None  # the process ended between the two steps of commit
 
     @property
     def private_key(self) -> str:
-        """The private key."""
-        return self._current
+        """The private key in use."""
+        return self._used
 
     @property
-    def public_key(self) -> str:
-        """The public key."""
-        return self._public
+    def public_keys(self) -> tuple[str, ...]:
+        """The public keys for others: the one that counts, and the next one if there is one."""
+        return tuple(public_key(key) for key in (self._kept, self._next) if key is not None)
+
+    @property
+    def changing(self) -> bool:
+        """Whether the key on disk is not in use yet."""
+        return self._kept != self._used
+
+    def prepare(self) -> None:
+        """Make the next key, if there is none yet; blocking, raises :class:`Unavailable`."""
+        self._next = self._next or self._make("next.key")
+
+    def commit(self) -> None:
+        """Make the next key the one on disk; blocking, raises :class:`Unavailable`."""
+        if self._next is None:
+            return
+        files.replace(self._directory / "private.key", f"{self._next}\n".encode())
+        self._kept, self._next = self._next, None
+        (self._directory / "next.key").unlink(missing_ok=True)
+
+    def use(self) -> None:
+        """Use the key that is on disk."""
+        self._used = self._kept
 
     def _load(self, name: str) -> str | None:
         path = self._directory / name

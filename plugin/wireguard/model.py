@@ -78,9 +78,10 @@ class PeerChange:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The steps, in this order: device, peers gone, peers changed and new.
+    """The steps, in this order: device, peers changed and new, peers gone.
 
     A range that moves from one peer to another is taken over by whoever is set last, so what loses ranges comes first.
+    Peers go last: the range of one that is replaced is never without a peer.
     """
 
     private_key: str | None = field(default=None, repr=False)

@@ -27,9 +27,6 @@ def _lines(changes: Changes) -> Iterator[tuple[str, str | int]]:
         yield "private_key", _hex(changes.private_key)
     if changes.port is not None:
         yield "listen_port", _number(changes.port, "port")
-    for key in changes.gone:
-        yield "public_key", _hex(key)
-        yield "remove", "true"
     for change in changes.changed:
         yield "public_key", _hex(change.public_key)
         if not change.new:
@@ -44,6 +41,9 @@ def _lines(changes: Changes) -> Iterator[tuple[str, str | int]]:
             yield "replace_allowed_ips", "true"
             for net in sorted(map(str, change.allowed)):
                 yield "allowed_ip", net
+    for key in changes.gone:
+        yield "public_key", _hex(key)
+        yield "remove", "true"
 
 
 def read(answer: str) -> Observed:

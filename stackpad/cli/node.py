@@ -77,12 +77,7 @@ def join(
     """Join a cluster with a token that one of its nodes has printed."""
     text = sys.stdin.read() if token == STDIN else token
     with answering():
-        for line in client.stream(client.plugin(socket), "/node/join", {"token": text, "name": name}, timeout=SLOW):
-            if "say" in line:
-                output.say(str(line["say"]))
-            elif "error" in line:
-                output.complain(str(line["error"]))
-                raise typer.Exit(PROBLEM)
+        _told(socket, "/node/join", {"token": text, "name": name})
         report = _cluster(socket)
     output.say(f"{report.name} is in cluster {report.id}")
     _configure_docker(report, daemon_json, docker_socket, wanted=not no_daemon_json, dns=dns, yes=yes)
@@ -142,6 +137,24 @@ def rm(
     output.say(f"{name} is removed; its ranges are free again in ten minutes")
 
 
+@app.command("rotate-key", epilog="Example: stackpad node rotate-key")
+def rotate_key(
+    socket: Socket = PLACES.plugin,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while nodes are away that would have to join again.")
+    ] = False,
+) -> None:
+    """Give this node a new WireGuard key pair; its connections go on."""
+    with answering():
+        done = _told(socket, "/node/rotate-key", {"force": force})
+    if done.get("void"):
+        output.say(f"{done['void']} unused tokens of this node are void; make new ones with stackpad node token")
+    if done.get("silent"):
+        output.complain(f"not heard under the new key yet: {', '.join(done['silent'])}; see stackpad node ls")
+        raise typer.Exit(PROBLEM)
+    output.say("every node that is there has been heard under the new key")
+
+
 @app.command(epilog="Example: stackpad node leave")
 def leave(socket: Socket = PLACES.plugin, daemon_json: DaemonJson = DAEMON_JSON, yes: Yes = False) -> None:
     """Take this node out of its cluster; its networks stay, on this node only."""
@@ -157,6 +170,18 @@ def leave(socket: Socket = PLACES.plugin, daemon_json: DaemonJson = DAEMON_JSON,
     output.say(f"{report.name} is in no cluster any more")
     if not ended["freed"]:
         output.say(f"the store is away: what it held is not free yet; on another node: stackpad node rm {report.name}")
+
+
+def _told(socket: Path, path: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Have something done that takes long, and pass on what is said meanwhile; returns the last line."""
+    line: dict[str, Any] = {}
+    for line in client.stream(client.plugin(socket), path, given, timeout=SLOW):
+        if "say" in line:
+            output.say(str(line["say"]))
+        elif "error" in line:
+            output.complain(str(line["error"]))
+            raise typer.Exit(PROBLEM)
+    return line
 
 
 def _cluster(socket: Path, path: str = "/cluster") -> ClusterReport:

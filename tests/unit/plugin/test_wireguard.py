@@ -139,8 +139,6 @@ def test_what_wireguard_go_is_told() -> None:
         "set=1",
         f"private_key={'01' * 32}",
         "listen_port=51820",
-        f"public_key={'02' * 32}",
-        "remove=true",
         f"public_key={'03' * 32}",
         f"preshared_key={'04' * 32}",
         "endpoint=192.0.2.1:51820",
@@ -153,6 +151,8 @@ def test_what_wireguard_go_is_told() -> None:
         f"preshared_key={'00' * 32}",
         "endpoint=[2001:db8::1]:51820",
         "replace_allowed_ips=true",
+        f"public_key={'02' * 32}",
+        "remove=true",
         "",
     ]
     assert "replace_peers" not in said
@@ -239,7 +239,32 @@ def test_keys_are_made_once_and_for_root_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     again = Keys(tmp_path / "keys")
-    assert (again.private_key, again.public_key) == (keys.private_key, public_key(keys.private_key))
+    assert (again.private_key, again.public_keys) == (keys.private_key, (public_key(keys.private_key),))
+
+
+def test_a_key_is_changed_in_three_steps(tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    first = keys.private_key
+    keys.prepare()
+    assert keys.private_key == first
+    old, new = keys.public_keys
+    assert Keys(tmp_path).public_keys == (old, new), "a restart changes nothing"
+    keys.prepare()
+    assert keys.public_keys == (old, new), "there is one next key only"
+    keys.commit()
+    assert keys.private_key == first
+    assert keys.changing
+    assert keys.public_keys[:1] == keys.public_keys[-1:] == (new,)
+    assert Keys(tmp_path).public_keys == (new,), "from here on a restart uses the new one"
+    keys.use()
+    assert (public_key(keys.private_key), keys.changing) == (new, False)
+    assert [path.name for path in tmp_path.iterdir()] == ["private.key"]
+
+
+def test_an_end_between_the_steps_of_a_commit_leaves_one_key(tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    (tmp_path / "next.key").write_text(keys.private_key)
+    assert Keys(tmp_path).public_keys == keys.public_keys
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", base64.b64encode(bytes(31)).decode(), "\udcff"])
