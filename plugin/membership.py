@@ -8,11 +8,11 @@ change, and ``view.json``, a copy of the store.
 from __future__ import annotations
 
 import base64
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from plugin.model import IPNet, ip_network
 from stackpad import files, records
@@ -98,12 +98,17 @@ class Memory:
             return ""
 
     def load_view(self) -> dict[str, bytes]:
-        """The store as it was last seen; empty if that is not known."""
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
-            found = msgspec.json.decode(self._view.read_bytes(), type=dict[str, msgspec.Raw])
-            return {key: bytes(value) for key, value in found.items()}
-        return {}
+        """The store as it was last seen; empty if that is not known, or the copy is damaged."""
+        try:
+            return msgspec.json.decode(self._view.read_bytes(), type=dict[str, bytes])
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.MsgspecError) as error:
+            # The store has all of it; but where the tunnel to it is no longer as it was at the join, a person must help.
+            log = structlog.get_logger("store")
+            log.error("the last view of the store is lost", file=str(self._view), reason=str(error))
+            return {}
 
     def save_view(self, raw: Mapping[str, bytes]) -> None:
-        """Keep the store as it is seen now."""
-        files.replace(self._view, msgspec.json.encode({key: msgspec.Raw(value) for key, value in raw.items()}))
+        """Keep the store as it is seen now; values are bytes, not all of them JSON, and so in base64."""
+        files.replace(self._view, msgspec.json.encode(raw))

@@ -67,6 +67,7 @@ class NodeAdmin:
                     "control": node.control,
                     "engine": node.engine,
                     "version": node.version,
+                    "public_key": node.public_keys[0] if node.public_keys else "",
                     "mesh": [text for text in (node.mesh4, node.mesh6) if text],
                     "endpoints": list(node.endpoints),
                     "blocks": [str(net) for net in mesh.held_by(view, node.owner, block=True)],

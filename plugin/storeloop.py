@@ -188,7 +188,6 @@ class StoreLoop:
                 else:
                     lease = await self._etcd.grant(records.LEASE)
                     await self._etcd.put(key, value, lease)
-                    self._seen.raw.setdefault(key, value)
             except LeaseGone:
                 lease = 0
                 continue

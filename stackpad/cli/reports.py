@@ -34,6 +34,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     control: bool = False
     engine: str = ""
     version: str = ""
+    public_key: str = ""
     mesh: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()

@@ -68,6 +68,12 @@ class Life:
         """A node's name in the cluster."""
         return f"{self.bed.plan.name}-n{number}"
 
+    def public_keys(self) -> dict[int, str]:
+        """The public keys by node, as the first one sees them."""
+        done = self.bench[1].node.stackpad("node", "ls", "--json", check=False)
+        names = {self.name(number): number for number in self.bench}
+        return {names[row["name"]]: row["public_key"] for row in json.loads(done.stdout)["nodes"]}
+
     def pids(self, number: int, word: str) -> list[int]:
         """The processes of a node that have ``word`` in their command line."""
         found = []
@@ -184,6 +190,11 @@ def test_without_the_store_all_goes_on(life: Life) -> None:
         assert life.meet(1, "one", second)
         assert life.meet(2, "two", first)
         life.bench[2].network("meanwhile", "--ipam-driver", "stackpad")
+        # What was known is known after a restart as well.
+        os.kill(life.bench[2].node.plugin_pid(), signal.SIGKILL)
+        hold(0.5)
+        life.bench[2].wait_plugin()
+        eventually(lambda: life.meet(2, "two", first) and life.finds(2, "two", "one"), "the other node again", 60)
         done = life.bench[2].try_docker(
             "network", "create", "--driver", "stackpad", "--subnet", "172.31.9.0/24", "outside", timeout=60
         )
@@ -218,6 +229,29 @@ def test_a_wiped_store_is_filled_again(life: Life) -> None:
     assert life.finds(1, "one", "two")
     life.bench[2].docker("rm", "--force", "two")
     eventually(lambda: not life.finds(1, "one", "two"), "news to pass again", 150)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_key_is_changed_without_a_lost_packet(life: Life, number: int) -> None:
+    """Of the node with the store, and of another; both find the other again after they were killed."""
+    addresses = life.pair()
+    before = life.public_keys()
+    ping = ("ping", "-q", "-i", "0.01", "-c", "900", "-W", "5")
+    with ThreadPoolExecutor() as pool:
+        ways = ((1, "one", addresses[1]), (2, "two", addresses[0]))
+        running = [pool.submit(life.bench[at].docker, "exec", who, *ping, whom) for at, who, whom in ways]
+        hold(1)
+        done = life.bench[number].node.stackpad("node", "rotate-key", check=False)
+        assert done.returncode == 0, done.stderr
+        for each in running:
+            assert "900 packets transmitted, 900 received" in each.result()
+    after = life.public_keys()
+    assert {at for at in after if after[at] != before[at]} == {number}
+    for killed in (1, 2):
+        os.kill(life.bench[killed].node.plugin_pid(), signal.SIGKILL)
+        hold(0.5)
+        life.bench[killed].wait_plugin()
+        eventually(lambda: life.meet(1, "one", addresses[1]) and life.finds(1, "one", "two"), "the other node again", 60)
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -10,6 +10,7 @@ import subprocess
 import time
 
 from plugin import mesh
+from plugin.handover import LINGER, SWITCH
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.keys import generate, public_key
 from plugin.wireguard.model import Address, failover
@@ -145,3 +146,47 @@ async def test_nothing_is_in_clear_on_the_wire(backend: Backend, other: Other) -
     assert len(carried) >= 20, "the tunnel's packets were not seen"
     assert not [frame for frame in frames if bytes.fromhex(marker) in frame]
     assert all(frame[26:28] != b"\x0a\xc0" for frame in frames), "an address of the tunnel is on the wire"
+
+
+async def test_a_peer_changes_its_key_and_no_packet_is_lost(backend: Backend, other: Other) -> None:
+    """The order of :mod:`plugin.handover`, with ours as the node that follows."""
+    await bring(backend, device(peer(other.public, "10.192.64.0/18", endpoint=WIRE)))
+    addressed()
+    other.admit(OURS, "10.192.0.0/18")
+    other.run("wg", "set", "wg0", "peer", OURS, "endpoint", "192.0.2.1:51820")
+    assert await reaches(THEIRS)
+    ways = (["ping"], ["ip", "netns", "exec", other.netns, "ping"])
+    running = [
+        await asyncio.create_subprocess_exec(
+            *way, "-c", "200", "-i", "0.01", "-W", "5", address, stdout=asyncio.subprocess.PIPE
+        )
+        for way, address in zip(ways, (THEIRS, "10.192.0.1"), strict=True)
+    ]
+    await asyncio.sleep(0.5)
+    private = generate()
+    other.run("wg", "set", "wg0", "private-key", "/dev/stdin", stdin=private)
+    await asyncio.sleep(LINGER - SWITCH)
+    seen = await bring(backend, device(peer(public_key(private), "10.192.64.0/18", endpoint=WIRE, keepalive=25)))
+    assert set(seen.peers) == {public_key(private)}
+    for process in running:
+        assert counts((await process.communicate())[0].decode()) == (200, 200)
+
+
+async def test_ours_changes_its_key_and_no_packet_is_lost(backend: Backend, other: Other) -> None:
+    """The same with ours as the node that changes its key."""
+    wanted = device(peer(other.public, "10.192.64.0/18", endpoint=WIRE))
+    await bring(backend, wanted)
+    addressed()
+    other.admit(OURS, "10.192.0.0/18")
+    assert await reaches(THEIRS)
+    ping = await asyncio.create_subprocess_exec(
+        "ping", "-c", "200", "-i", "0.01", "-W", "5", THEIRS, stdout=asyncio.subprocess.PIPE
+    )
+    await asyncio.sleep(0.5)
+    private = generate()
+    await bring(backend, device(*wanted.peers.values(), private=private), {other.public: WIRE})
+    await asyncio.sleep(LINGER - SWITCH)
+    new = ["peer", public_key(private), "allowed-ips", "10.192.0.0/18", "endpoint", "192.0.2.1:51820"]
+    other.run("wg", "set", "wg0", *new, "persistent-keepalive", "25")
+    other.run("wg", "set", "wg0", "peer", OURS, "remove")
+    assert counts((await ping.communicate())[0].decode()) == (200, 200)

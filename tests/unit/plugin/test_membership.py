@@ -1,0 +1,67 @@
+"""What a node keeps of its cluster."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plugin.membership import Membership, Memory
+from plugin.model import ip_network
+from stackpad import records
+from stackpad.errors import Unavailable
+
+MINE = Membership(
+    node="n1",
+    name="worker-1",
+    cluster=records.Cluster(
+        owner="n0", id="c", range4="10.192.0.0/10", range6="fd00::/48", block_prefix=18, network_prefix=26
+    ),
+    secret="AAAA",  # noqa: S106 - of a test
+    mesh4="10.192.64.1",
+    mesh6="fd00:0:0:100::1",
+    ranges=(
+        records.Range(owner="n1", net="10.192.64.0/18", block=True),
+        records.Range(owner="n1", net="172.30.0.0/24", network="x", freed=1.0),
+    ),
+)
+
+
+def test_a_membership_is_the_same_again(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    assert memory.load() is None
+    memory.save(MINE)
+    assert Memory(tmp_path).load() == MINE
+    assert MINE.held() == [ip_network("10.192.64.0/18")]
+
+
+def test_who_leaves_keeps_its_former_id_only(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    assert not memory.former()
+    memory.save(MINE)
+    memory.save_view({"a": b"b"})
+    memory.save(None)
+    assert (memory.load(), memory.load_view(), memory.former()) == (None, {}, "n1")
+    assert [path.name for path in tmp_path.iterdir()] == ["former"]
+
+
+@given(st.dictionaries(st.text(), st.binary()))
+def test_the_view_is_the_same_again_whatever_is_in_it(raw: dict[str, bytes]) -> None:
+    """Not every value in the store is one of our records: the lock of the ranges is a bare id."""
+    with tempfile.TemporaryDirectory() as directory:
+        memory = Memory(Path(directory))
+        memory.save_view(raw)
+        assert memory.load_view() == raw
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"a": 1}', b"\xff", b'{"a": "?"}'])
+def test_damage_is_told_and_the_view_can_be_done_without(tmp_path: Path, damage: bytes) -> None:
+    for name in ("membership.json", "view.json"):
+        (tmp_path / name).write_bytes(damage)
+    memory = Memory(tmp_path)
+    assert memory.load_view() == {}
+    with pytest.raises(Unavailable, match=r"membership\.json cannot be read"):
+        memory.load()
