@@ -51,7 +51,6 @@ class Wanted:
     private_key: str = field(repr=False)
     port: int
     fenced: frozenset[IPNet]
-    resolver: bool = True
     due: float = 0.0
     extra: Mapping[str, Peer] = field(default_factory=dict)
 
@@ -166,8 +165,9 @@ class MeshLoop:
         await self._measure(observed)
         mtus = self._mtus_by_range(wanted.plan)
         self.routes = wanted.plan.routes
-        ours = resolvers() if wanted.resolver else frozenset()
-        await self._kernel.apply_tunnel(Tunnel(self._device_mtu(), wanted.plan.addresses, mtus, wanted.fenced, ours))
+        addresses = wanted.plan.addresses
+        loopback = resolvers() | addresses if wanted.fenced else frozenset()
+        await self._kernel.apply_tunnel(Tunnel(self._device_mtu(), addresses, mtus, wanted.fenced, loopback))
         self._reconciler.overlay(self._overlay(wanted.plan, min([*mtus.values(), self._device_mtu()])))
 
     def _overlay(self, plan: MeshPlan, mtu: int | None) -> Overlay:

@@ -61,6 +61,11 @@ def own_records(
     return wanted
 
 
+def concerns(key: str, me: str) -> bool:
+    """Whether a change of ``key`` may mean that something of node ``me`` has to be written again."""
+    return me in key or key.startswith((records.RANGES, records.REMOVED)) or key == records.CLUSTER
+
+
 def differences(
     wanted: Mapping[str, records.Record], stored: Mapping[str, bytes], me: str
 ) -> tuple[dict[str, bytes], list[str]]:

@@ -18,7 +18,7 @@ from plugin import blocks
 from plugin.membership import Memory
 from plugin.mesh import View
 from plugin.model import ip_network
-from plugin.publisher import differences
+from plugin.publisher import concerns, differences
 from plugin.storeview import StoreView, Touched
 from stackpad import records
 from stackpad.errors import Conflict, StackpadError, Unavailable
@@ -99,7 +99,10 @@ class StoreLoop:
                     continue
                 if isinstance(change, Snapshot):
                     touched = self._seen.replace({key: kv.value for key, kv in change.items.items()})
+                    self._publish.set()
                 elif isinstance(change, Batch):
+                    if any(concerns(event.key, self._me) for event in change.events):
+                        self._publish.set()
                     touched = self._seen.change(
                         (event.key, None if event.kv is None else event.kv.value) for event in change.events
                     )
@@ -108,7 +111,6 @@ class StoreLoop:
                     self.reason = ""
                     self.connected.set()
                 self._unsaved.set()
-                self._publish.set()
                 self._heard(touched)
                 for node in touched.returned:
                     asyncio.get_running_loop().call_later(SETTLE, self._settle, node)

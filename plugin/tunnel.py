@@ -40,14 +40,15 @@ _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 class Tunnel:
     """``routes`` are ranges beyond the tunnel with the MTU of the path there (bytes); ``fenced`` never leave in clear.
 
-    ``resolvers`` are the addresses of the resolver that are on this node.
+    ``loopback`` are addresses on the node's loopback: the resolver's, and the node's own in the tunnel. They are there
+    as well so that what the node says to itself at them, as etcd does, goes on while the tunnel's link is made anew.
     """
 
     mtu: int = 1420
     addresses: frozenset[IPAddress] = frozenset()
     routes: Mapping[IPNet, int] = field(default_factory=dict)
     fenced: frozenset[IPNet] = frozenset()
-    resolvers: frozenset[IPAddress] = frozenset()
+    loopback: frozenset[IPAddress] = frozenset()
 
 
 class TunnelLink:
@@ -83,7 +84,7 @@ class TunnelLink:
             addresses=frozenset(self._addresses(index)) if index else frozenset(),
             routes=routes,
             fenced=frozenset(fenced),
-            resolvers=resolvers() & frozenset(self._addresses(_index("lo"))),
+            loopback=frozenset(self._ours(fenced)),
         )
 
     def apply(self, wanted: Tunnel) -> bool:
@@ -94,9 +95,9 @@ class TunnelLink:
         index = _index(MESH_LINK)
         for net in wanted.fenced - there.fenced:
             self._route("replace", net, type="unreachable", priority=_LAST_METRIC)
-        for address in wanted.resolvers - there.resolvers:
+        for address in wanted.loopback - there.loopback:
             self._address("add", _index("lo"), address)
-        for address in there.resolvers - wanted.resolvers:
+        for address in there.loopback - wanted.loopback:
             self._address("del", _index("lo"), address)
         if index:
             if there.mtu != wanted.mtu:
@@ -146,6 +147,13 @@ class TunnelLink:
             ip = ipaddress.ip_address(address.get("local") or address.get("address"))
             if not (ip.is_link_local and ip.version == 6):
                 yield ip
+
+    def _ours(self, fenced: Iterable[IPNet]) -> Iterable[IPAddress]:
+        """Addresses on the loopback that we put there: an operator may have others."""
+        nets, known = list(fenced), resolvers()
+        for address in self._addresses(_index("lo")):
+            if address in known or any(address.version == net.version and address in net for net in nets):
+                yield address
 
     def _mtu(self, index: int) -> int:
         if not index:

@@ -22,6 +22,9 @@ from stackpad.errors import Unavailable
 _SOCKETS = Path("/var/run/wireguard")
 """Where wireguard-go puts its socket; it cannot be told another place."""
 
+_LONGEST = 1 << 24
+"""Bytes of an answer: 300 for each peer, and 40 for each of its ranges."""
+
 _START = 3.0
 _TIMEOUT = 2.0
 """Seconds for the process to listen, and for one answer of it."""
@@ -117,7 +120,7 @@ class WireGuardGo:
     async def _ask(self, request: str) -> str:
         try:
             async with asyncio.timeout(_TIMEOUT):
-                reader, writer = await asyncio.open_unix_connection(str(self._socket))
+                reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=_LONGEST)
                 try:
                     writer.write(request.encode())
                     await writer.drain()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import os
 import signal
 import ssl
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,11 @@ class Series:
         digits = 0 if self.median >= 100 else 1 if self.median >= 10 else 2
         low, high = min(self.values), max(self.values)
         return f"{self.median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def percentile(ordered: Sequence[float], part: float) -> float:
+    """The value that ``part`` of ``ordered`` values, the least first, do not exceed."""
+    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
 class Bench:

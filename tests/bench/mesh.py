@@ -19,6 +19,7 @@ from pathlib import Path
 
 from plugin.wireguard.keys import generate, public_key
 from tests.bench.measure import Series
+from tests.bench.names import POLL
 from tests.e2e.workbench import Workbench, eventually
 from tests.testbed import images, testbed
 from tests.testbed.node import Node
@@ -28,27 +29,6 @@ from tests.testbed.testbed import Options, Testbed
 ENVIRONMENT = "bench-production"
 PAIR = ("10.99.0.1", "10.99.0.2")
 KINDS = ("bare WireGuard", "Docker's overlay", "stackpad")
-
-POLL = """
-import socket, struct, sys, time
-name, server = sys.argv[1], ("169.254.53.53", 53)
-query = b"\\x00\\x01\\x01\\x00\\x00\\x01" + bytes(6) + bytes([len(name)]) + name.encode() + b"\\x00\\x00\\x01\\x00\\x01"
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(0.5)
-there = sys.argv[2] == "there"
-end = time.time() + 20
-while time.time() < end:
-    s.sendto(query, server)
-    try:
-        answer = s.recv(1500)
-    except OSError:
-        continue
-    if (struct.unpack(">H", answer[6:8])[0] > 0) == there:
-        print(time.time())
-        break
-    time.sleep(0.002)
-"""
-"""Asks for a name every 2 ms until it is there, or is not, and prints when that was (Unix time)."""
 
 
 class Mesh:
@@ -129,16 +109,15 @@ class Mesh:
     def name_appears(self, number: int) -> tuple[float, float]:
         """Milliseconds from a container's start on one node to its name on the other, and from its end."""
         name = f"here{number}"
-        poll = ["docker", "exec", "client2", "python3", "-c", POLL, name]
+        poll = [self.first.node.client, "exec", "client2", "python3", "-c", POLL, name]
         environment = {"DOCKER_HOST": self.first.node.docker_host, "PATH": "/usr/local/bin:/usr/bin:/bin"}
         self.second.docker("create", "--name", name, "--network", ENVIRONMENT, images.TEST, "sleep", "infinity")
-        poll[0] = self.first.node.client
-        with subprocess.Popen([*poll, "there"], stdout=subprocess.PIPE, text=True, env=environment) as asking:
+        with subprocess.Popen([*poll, "there", "20"], stdout=subprocess.PIPE, text=True, env=environment) as asking:
             time.sleep(0.3)
             self.second.docker("start", name)
             came, _ = asking.communicate(timeout=40)
         started = _stamp(self.second.docker("inspect", "--format", "{{.State.StartedAt}}", name))
-        with subprocess.Popen([*poll, "gone"], stdout=subprocess.PIPE, text=True, env=environment) as asking:
+        with subprocess.Popen([*poll, "gone", "20"], stdout=subprocess.PIPE, text=True, env=environment) as asking:
             time.sleep(0.3)
             self.second.docker("kill", name)
             went, _ = asking.communicate(timeout=40)

@@ -50,7 +50,7 @@ def wanted(**changes: object) -> Tunnel:
         "addresses": ADDRESSES,
         "routes": nets("10.192.64.0/18", "fd00:53:0:100::/56"),
         "fenced": CLUSTER,
-        "resolvers": resolvers(),
+        "loopback": resolvers() | ADDRESSES,
     }
     return Tunnel(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -71,7 +71,8 @@ def test_what_is_wanted_is_there_and_a_second_time_nothing_is_written(tunnel: Tu
         {"routes": nets("10.192.64.0/18", mtu=1320)},
         {"routes": nets("10.192.128.0/18", "192.0.2.0/24")},
         {"fenced": CLUSTER | {ip_network("192.0.2.0/24")}},
-        {"resolvers": frozenset()},
+        {"loopback": frozenset()},
+        {"loopback": resolvers()},
     ],
 )
 def test_a_change_is_made_and_taken_back(tunnel: TunnelLink, changes: dict[str, object]) -> None:
@@ -91,7 +92,17 @@ def test_without_its_link_nothing_leaves_by_another_way(tunnel: TunnelLink) -> N
         tunnel.apply(wanted())
     tunnel.apply(Tunnel(0))
     assert "via 198.51.100.1" in ip("route", "get", "10.192.65.2")
-    assert not tunnel.observe().resolvers
+    assert tunnel.observe() == Tunnel(0)
+
+
+def test_what_the_node_says_to_itself_goes_on_without_the_link(tunnel: TunnelLink) -> None:
+    ip("addr", "add", "203.0.113.7/32", "dev", "lo")
+    tunnel.apply(wanted())
+    ip("link", "del", MESH_LINK)
+    for address in ADDRESSES:
+        assert "dev lo" in ip("route", "get", str(address))
+    tunnel.apply(Tunnel(0))
+    assert "203.0.113.7" in ip("addr", "show", "dev", "lo"), "an address of the operator's stays"
 
 
 def test_without_ipv6_the_resolver_has_its_other_address(tunnel: TunnelLink) -> None:
@@ -100,7 +111,7 @@ def test_without_ipv6_the_resolver_has_its_other_address(tunnel: TunnelLink) -> 
     only4 = Tunnel(
         addresses=frozenset(address for address in ADDRESSES if address.version == 4),
         routes=nets("10.192.64.0/18"),
-        resolvers=resolvers(),
+        loopback=resolvers(),
     )
     assert tunnel.apply(only4)
     assert tunnel.observe() == only4

@@ -105,6 +105,13 @@ async def test_changes_are_of_one_peer_and_complete(backend: Backend) -> None:
     assert shown("public-key").strip() == public_key(another)
 
 
+async def test_a_thousand_peers(backend: Backend) -> None:
+    """Whatever the number: what is answered of them is long."""
+    keys = [public_key(base64.b64encode((number << 64).to_bytes(32, "little")).decode()) for number in range(1, 1001)]
+    peers = [peer(key, f"10.{number // 256}.{number % 256}.0/24") for number, key in enumerate(keys)]
+    assert len((await bring(backend, device(*peers))).peers) == 1000
+
+
 @pytest.mark.parametrize("wire", [WIRE, WIRE6])
 async def test_packets_pass_with_the_right_keys_only(backend: Backend, other: Other, wire: Address) -> None:
     secret = base64.b64encode(os.urandom(32)).decode()
