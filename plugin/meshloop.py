@@ -33,6 +33,12 @@ from stackpad.errors import StackpadError, Unavailable
 LOOK = 1.0
 """Seconds between two looks at the peers."""
 
+CHECK = 5.0
+"""Seconds between two looks at addresses and routes."""
+
+SHARE = 0.003
+"""The part of a processor that each of the two may take: among hundreds of nodes they come less often."""
+
 SOON = 5.0
 """Seconds the tunnel may take to be set up."""
 
@@ -77,7 +83,8 @@ class MeshLoop:
         self._wake = asyncio.Event()
         self._configured: dict[str, tuple[str, int]] = {}
         self._since: dict[str, float] = {}
-        self._measured = self._due = 0.0
+        self._measured = self._due = self._check_at = 0.0
+        self._applied: Tunnel | None = None
         self._log = structlog.get_logger("mesh")
 
     def touch(self) -> None:
@@ -111,6 +118,7 @@ class MeshLoop:
         """Go round until cancelled."""
         while True:
             self._wake.clear()
+            began = time.process_time()
             try:
                 await self._round()
             except StackpadError as error:
@@ -121,8 +129,9 @@ class MeshLoop:
                 self.problem = ""
                 if not self._wake.is_set():
                     self.settled.set()
+            pause = max(LOOK, (time.process_time() - began) / SHARE)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(LOOK, self._due - time.time()) if self._due else LOOK):
+                async with asyncio.timeout(min(pause, self._due - time.time()) if self._due else pause):
                     await self._wake.wait()
 
     async def _round(self) -> None:
@@ -167,8 +176,17 @@ class MeshLoop:
         self.routes = wanted.plan.routes
         addresses = wanted.plan.addresses
         loopback = resolvers() | addresses if wanted.fenced else frozenset()
-        await self._kernel.apply_tunnel(Tunnel(self._device_mtu(), addresses, mtus, wanted.fenced, loopback))
+        tunnel = Tunnel(self._device_mtu(), addresses, mtus, wanted.fenced, loopback)
+        if made or tunnel != self._applied or time.monotonic() > self._check_at:
+            await self._apply(tunnel)
         self._reconciler.overlay(self._overlay(wanted.plan, min([*mtus.values(), self._device_mtu()])))
+
+    async def _apply(self, tunnel: Tunnel) -> None:
+        began = time.process_time()
+        self._applied = None
+        await self._kernel.apply_tunnel(tunnel)
+        self._applied = tunnel
+        self._check_at = time.monotonic() + max(CHECK, (time.process_time() - began) / SHARE)
 
     def _overlay(self, plan: MeshPlan, mtu: int | None) -> Overlay:
         remote = {
@@ -191,7 +209,7 @@ class MeshLoop:
         """This node is in no cluster any more."""
         self._reconciler.overlay(Overlay())
         await (await self._backend()).remove()
-        await self._kernel.apply_tunnel(Tunnel(0))
+        await self._apply(Tunnel(0))
         self.observed = None
         self._configured.clear()
 

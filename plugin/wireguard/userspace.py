@@ -38,10 +38,13 @@ class WireGuardGo:
     def __init__(self) -> None:
         self._device = ""
         self._process: subprocess.Popen[bytes] | None = None
+        self._well = False
 
     async def ensure(self, device: str, mtu: int) -> bool:
         """Have the device there and up; a process that hangs or has ended is replaced."""
         self._device = device
+        if self._answers() and self._well:
+            return False
         if self._answers():
             with contextlib.suppress(Unavailable):
                 await self._ask("get=1\n\n")
@@ -118,6 +121,7 @@ class WireGuardGo:
             netlink.link("del", index=socket.if_nametoindex(self._device))
 
     async def _ask(self, request: str) -> str:
+        self._well = False
         try:
             async with asyncio.timeout(_TIMEOUT):
                 reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=_LONGEST)
@@ -130,4 +134,5 @@ class WireGuardGo:
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             reason = str(error) or type(error).__name__
             raise Unavailable(f"wireguard-go does not answer ({reason}); it is started anew") from error
+        self._well = True
         return answer.decode()
