@@ -71,6 +71,8 @@ class MeshPeer:
     """A peer as it is wanted. ``endpoints`` are candidates, ``address:port``; ``node`` is its id, empty for a guest.
 
     ``former`` is the key whose place this one took: what was learnt of it holds for this one.
+    ``mtu`` is what fits into the tunnel by the peer's own account (bytes, 0 if it gives none): what is narrower than that
+    only near to it, nobody else can see.
     """
 
     public_key: str
@@ -80,6 +82,7 @@ class MeshPeer:
     keepalive: int = 0
     node: str = ""
     former: str = ""
+    mtu: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,7 @@ def plan(
             keepalive=0 if reachable or not node.endpoints else KEEPALIVE,
             node=node.owner,
             former=choice.former,
+            mtu=mtu(node.mtu),
         )
         if choice.standby:
             # Called as well: a node that knows no better key for the one with the store cannot wait to be called.

@@ -73,7 +73,7 @@ class MeshLoop:
         wanted: Callable[[], Wanted | None],
     ) -> None:
         self.observed: Observed | None = None
-        self.path_mtus: dict[str, int] = {}
+        self.mtus: dict[str, int] = {}
         self.routes: frozenset[IPNet] = frozenset()
         self.problem = ""
         self.implementation = ""
@@ -82,6 +82,7 @@ class MeshLoop:
         self._backend, self._wanted = backend, wanted
         self._wake = asyncio.Event()
         self._configured: dict[str, tuple[str, int]] = {}
+        self._path_mtus: dict[str, int] = {}
         self._since: dict[str, float] = {}
         self._measured = self._due = self._check_at = 0.0
         self._applied: Tunnel | None = None
@@ -251,14 +252,16 @@ class MeshLoop:
             if state.endpoint is not None
         }
         found = await self._kernel.path_mtus(set(endpoints.values()))
-        self.path_mtus = {key: mesh.mtu(found[address]) for key, address in endpoints.items() if address in found}
+        self._path_mtus = {key: mesh.mtu(found[address]) for key, address in endpoints.items() if address in found}
 
     def _mtus_by_range(self, plan: MeshPlan) -> dict[IPNet, int]:
         whole = self._device_mtu()
+        self.mtus = {
+            key: min(whole, self._path_mtus.get(key, whole), peer.mtu or whole) for key, peer in plan.peers.items()
+        }
         mtus = dict.fromkeys(plan.routes, whole)
         for key, peer in plan.peers.items():
-            for net in peer.allowed:
-                mtus[net] = min(whole, self.path_mtus.get(key, whole))
+            mtus.update(dict.fromkeys(peer.allowed, self.mtus[key]))
         return mtus
 
 

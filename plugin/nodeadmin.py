@@ -78,7 +78,7 @@ class NodeAdmin:
                     "received": None if seen is None else seen.received,
                     "sent": None if seen is None else seen.sent,
                     "round_trip": taken.get(node.mesh4),
-                    "mtu": cluster.mesh.path_mtus.get(node.public_keys[0]) if node.public_keys else None,
+                    "mtu": cluster.mesh.mtus.get(node.public_keys[0]) if node.public_keys else None,
                 }
             )
         store = cluster.store

@@ -49,6 +49,28 @@ def test_a_taken_address_is_refused(bench: Workbench) -> None:
     assert bench.reaches("first", Target("icmp", "198.51.100.1")), "the first keeps its address"
 
 
+@pytest.mark.replay("S9")
+def test_connecting_what_does_not_run(bench: Workbench) -> None:
+    """The address that was asked for is there when it starts, and after it was stopped; a refusal changes nothing."""
+    for name, subnet in (("front", "10.46.0.0/24"), ("back", "10.47.0.0/24")):
+        bench.network(name, "--subnet", subnet)
+    bench.docker("create", "--name", "app", "--network", "front", images.TEST, "sleep", "infinity")
+    bench.docker("network", "connect", "--ip", "10.47.0.9", "back", "app")
+    for _ in range(2):
+        bench.docker("start", "app")
+        assert bench.node.address_of("app", "back") == "10.47.0.9"
+        assert "10.47.0.9/24" in bench.docker("exec", "app", "ip", "addr")
+        bench.docker("kill", "app")
+    bench.start("other", "front", "--ip", "10.46.0.9")
+    attached = ("inspect", "--format", "{{json .NetworkSettings.Networks}}", "other")
+    before = json.loads(bench.docker(*attached))
+    bench.docker("start", "app")
+    done = bench.try_docker("network", "connect", "--ip", "10.47.0.9", "back", "other")
+    assert done.returncode != 0
+    assert "10.47.0.9" in done.stderr
+    assert json.loads(bench.docker(*attached)) == before
+
+
 def test_mtu_internal_and_egress(bench: Workbench) -> None:
     bench.network("small", "--opt", "com.docker.network.driver.mtu=1300")
     bench.start("small", "small")
@@ -62,6 +84,7 @@ def test_mtu_internal_and_egress(bench: Workbench) -> None:
     assert "default" not in bench.docker("exec", "inner", "ip", "route")
 
 
+@pytest.mark.replay("S8", "S9")
 def test_several_networks_and_connecting_while_running(bench: Workbench) -> None:
     for name in ("front", "back"):
         bench.network(name)
@@ -103,6 +126,7 @@ def test_what_is_refused_says_why_and_leaves_nothing(bench: Workbench, options: 
     bench.network("afterwards")
 
 
+@pytest.mark.replay("S38")
 def test_a_range_of_another_network_is_refused_with_its_name(bench: Workbench) -> None:
     bench.network("first", "--subnet", "10.46.0.0/16", "--opt", "stackpad.environment=shop-production")
     for ipam in ((), ("--ipam-driver", "stackpad")):
@@ -138,6 +162,7 @@ def test_dynamic_pools_do_not_overlap_and_come_back(bench: Workbench) -> None:
     assert len({str(subnets) for subnets in ranges}) == len(names)
 
 
+@pytest.mark.replay("S32")
 def test_compose(bench: Workbench, tmp_path: Path) -> None:
     file = tmp_path / "compose.yaml"
     file.write_text(

@@ -91,12 +91,14 @@ def scene(fleet: Testbed) -> Iterator[Scene]:
         bench.clear()
 
 
+@pytest.mark.replay("S4")
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize(("who", "whom"), [("a1", "a2"), ("a2", "a3"), ("a3", "a1"), ("i1", "i2"), ("i2", "i1")])
 def test_same_environment_is_reached_on_other_nodes(scene: Scene, who: str, whom: str, version: int) -> None:
     assert scene.reaches(who, whom, version)
 
 
+@pytest.mark.replay("S4")
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize(
     ("who", "whom"), [("a1", "b2"), ("a2", "b3"), ("b3", "a1"), ("a3", "b1"), ("i1", "a2"), ("a1", "i2"), ("b2", "i1")]
@@ -105,6 +107,7 @@ def test_other_environments_are_not(scene: Scene, who: str, whom: str, version: 
     assert scene.gets_nothing(who, scene.address[whom][version])
 
 
+@pytest.mark.replay("S22")
 @pytest.mark.parametrize("who", ["a1", "a2", "a3"])
 def test_names_are_those_of_the_environment(scene: Scene, who: str) -> None:
     for name in ("a1", "a2", "a3"):
@@ -118,6 +121,7 @@ def test_names_are_those_of_the_environment(scene: Scene, who: str) -> None:
         assert scene.resolve(who, name) == set()
 
 
+@pytest.mark.replay("S12")
 def test_containers_without_ipv4_have_names_too(scene: Scene) -> None:
     able = [number for number in NODES if int(scene.bench[number].node.engine_version().split(".")[0]) >= 28]
     if len(able) < 2:
@@ -135,6 +139,7 @@ def test_containers_without_ipv4_have_names_too(scene: Scene) -> None:
     assert not scene.bench[first].docker(*resolve, "a1").split()
 
 
+@pytest.mark.replay("S5")
 def test_an_internal_environment_has_names_and_no_outside(scene: Scene) -> None:
     assert scene.resolve("i1", "i2") == set(scene.address["i2"].values())
     assert scene.resolve("i1", "a2") == set()
@@ -143,6 +148,7 @@ def test_an_internal_environment_has_names_and_no_outside(scene: Scene) -> None:
     assert scene.gets_nothing("i1", INTERNET)
 
 
+@pytest.mark.replay("S30")
 def test_a_container_reaches_nothing_of_other_nodes(scene: Scene) -> None:
     """Not their addresses in the tunnel, nor store, join service and resolver there, nor those of its own node."""
     ports = (80, 2379, 4783, 53, 9483)
@@ -201,6 +207,7 @@ def test_somebody_outside_gets_nowhere(scene: Scene) -> None:
     assert scene.reaches("a1", "a2", 4)
 
 
+@pytest.mark.replay("S29", "S42")
 def test_nothing_is_in_clear_on_the_underlay(scene: Scene) -> None:
     words = [
         *map(str, scene.bed.nodes[0].enter()),

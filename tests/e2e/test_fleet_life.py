@@ -205,6 +205,7 @@ def test_without_the_store_all_goes_on(life: Life) -> None:
     eventually(lambda: not life.finds(1, "one", "two"), "news to pass again", 150)
 
 
+@pytest.mark.replay("S45")
 def test_a_wiped_store_is_filled_again(life: Life) -> None:
     """The same blocks, the same names, and no way cut meanwhile."""
     _, second = life.pair()
@@ -254,6 +255,7 @@ def test_a_key_is_changed_without_a_lost_packet(life: Life, number: int) -> None
         eventually(lambda: life.meet(1, "one", addresses[1]) and life.finds(1, "one", "two"), "the other node again", 60)
 
 
+@pytest.mark.replay("S45")
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_killed_plugin_finds_everything_again(life: Life, number: int) -> None:
     _, second = life.pair()
@@ -275,6 +277,7 @@ def test_a_reboot_brings_the_node_back(life: Life) -> None:
     eventually(lambda: life.finds(1, "one", "two") and life.meet(1, "one", address), "the rebooted node", 150)
 
 
+@pytest.mark.replay("S26", "S29", "S31")
 def test_removing_a_node_frees_what_it_had(life: Life) -> None:
     _, second = life.pair()
     life.bench[1].node.stackpad("node", "rm", life.name(2), "--yes")
@@ -287,6 +290,10 @@ def test_removing_a_node_frees_what_it_had(life: Life) -> None:
         "the node to see it",
         20,
     )
+    left = [life.bench[2].exec("ip", *words).stdout for words in (("route", "show", "proto", "83"), ("link",), ("addr",))]
+    assert not left[0]
+    assert "sp-wg" not in left[1]
+    assert "169.254.53.53" not in left[2]
     assert status["plugin"]["ready"]
     ended, said = life.join(2, life.token())
     assert ended == 0, said

@@ -47,12 +47,14 @@ def scene(bed: Testbed) -> Iterator[Scene]:
     bench.clear()
 
 
+@pytest.mark.replay("S4", "S6")
 @pytest.mark.parametrize("version", [4, 6])
 def test_same_environment_is_reachable(scene: Scene, version: int) -> None:
     assert scene.bench.reaches("a1", *everything(scene.address["a2"][version]))
     assert scene.bench.reaches("i1", *everything(scene.address["i2"][version]))
 
 
+@pytest.mark.replay("S4", "S6")
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize(("who", "whom"), [("a1", "b1"), ("b1", "a1"), ("a1", "i1"), ("i1", "a1")])
 def test_other_environment_is_not(scene: Scene, who: str, whom: str, version: int) -> None:
@@ -71,6 +73,7 @@ def test_internet_is_reachable_unless_internal(scene: Scene, version: int) -> No
     assert scene.bench.cut_off("i1", outside)
 
 
+@pytest.mark.replay("S5")
 def test_an_internal_network_has_no_way_out_even_by_a_route_of_its_own(scene: Scene) -> None:
     gateway = scene.gateway("inner", 4)
     scene.bench.docker("exec", "i1", "ip", "route", "add", "default", "via", gateway)

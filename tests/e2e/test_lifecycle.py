@@ -111,6 +111,7 @@ def test_plugin_replaced(scene: Scene) -> None:
     scene.check()
 
 
+@pytest.mark.replay("S8")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_engine_restarted(scene: Scene, how: signal.Signals) -> None:
     scene.bench.node.restart_engine(how=how)
@@ -119,6 +120,7 @@ def test_engine_restarted(scene: Scene, how: signal.Signals) -> None:
     scene.bench.start("fresh", "after-restart")
 
 
+@pytest.mark.replay("S13")
 def test_engine_restarted_with_live_restore(scene: Scene) -> None:
     scene.bench.node.restart_engine("--live-restore")
     scene.check()

@@ -18,6 +18,7 @@ def web(bench: Workbench) -> Workbench:
     return bench
 
 
+@pytest.mark.replay("S6", "S30")
 def test_from_everywhere(web: Workbench) -> None:
     """Outside, node, the node's loopback, another network, the same network, the container itself; TCP and UDP."""
     node = web.node
@@ -41,6 +42,7 @@ def test_from_everywhere(web: Workbench) -> None:
     assert seen == web.bed.plan.gateway, "the server must see who asks"
 
 
+@pytest.mark.replay("S6")
 def test_not_through_a_containers_address_or_another_gateway(web: Workbench) -> None:
     address = web.serve("server", "shop", "--publish", "8080:80")
     web.network("other", *DUAL)

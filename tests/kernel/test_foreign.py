@@ -61,6 +61,7 @@ def test_both_families_at_once(chains: ForeignChains) -> None:
     assert chains.repair() == [f"{tool} DOCKER-USER" for tool in TOOLS]
 
 
+@pytest.mark.replay("S43")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -79,6 +80,7 @@ def test_damage_is_mended(chains: ForeignChains, damage: list[str]) -> None:
     assert chains.repair() == []
 
 
+@pytest.mark.replay("S43")
 def test_what_the_operator_wrote_stays_where_it_was(chains: ForeignChains) -> None:
     run("iptables-nft-restore", script=DOCKER)
     run("iptables-nft-restore", "--noflush", script=f"*filter\n-I DOCKER-USER {DROPS}\nCOMMIT\n")

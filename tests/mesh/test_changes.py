@@ -9,6 +9,8 @@ import socket
 import subprocess
 import time
 
+import pytest
+
 from plugin import mesh
 from plugin.handover import LINGER, SWITCH
 from plugin.wireguard.backend import Backend
@@ -79,6 +81,7 @@ async def test_changes_of_one_peer_lose_nothing_of_another(backend: Backend, oth
     assert counts((await ping.communicate())[0].decode()) == (100, 100)
 
 
+@pytest.mark.replay("S42")
 async def test_what_has_ended_is_made_again_with_the_same_keys(backend: Backend, other: Other) -> None:
     """A keepalive that is switched on is the first packet, so the peer need not wait for its own timers."""
     other.admit(OURS, "10.192.0.0/18")
@@ -98,6 +101,7 @@ async def test_what_has_ended_is_made_again_with_the_same_keys(backend: Backend,
     assert " 0% packet loss" in other.run("ping", "-c", "3", "-i", "0.1", "-W", "5", "10.192.0.1", check=False)
 
 
+@pytest.mark.replay("S31")
 async def test_an_address_that_does_not_answer_gives_way_to_the_next(backend: Backend, other: Other) -> None:
     other.admit(OURS, "10.192.0.0/18")
     candidates: list[Address] = [("192.0.2.77", 51900), ("192.0.2.2", 1), WIRE]

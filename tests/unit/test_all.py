@@ -1,7 +1,10 @@
-"""``make test`` runs every directory of tests."""
+"""``make test`` runs every directory of tests; the table of replayed scenarios is that of the tests."""
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.__main__ import BESIDE, ENGINES, FIRST
@@ -12,3 +15,20 @@ HERE = Path(__file__).parents[1]
 def test_no_directory_is_left_out() -> None:
     there = {file.relative_to(HERE).parts[0] for file in HERE.rglob("test_*.py")}
     assert there == {*FIRST, *BESIDE, *ENGINES}
+
+
+def replayed(text: str) -> Iterator[tuple[str, str]]:
+    """Scenario and test, for each that a file of tests replays."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for mark in node.decorator_list:
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.replay":
+                    yield from ((ast.literal_eval(one), node.name) for one in mark.args)
+
+
+def test_every_replayed_scenario_is_in_the_table_with_its_tests() -> None:
+    document = (HERE.parent / "docs" / "testing.md").read_text()
+    rows = re.findall(r"^\| (S\d+) \|.*\| ([^|]*) \|$", document, re.MULTILINE)
+    told = {(scenario, test) for scenario, tests in rows for test in re.findall(r"`(\w+)`", tests)}
+    assert told == {pair for file in HERE.rglob("test_*.py") for pair in replayed(file.read_text())}
+    assert len(rows) == len({scenario for scenario, _ in rows})

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from plugin.naming import RESOLVER
+from plugin.naming import RESOLVER, RESOLVER6
 from plugin.resolver.hostservers import AGAIN, RUNTIME_FILES, HostServers, servers_of
 
 
+@pytest.mark.replay("S12")
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -20,6 +21,7 @@ from plugin.resolver.hostservers import AGAIN, RUNTIME_FILES, HostServers, serve
         ("nameserver fe80::1%eth0", ["fe80::1%eth0"]),
         ("nameserver 192.0.2.1\nnameserver 192.0.2.1\n", ["192.0.2.1"]),
         (f"nameserver {RESOLVER}\nnameserver 192.0.2.2", ["192.0.2.2"]),
+        (f"nameserver {RESOLVER6}\nnameserver 192.0.2.2", ["192.0.2.2"]),
         ("#nameserver 192.0.2.1\n;nameserver 192.0.2.2\nnameserver\nnameserver dns.example.org\nsearch a b", []),
     ],
 )
