@@ -23,11 +23,11 @@ ROUND = 20
 
 
 class Life:
-    """The three nodes, and what the tests here do to them."""
+    """The nodes, and what the tests here do to them."""
 
     def __init__(self, bed: Testbed) -> None:
         self.bed = bed
-        self.bench = {number: Workbench(bed, number) for number in (1, 2, 3)}
+        self.bench = {number: Workbench(bed, number) for number in range(1, len(bed.nodes) + 1)}
 
     def pair(self) -> tuple[str, str]:
         """A server on the first and one on the second node, in one environment; returns their addresses."""
