@@ -17,7 +17,7 @@ from importlib.metadata import version
 import structlog
 from aiohttp import web
 
-from plugin import joining, mesh, meshloop
+from plugin import joining, mesh, wants
 from plugin.attachments import Attachments
 from plugin.guests import Guests
 from plugin.handover import SWITCH, Handover
@@ -25,9 +25,9 @@ from plugin.joinservice import JoinService
 from plugin.kernel import Kernel
 from plugin.member import Member
 from plugin.membership import Membership, Memory
-from plugin.mesh import MeshPlan, View
-from plugin.meshloop import MeshLoop, Wanted
-from plugin.model import IPNet, ip_network
+from plugin.mesh import View
+from plugin.meshloop import MeshLoop
+from plugin.model import IPNet
 from plugin.publisher import own_records
 from plugin.reconciler import Reconciler
 from plugin.settings import Settings
@@ -35,9 +35,9 @@ from plugin.sites import Sites
 from plugin.state import State
 from plugin.storeloop import StoreLoop
 from plugin.storeview import StoreView, Touched
+from plugin.wants import Wanted
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.keys import Keys
-from plugin.wireguard.model import Peer
 from stackpad import records
 from stackpad.engine import Engine
 from stackpad.errors import NotFound, Unavailable
@@ -170,49 +170,20 @@ class Cluster:
         )
 
     def _wanted(self) -> Wanted | None:
+        port = self._settings.mesh_port
         if self._joining is not None:
-            return self._wanted_to_join(*self._joining)
+            return wants.of_guest(*self._joining, port)
         membership = self.membership
         if membership is None:
             return None
-        view = self._with_gateway(membership)
         services = [mesh.STORE_PORT] if membership.control and not self._settings.store else []
         services += [mesh.METRICS_PORT] if self._settings.mesh_metrics else []
-        now = time.time()
-        plan = mesh.plan(
-            view,
-            me=membership.node,
-            secret=membership.key,
-            guests=self.guests.peers(now),
-            reachable=not membership.nat,
-            services=services,
-            own_ranges=membership.held(),
-            addresses=(membership.mesh4, membership.mesh6),
-            keys=self._handover.choose(view.nodes.values(), self.mesh.observed, now),
+        now, view = time.time(), wants.with_gateway(self.view, membership)
+        choices = self._handover.choose(view.nodes.values(), self.mesh.observed, now)
+        wanted = wants.of_member(
+            membership, view, self.keys.private_key, port, guests=self.guests.peers(now), services=services, keys=choices
         )
-        fenced = meshloop.fenced(membership.cluster, plan)
-        return Wanted(plan, self.keys.private_key, self._settings.mesh_port, fenced, due=self._handover.due)
-
-    def _with_gateway(self, membership: Membership) -> View:
-        """The view, with the node we joined through in it for as long as the store has not said anything."""
-        view = self.view
-        if view.nodes or membership.gateway is None:
-            return view
-        ranges = {records.range_key(record.net): record for record in membership.gateway_ranges}
-        return replace(view, nodes={membership.gateway.owner: membership.gateway}, ranges=ranges)
-
-    def _wanted_to_join(self, token: joining.Token, endpoint: str) -> Wanted:
-        address, port = records.split_endpoint(endpoint)
-        gateway = ip_network(token.gateway_address)
-        peer = Peer(
-            public_key=token.gateway_key,
-            preshared_key=token.preshared_key,
-            endpoint=(address, port),
-            allowed=frozenset({gateway}),
-            keepalive=5,
-        )
-        plan = MeshPlan(addresses=frozenset({ipaddress.ip_address(token.address)}), routes=frozenset({gateway}))
-        return Wanted(plan, token.private_key, self._settings.mesh_port, frozenset(), extra={token.gateway_key: peer})
+        return replace(wanted, due=self._handover.due)
 
     # Running
 

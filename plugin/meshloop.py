@@ -11,19 +11,20 @@ import asyncio
 import contextlib
 import ipaddress
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 
 from plugin import mesh
 from plugin.kernel import Kernel
 from plugin.mesh import MeshPeer, MeshPlan
-from plugin.model import IPNet, ip_network
+from plugin.model import IPNet
 from plugin.naming import MESH_LINK
 from plugin.reconciler import Overlay, Reconciler
 from plugin.state import State
 from plugin.tunnel import Tunnel, resolvers
+from plugin.wants import Wanted
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.model import Device, Observed, Peer, PeerState, failover, has_session
 from plugin.wireguard.model import plan as wireguard_plan
@@ -44,21 +45,6 @@ SOON = 5.0
 
 MEASURE = 30.0
 """Seconds between two looks at the paths' MTUs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The plan, and what belongs to it: the device's key and port, and the ranges that never leave in clear.
-
-    ``due`` is when the plan will be another one by itself (Unix time), 0 for never.
-    """
-
-    plan: MeshPlan
-    private_key: str = field(repr=False)
-    port: int
-    fenced: frozenset[IPNet]
-    due: float = 0.0
-    extra: Mapping[str, Peer] = field(default_factory=dict)
 
 
 class MeshLoop:
@@ -268,14 +254,3 @@ class MeshLoop:
 def _taken_over(peer: MeshPeer, observed: Observed) -> bool:
     """Whether a peer takes another one's place now."""
     return peer.public_key not in observed.peers and peer.former in observed.peers
-
-
-def fenced(cluster: records.Cluster, plan: MeshPlan) -> frozenset[IPNet]:
-    """The ranges that never leave in clear: the cluster's, and claimed ones outside of them."""
-    whole = {ip_network(cluster.range4), ip_network(cluster.range6)}
-    outside = {
-        net
-        for net in plan.routes
-        if not any(net.version == one.version and one.overlaps(net) and one.prefixlen <= net.prefixlen for one in whole)
-    }
-    return frozenset(whole | outside)

@@ -1,4 +1,4 @@
-"""What is set before a cluster begins: an etcd of the operator's own, small blocks, a token as a setting, metrics."""
+"""What there is before a cluster begins: an etcd of the operator's own, small blocks, a token as a setting, a NAT."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
 from itertools import combinations
 from pathlib import Path
@@ -17,10 +20,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_fleet_life import Life
-from tests.e2e.workbench import Target, eventually, everything
+from tests.e2e.workbench import Target, eventually, everything, hold
 from tests.etcd.server import Certificates
-from tests.testbed import testbed
-from tests.testbed.node import PLUGIN
+from tests.testbed import network, testbed
+from tests.testbed.node import PLUGIN, Node
 from tests.testbed.shell import run
 from tests.testbed.testbed import Options, Testbed
 
@@ -29,6 +32,7 @@ FILES = Path("var/lib/store")
 
 SETTINGS = {"RANGE": "10.200.0.0/16", "BLOCK_PREFIX": "24", "MESH_METRICS": "on"}
 SHOP = "shop-production"
+NAT_SECONDS = int(os.environ.get("STACKPAD_NAT_SECONDS") or 10)
 MANY = 9
 """Networks, of which a block of /24 has room for three beside the node's own part."""
 
@@ -85,6 +89,34 @@ class Members:
 _PORTS = (("https", 2379), ("http", 2380))
 
 
+def behind_nat(bed: Testbed, node: Node) -> str:
+    """Put a router between a node and the switch that gives every flow another port; returns its namespace."""
+    nat, inner, outer = f"{bed.plan.name}-nat", "192.168.77.1", bed.plan.gateway.rpartition(".")[0] + ".77"
+    inside, outside = ["ip", "-n", nat], ["ip", "-n", bed.plan.switch]
+    run("ip", "netns", "add", nat)
+    run(*outside, "link", "set", node.name, "netns", nat)
+    run(*outside, "link", "add", "nat", "type", "veth", "peer", "name", "outer", "netns", nat)
+    run(*outside, "link", "set", "nat", "master", network.BRIDGE, "up")
+    run(*inside, "link", "set", node.name, "up")
+    run(*inside, "link", "set", "outer", "up")
+    run(*inside, "addr", "add", f"{inner}/24", "dev", node.name)
+    run(*inside, "addr", "add", f"{outer}/24", "dev", "outer")
+    run(*inside, "route", "add", "default", "via", bed.plan.gateway)
+    rules = """
+    table ip nat {
+      chain out { type nat hook postrouting priority srcnat; oifname "outer" masquerade to :40000-60000 random }
+      chain in { type filter hook forward priority filter; iifname "outer" ct state new drop }
+    }"""
+    enter = ["ip", "netns", "exec", nat]
+    run(*enter, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    subprocess.run([*enter, "nft", "-f", "-"], input=rules, text=True, check=True)
+    own = ["ip", "-n", node.spec.netns]
+    run(*own, "addr", "flush", "dev", "eth0")
+    run(*own, "addr", "add", "192.168.77.2/24", "dev", "eth0")
+    run(*own, "route", "replace", "default", "via", inner)
+    return nat
+
+
 def configure(life: Life, number: int, **settings: str) -> None:
     """Change the plugin's settings, as its documentation says."""
     bench = life.bench[number]
@@ -96,13 +128,15 @@ def configure(life: Life, number: int, **settings: str) -> None:
 
 @pytest.fixture(scope="module")
 def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Life, Members]]:
-    """Two nodes whose cluster has its store elsewhere; the second one has joined by the setting ``JOIN``."""
+    """Three nodes, the store elsewhere; the second one joins by the setting ``JOIN``, the third one is behind a NAT."""
     if shutil.which("etcd") is None:
         pytest.skip("missing: etcd (package etcd-server)")
-    made = testbed.make(f"t{os.getpid()}-store", 2, "debian12,forky")
+    made = testbed.make(f"t{os.getpid()}-store", 3, "debian12,forky,forky")
     with contextlib.ExitStack() as stack:
         stack.callback(made.down)
         made.up(Options(images=("test",), ingress=False, cluster=False))
+        nat = behind_nat(made, made.nodes[2])
+        stack.callback(run, "ip", "netns", "del", nat)
         store = Members(made, tmp_path_factory.mktemp("store"))
         stack.callback(store.end)
         store.start()
@@ -118,6 +152,8 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Life, Me
         made.nodes[0].stackpad("node", "init", "--yes", "--no-daemon-json")
         configure(life, 2, JOIN=life.token())
         eventually(lambda: life.nodes().get(life.name(2)) == "alive", "the second node to join", 60)
+        ended, said = life.join(3, life.token(), "--no-daemon-json")
+        assert ended == 0, said
         yield life, store
 
 
@@ -163,6 +199,37 @@ def test_a_node_gets_another_block_when_its_own_is_full(members: tuple[Life, Mem
     assert life.meet(1, "end1", life.bench[2].node.address_of("end2", last))
 
 
+def test_a_node_behind_a_nat_is_never_cut(members: tuple[Life, Members]) -> None:
+    """Its port outside changes under running flows in both directions."""
+    life, _ = members
+    life.bench[3].network(SHOP, "--ipam-driver", "stackpad")
+    life.bench[3].serve("web3", SHOP)
+    address = {number: life.bench[number].node.address_of(f"web{number}", SHOP) for number in (1, 3)}
+    eventually(lambda: life.finds(1, "web1", "web3") and life.meet(1, "web1", address[3]), "the node behind the NAT", 60)
+
+    def seen() -> str:
+        rows = life.bench[1].admin("/cluster")["nodes"]
+        return str(next(row["endpoint"] for row in rows if row["name"] == life.name(3)))
+
+    outer, _, port = seen().rpartition(":")
+    assert outer.endswith(".77")
+    ping = ("ping", "-q", "-i", "0.1", "-c", str(NAT_SECONDS * 10), "-W", "5")
+    with ThreadPoolExecutor() as pool:
+        ways = ((1, "web1", address[3]), (3, "web3", address[1]))
+        running = [
+            pool.submit(life.bench[at].node.inside, who, *ping, whom, timeout=NAT_SECONDS + 60) for at, who, whom in ways
+        ]
+        hold(NAT_SECONDS / 2)
+        forget = "from pyroute2 import NFCTSocket; NFCTSocket().flush()"
+        run("ip", "netns", "exec", f"{life.bed.plan.name}-nat", sys.executable, "-c", forget)
+        for each in running:
+            counted = re.search(r"(\d+) packets transmitted, (\d+) received", each.result()[1])
+            assert counted is not None, each.result()[1]
+            assert int(counted[1]) - int(counted[2]) <= 3, counted[0]
+    assert seen().rpartition(":")[0] == outer
+    assert seen().rpartition(":")[2] != port
+
+
 def test_metrics_are_for_members_only(members: tuple[Life, Members]) -> None:
     life, _ = members
     rows = life.bench[2].admin("/cluster")["nodes"]
@@ -179,4 +246,4 @@ def test_leaving_a_cluster_with_a_store_elsewhere(members: tuple[Life, Members])
     life, _ = members
     life.bench[1].node.stackpad("node", "leave", "--yes", configures=True)
     rows = life.bench[2].admin("/cluster")["nodes"]
-    eventually(lambda: len(life.bench[2].admin("/cluster")["nodes"]) == 1, f"the other to see it: {rows}", 30)
+    eventually(lambda: len(life.bench[2].admin("/cluster")["nodes"]) == 2, f"the other to see it: {rows}", 30)

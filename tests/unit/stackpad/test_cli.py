@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -228,3 +229,17 @@ def test_a_terminal_gets_the_same_words(plugin: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert "my-app-production" in done.stdout, "names are not broken, however narrow the terminal is"
     assert "fd12:3456:789a::/64" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("stackpad no", ["node"]), ("stackpad node r", ["rm", "rotate-key"]), ("stackpad exp", ["explain"])],
+)
+def test_a_shell_completes_commands(typed: str, offered: list[str]) -> None:
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" ")), "_STACKPAD_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-c", "from stackpad.cli import main; main()"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **words})
+    assert sorted(done.stdout.split()) == offered
+    ask = {**os.environ, "_STACKPAD_COMPLETE": "source_bash"}
+    script = subprocess.run(command, capture_output=True, text=True, check=False, env=ask).stdout
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
