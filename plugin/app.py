@@ -80,6 +80,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         names = Names(cluster, state, Forwarder(servers))
         cluster.names_changed, cluster.exposition = names.touch, metrics.exposition
         state.endpoints_changed = names.touch
+        reconciler.facts_changed = cluster.networks_changed
         metrics.watch_cluster(cluster, names)
         cluster.mesh.prime()
         claims, admission = Claims(cluster, settings), Admission(cluster, settings, state, reconciler, engine)

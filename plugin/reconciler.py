@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -55,6 +55,7 @@ class Reconciler:
     def __init__(self, state: State, kernel: Kernel) -> None:
         self.ready = asyncio.Event()
         self.facts = NodeFacts(1500, frozenset(), frozenset())
+        self.facts_changed: Callable[[], None] = lambda: None
         self.repairs = 0
         self.failures: dict[str, str] = {}
         self._state, self._kernel = state, kernel
@@ -167,7 +168,9 @@ class Reconciler:
         self._hints.clear()
         self._last_resync = time.monotonic()
         seen = await self._kernel.observe()
-        self.facts = seen.facts
+        before, self.facts = self.facts, seen.facts
+        if self.facts != before:
+            self.facts_changed()
         self._lost = frozenset(
             endpoint.id
             for endpoint in self._state.endpoints.values()
@@ -210,6 +213,8 @@ class Reconciler:
             if error is not None:
                 raise error
             self._common = common
+        if self.facts != before:
+            self.facts_changed()
         if self.facts.mtu != before.mtu:
             for network_id in self._state.networks:
                 self.touch(network_id)

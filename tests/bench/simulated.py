@@ -67,9 +67,10 @@ class Recorder(StoreView):
 
 
 class SimulatedNode:
-    """One node; ``delays`` are in seconds."""
+    """One node ``of`` many; ``delays`` are in seconds, ``complete`` says that it knows what all of them begin with."""
 
-    def __init__(self, number: int, etcd: Etcd, directory: Path) -> None:
+    def __init__(self, number: int, of: int, etcd: Etcd, directory: Path) -> None:
+        self.complete, self._expected = asyncio.Event(), of * (2 + 2 * EACH)
         self.me, self.delays = f"{number:012x}", list[float]()
         self.environments = _chance.sample(range(ENVIRONMENTS), EACH)
         self._number, self._seen, self._count = number, Recorder(), 0
@@ -109,6 +110,8 @@ class SimulatedNode:
         changed = touched.environments | table.of_nodes(cluster, cluster.alive ^ self._alive)
         here = [Own(f"o{one}", f"project-{one}", (f"10.255.0.{one}",), False) for one in self.environments]
         self._names, self._alive = table.view(cluster, self.me, here, self._names, changed), cluster.alive
+        if len(self._seen.raw) >= self._expected:
+            self.complete.set()
         now, fresh, self._seen.fresh = time.monotonic(), self._seen.fresh, []
         for key in fresh:
             there = cluster.endpoints.get(key)
@@ -128,17 +131,17 @@ class SimulatedNode:
             await asyncio.sleep(_chance.expovariate(rate))
 
 
-async def work(first: int, count: int, url: str, rate: float, seconds: float, directory: Path) -> list[float]:
-    """Be ``count`` nodes; returns the delays they have seen."""
+async def work(first: int, count: int, of: int, url: str, rate: float, seconds: float, directory: Path) -> list[float]:
+    """Be ``count`` nodes ``of`` all; returns the delays they have seen."""
     async with contextlib.AsyncExitStack() as stack:
         nodes = []
         for number in range(first, first + count):
             etcd = await stack.enter_async_context(Etcd([url]))
-            nodes.append(SimulatedNode(number, etcd, directory / str(number)))
+            nodes.append(SimulatedNode(number, of, etcd, directory / str(number)))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         running = [tasks.create_task(node.loop.run()) for node in nodes]
         for node in nodes:
-            await node.loop.connected.wait()
+            await node.complete.wait()
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         async with asyncio.TaskGroup() as churning:
@@ -166,7 +169,16 @@ async def measure(nodes: int, rate: float, seconds: float) -> list[float]:
             await member.settled()
             workers = []
             for first in range(1, nodes + 1, SHARE):
-                words = ["worker", str(first), str(min(SHARE, nodes + 1 - first)), url, str(rate), str(seconds), text]
+                words = [
+                    "worker",
+                    str(first),
+                    str(min(SHARE, nodes + 1 - first)),
+                    str(nodes),
+                    url,
+                    str(rate),
+                    str(seconds),
+                    text,
+                ]
                 pipe = asyncio.subprocess.PIPE
                 worker = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "tests.bench.simulated", *words, stdin=pipe, stdout=pipe, limit=1 << 26
@@ -194,8 +206,8 @@ def main() -> int:
     """Measure, or be a part of it; returns the exit status."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     if sys.argv[1:2] == ["worker"]:
-        first, count, url, rate, seconds, directory = sys.argv[2:]
-        delays = asyncio.run(work(int(first), int(count), url, float(rate), float(seconds), Path(directory)))
+        first, count, of, url, rate, seconds, directory = sys.argv[2:]
+        delays = asyncio.run(work(int(first), int(count), int(of), url, float(rate), float(seconds), Path(directory)))
         print(json.dumps(delays))
         return 0
     parser = argparse.ArgumentParser(prog="python -m tests.bench.simulated", description=__doc__)
