@@ -31,19 +31,25 @@ class Bridge:
     up: bool = True
 
 
+WIDEST = 65535
+"""The MTU of a veth pair's end on the host: the most there can be. The end in the container is what counts. If this one
+became narrower, when the node's way out does, it would swallow the container's packets without a word."""
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """The host's end of an endpoint's veth pair, enslaved to the network's bridge.
 
-    ``peer`` and ``mac`` are the container's end, made with it and moved by the engine.
+    ``peer``, ``mac`` and ``peer_mtu`` are the container's end, made with it and moved by the engine.
     """
 
     name: str
     bridge: str
-    mtu: int
+    mtu: int = WIDEST
     up: bool = True
     peer: str = field(compare=False, default="")
     mac: str = field(compare=False, default="")
+    peer_mtu: int = field(compare=False, default=1500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +112,9 @@ def desired(
         port = Port(
             name=naming.port_name(endpoint.id),
             bridge=network.bridge,
-            mtu=mtu,
             peer=naming.peer_name(endpoint.id),
             mac=endpoint.mac,
+            peer_mtu=mtu,
         )
         ports[port.name] = port
     for endpoint in live:

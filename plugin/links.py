@@ -21,7 +21,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from plugin import naming
-from plugin.dataplane import Bridge, Dataplane, Plan, Port
+from plugin.dataplane import WIDEST, Bridge, Dataplane, Plan, Port
 from plugin.model import IPInterface
 from stackpad.errors import Unavailable
 
@@ -160,13 +160,15 @@ class Links:
             ifname=bridge.name,
             kind="bridge",
             address=bridge.mac,
-            mtu=bridge.mtu,
+            mtu=WIDEST,
             group=naming.LINK_GROUP,
             state="up",
             # A bridge without a querier forgets who listens to which group, and neighbour discovery is
             # multicast: flooding is right for a network of this size.
             br_mcast_snooping=0,
         )
+        # Only an MTU that is changed after the making stays; otherwise the bridge takes over that of its ports.
+        self._request(f"set the MTU of {bridge.name}", "link", "set", index=_index(bridge.name), mtu=bridge.mtu)
         self._configure(bridge, loopback=False, ipv6=True)
         # Which addresses the node has elsewhere, other networks' gateways among them, is nobody's business here.
         self._sysctl(f"ipv4/conf/{bridge.name}/arp_ignore", "1")
@@ -230,7 +232,7 @@ class Links:
             group=naming.LINK_GROUP,
             master=master,
             state="up",
-            peer={"ifname": port.peer, "address": port.mac, "mtu": port.mtu},
+            peer={"ifname": port.peer, "address": port.mac, "mtu": port.peer_mtu},
         )
         index = _index(port.name)
         # A container that calls itself by a published port: where an engine has bridged packets pass through iptables

@@ -76,8 +76,8 @@ def test_an_endpoint_may_send_from_its_addresses_only() -> None:
         f"senders6 {sender} . ::",
     }
     made = desired(NET6, [joined], uplink_mtu=1500).ports
-    assert made == {port: Port(port, BRIDGE, 1500)}
-    assert (made[port].peer, made[port].mac) == (naming.peer_name(joined.id), joined.mac)
+    assert made == {port: Port(port, BRIDGE)}
+    assert (made[port].peer, made[port].mac, made[port].peer_mtu) == (naming.peer_name(joined.id), joined.mac, 1500)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_lost_endpoint_gets_nothing() -> None:
 
 def test_the_networks_own_mtu_comes_first() -> None:
     made = desired(replace(NET, mtu=9000), [endpoint(NET)], uplink_mtu=1500)
-    assert [made.bridges[BRIDGE].mtu, *(port.mtu for port in made.ports.values())] == [9000, 9000]
+    assert [made.bridges[BRIDGE].mtu, *(port.peer_mtu for port in made.ports.values())] == [9000, 9000]
 
 
 FULL = desired(NET6, [endpoint(NET6, 2, ports=(WEB,)), endpoint(NET6, 3)], uplink_mtu=1500)
