@@ -141,7 +141,12 @@ class MeshLoop:
                 for key, peer in peers.items()
             }
             self._wake.set()
-        if made:
+        if observed.private_key not in {"", wanted.private_key}:
+            # All sessions end with the key. Who keeps a NAT's mapping open has to call anew, and does when its keepalive
+            # is switched on again: in the next round.
+            peers = {key: replace(peer, keepalive=0) for key, peer in peers.items()}
+            self._wake.set()
+        elif made:
             # Whoever still has a session with what was there before would send into it for 15 seconds. A keepalive that
             # is switched on sends a packet at once, and so begins a new one; the next round switches it off again.
             peers = {key: replace(peer, keepalive=peer.keepalive or mesh.KEEPALIVE) for key, peer in peers.items()}
