@@ -65,9 +65,7 @@ def test_connecting_what_does_not_run(bench: Workbench) -> None:
     attached = ("inspect", "--format", "{{json .NetworkSettings.Networks}}", "other")
     before = json.loads(bench.docker(*attached))
     bench.docker("start", "app")
-    done = bench.try_docker("network", "connect", "--ip", "10.47.0.9", "back", "other")
-    assert done.returncode != 0
-    assert "10.47.0.9" in done.stderr
+    assert bench.try_docker("network", "connect", "--ip", "10.47.0.9", "back", "other").returncode != 0
     assert json.loads(bench.docker(*attached)) == before
 
 
