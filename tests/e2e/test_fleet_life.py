@@ -129,6 +129,30 @@ def test_a_closed_port_is_told(life: Life) -> None:
     eventually(lambda: life.nodes()[life.name(3)] == "alive", "the node to be back")
 
 
+def test_a_wrong_clock_is_told(life: Life) -> None:
+    """The machine has one clock for all nodes; so it is the plugin's own that is put ahead, from outside of it."""
+    bench = life.bench[3]
+    bench.node.stackpad("node", "leave", "--yes", configures=True)
+    (packages,) = (bench.node.home / "data/plugins").glob("*/rootfs/opt/stackpad/lib/python3*/site-packages")
+    ahead = packages / "sitecustomize.py"
+    ahead.write_text("import time\nreal = time.time\ntime.time = lambda: real() + 600\n")
+
+    def again() -> None:
+        os.kill(bench.node.plugin_pid(), signal.SIGKILL)
+        hold(0.5)
+        bench.wait_plugin()
+
+    token = life.token()
+    again()
+    status, said = life.join(3, token)
+    ahead.unlink()
+    again()
+    assert (status, "clock is 10 minutes ahead" in said) == (1, True), said
+    status, said = life.join(3, token)
+    assert status == 0, "the token is still good: " + said
+    eventually(lambda: life.nodes()[life.name(3)] == "alive", "the node to be back")
+
+
 @pytest.mark.parametrize("options", [(), ("--ipam-driver", "stackpad"), ("--ipam-driver", "stackpad", "--ipv6")])
 def test_many_networks_at_once_never_overlap(life: Life, options: tuple[str, ...]) -> None:
     """By the engines' own address pools, and by ours."""
