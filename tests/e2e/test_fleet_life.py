@@ -74,6 +74,11 @@ class Life:
         names = {self.name(number): number for number in self.bench}
         return {names[row["name"]]: row["public_key"] for row in json.loads(done.stdout)["nodes"]}
 
+    def blocks(self) -> dict[str, list[str]]:
+        """The blocks by node, as the first one sees them."""
+        done = self.bench[1].node.stackpad("node", "ls", "--json", check=False)
+        return {row["name"]: row["blocks"] for row in json.loads(done.stdout)["nodes"]}
+
     def pids(self, number: int, word: str) -> list[int]:
         """The processes of a node that have ``word`` in their command line."""
         found = []
@@ -172,6 +177,7 @@ def test_many_networks_at_once_never_overlap(life: Life, options: tuple[str, ...
         assert one.version != other.version or not one.overlaps(other), (one, other)
 
 
+@pytest.mark.replay("S38")
 def test_a_range_is_one_nodes_in_the_whole_cluster(life: Life) -> None:
     """Named by the user; the error says who has it."""
     chosen = ("--subnet", "172.30.7.0/24")
@@ -283,9 +289,11 @@ def test_a_key_is_changed_without_a_lost_packet(life: Life, number: int) -> None
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_killed_plugin_finds_everything_again(life: Life, number: int) -> None:
     _, second = life.pair()
+    before = life.blocks()
     os.kill(life.bench[number].node.plugin_pid(), signal.SIGKILL)
     hold(0.5)
     life.bench[number].wait_plugin()
+    assert life.blocks() == before
     eventually(lambda: life.meet(1, "one", second) and life.finds(1, "one", "two"), "the other node again", 150)
 
 
@@ -318,6 +326,7 @@ def test_removing_a_node_frees_what_it_had(life: Life) -> None:
     assert not left[0]
     assert "sp-wg" not in left[1]
     assert "169.254.53.53" not in left[2]
+    assert "10.192." not in life.bench[2].exec("nft", "list", "set", "inet", "stackpad", "peers4").stdout
     assert status["plugin"]["ready"]
     ended, said = life.join(2, life.token())
     assert ended == 0, said

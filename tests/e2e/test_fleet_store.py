@@ -161,8 +161,9 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Life, Me
         yield life, store
 
 
+@pytest.mark.replay("S35")
 def test_names_and_ways_with_a_store_elsewhere(members: tuple[Life, Members]) -> None:
-    """Also while one of its members is away."""
+    """Also while one of its members is away, each in turn."""
     life, store = members
     for number in (1, 2):
         life.bench[number].network(SHOP, "--ipam-driver", "stackpad")
@@ -171,13 +172,15 @@ def test_names_and_ways_with_a_store_elsewhere(members: tuple[Life, Members]) ->
     eventually(lambda: life.finds(1, "web1", "web2"), "the name of the other", 60)
     assert life.meet(1, "web1", address)
     assert not life.pids(1, "etcd"), "the embedded store does not run beside it"
-    store.processes[0].send_signal(signal.SIGSTOP)
-    try:
-        life.bench[2].start("late", SHOP)
-        eventually(lambda: life.finds(1, "web1", "late"), "news with two members of three", 60)
-        life.bench[1].network("outside", "--subnet", "172.31.8.0/24")
-    finally:
-        store.processes[0].send_signal(signal.SIGCONT)
+    life.bench[1].network("outside", "--subnet", "172.31.8.0/24")
+    for each in range(3):
+        store.processes[each].send_signal(signal.SIGSTOP)
+        try:
+            life.bench[2].start(f"late{each}", SHOP)
+            eventually(lambda: life.finds(1, "web1", f"late{each}"), "news with two members of three", 60)  # noqa: B023
+            assert life.meet(1, "web1", address)
+        finally:
+            store.processes[each].send_signal(signal.SIGCONT)
     taken = life.bench[2].try_docker("network", "create", "--driver", "stackpad", "--subnet", "172.31.8.0/25", "x")
     assert life.name(1) in taken.stderr
 

@@ -152,6 +152,7 @@ class Testbed:
         """The internet's name server: one name, and of every other it says that there is none."""
         words = ["--keep-in-foreground", "--no-resolv", "--no-hosts", "--bind-interfaces", "--pid-file="]
         words += [f"--listen-address={NAME_SERVER}", "--local=/#/", f"--host-record={INTERNET_NAME},{NAME_SERVER}"]
+        words += [f"--mx-host={INTERNET_NAME},{INTERNET_NAME}"]
         enter = ["ip", "netns", "exec", self.plan.switch]
         spawn([*enter, "dnsmasq", "--conf-file=/dev/null", *words], self.home / "dnsmasq.log")
 
