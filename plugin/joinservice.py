@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
@@ -43,7 +43,7 @@ class JoinService:
         guests: Guests,
         store: StoreLoop,
         store_addresses: Sequence[str],
-        observed: Callable[[str], str],
+        observed: Callable[[str], Awaitable[str]],
     ) -> None:
         self._membership, self._node, self._view = membership, node, view
         self._guests, self._store, self._observed = guests, store, observed
@@ -120,7 +120,7 @@ class JoinService:
             store=self._store_addresses,
             gateway=gateway,
             gateway_ranges=membership.ranges,
-            observed=self._observed(invitation.public_key),
+            observed=await self._observed(invitation.public_key),
         )
 
 

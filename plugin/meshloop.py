@@ -93,9 +93,12 @@ class MeshLoop:
         seen = self._seen(key)
         return 0.0 if seen is None else seen.last_handshake
 
-    def seen_at(self, key: str) -> str:
-        """The address outside of the tunnel at which a peer was last seen; empty if it was not."""
-        seen = self._seen(key)
+    async def seen_at(self, key: str) -> str:
+        """The address outside of the tunnel at which a peer is seen now; empty if it is not.
+
+        Looked up anew: who has just come was not there yet at the last look.
+        """
+        seen = (await (await self._backend()).observe()).peers.get(key)
         return "" if seen is None or seen.endpoint is None else seen.endpoint[0]
 
     def _seen(self, key: str) -> PeerState | None:
