@@ -177,12 +177,12 @@ def test_the_receiver_does_not_trust_the_sender(scene: Scene) -> None:
     asked = [Target(kind, scene.address["a2"][4]) for kind in ("tcp", "udp", "icmp")]
     assert not any(scene.bench[1].ask_from_node(*asked, patience=BRIEF))
     third = scene.address["a3"][4]
-    scene.bench[1].exec("ip", "addr", "add", f"{third}/32", "dev", "lo")
+    scene.bench[1].exec("ip", "addr", "add", f"{third}/32", "dev", "eth0")
     try:
         forged = [Target(target.kind, target.address, source=third) for target in asked]
         assert not any(scene.bench[1].ask_from_node(*forged, patience=BRIEF))
     finally:
-        scene.bench[1].exec("ip", "addr", "del", f"{third}/32", "dev", "lo")
+        scene.bench[1].exec("ip", "addr", "del", f"{third}/32", "dev", "eth0")
 
 
 def test_somebody_outside_gets_nowhere(scene: Scene) -> None:
@@ -210,7 +210,10 @@ def test_somebody_outside_gets_nowhere(scene: Scene) -> None:
 @pytest.mark.replay("S29", "S42")
 def test_nothing_is_in_clear_on_the_underlay(scene: Scene) -> None:
     words = [
-        *map(str, scene.bed.nodes[0].enter()),
+        "ip",
+        "netns",
+        "exec",
+        scene.bed.nodes[0].spec.netns,
         "tcpdump",
         "--immediate-mode",
         "-i",

@@ -139,8 +139,8 @@ def test_a_wrong_clock_is_told(life: Life) -> None:
     bench = life.bench[3]
     bench.node.stackpad("node", "leave", "--yes", configures=True)
     (packages,) = (bench.node.home / "data/plugins").glob("*/rootfs/opt/stackpad/lib/python3*/site-packages")
-    ahead = packages / "sitecustomize.py"
-    ahead.write_text("import time\nreal = time.time\ntime.time = lambda: real() + 600\n")
+    ahead = packages / "ahead.pth"
+    ahead.write_text("import time; time.time = lambda real=time.time: real() + 600\n")
 
     def again() -> None:
         os.kill(bench.node.plugin_pid(), signal.SIGKILL)
@@ -152,7 +152,7 @@ def test_a_wrong_clock_is_told(life: Life) -> None:
     status, said = life.join(3, token)
     ahead.unlink()
     again()
-    assert (status, "clock is 10 minutes ahead" in said) == (1, True), said
+    assert (status, "minutes ahead of the cluster" in said) == (1, True), said
     status, said = life.join(3, token)
     assert status == 0, "the token is still good: " + said
     eventually(lambda: life.nodes()[life.name(3)] == "alive", "the node to be back")
