@@ -239,7 +239,11 @@ class Admission:
             gone = records.Removed(owner=membership.node, name=membership.name, since=time.time())
             tombstone = Put(records.key(records.REMOVED, membership.node), records.encode(gone))
             # The tombstone last: this node forgets everything as soon as it sees it.
-            await store.commit([*self._ending(membership.node), tombstone])
+            try:
+                await store.commit([*self._ending(membership.node), tombstone])
+            except Unavailable:
+                # The others end the tunnel as soon as they see it, and the answer may have been in it.
+                freed = False
         self._cluster.forget()
         return freed
 
