@@ -6,6 +6,7 @@ import ipaddress
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -263,9 +264,23 @@ def test_a_wiped_store_is_filled_again(life: Life) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_key_is_changed_without_a_lost_packet(life: Life, number: int) -> None:
-    """Of the node with the store, and of another; both find the other again after they were killed."""
+def test_a_key_is_changed_without_a_lost_packet(life: Life, number: int, tmp_path: Path) -> None:
+    """Of the node with the store, and of another; both are found again after they were killed; nothing is in clear."""
     addresses = life.pair()
+    enter, file = ("ip", "netns", "exec", life.bench[1].node.spec.netns), tmp_path / "capture"
+    words = (*enter, "tcpdump", "--immediate-mode", "-Z", "root", "-i", "eth0", "-U", "-s", "0", "-w", str(file))
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as capture:
+        try:
+            _change_under_pings(life, number, addresses)
+        finally:
+            capture.terminate()
+    seen = file.read_bytes()
+    assert len(seen) > 900 * 100, "nothing was captured"
+    for address in addresses:
+        assert bytes(map(int, address.split("."))) not in seen
+
+
+def _change_under_pings(life: Life, number: int, addresses: tuple[str, str]) -> None:
     before = life.public_keys()
     ping = ("ping", "-q", "-i", "0.01", "-c", "900", "-W", "5")
     with ThreadPoolExecutor() as pool:

@@ -92,8 +92,8 @@ class Members:
 _PORTS = (("https", 2379), ("http", 2380))
 
 
-def behind_nat(bed: Testbed, node: Node) -> str:
-    """Put a router between a node and the switch that gives every flow another port; returns its namespace."""
+def behind_nat(bed: Testbed, node: Node) -> None:
+    """Put a router between a node and the switch that gives every flow another port."""
     nat, inner, outer = f"{bed.plan.name}-nat", "192.168.77.1", bed.plan.gateway.rpartition(".")[0] + ".77"
     inside, outside = ["ip", "-n", nat], ["ip", "-n", bed.plan.switch]
     run("ip", "netns", "add", nat)
@@ -118,7 +118,6 @@ def behind_nat(bed: Testbed, node: Node) -> str:
     run(*own, "addr", "flush", "dev", "eth0")
     run(*own, "addr", "add", "192.168.77.2/24", "dev", "eth0")
     run(*own, "route", "replace", "default", "via", inner)
-    return nat
 
 
 def configure(life: Life, number: int, **settings: str) -> None:
@@ -139,8 +138,8 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Life, Me
     with contextlib.ExitStack() as stack:
         stack.callback(made.down)
         made.up(Options(images=("test",), ingress=False, cluster=False))
-        nat = behind_nat(made, made.nodes[2])
-        stack.callback(run, "ip", "netns", "del", nat)
+        stack.callback(run, "ip", "netns", "del", f"{made.plan.name}-nat", check=False)
+        behind_nat(made, made.nodes[2])
         store = Members(made, tmp_path_factory.mktemp("store"))
         stack.callback(store.end)
         store.start()
