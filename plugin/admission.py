@@ -63,6 +63,7 @@ class Admission:
                 network_prefix=settings.network_prefix,
             )
             joining.refuse_overlap(await self._cluster.other_routes(), cluster)
+            await self._cluster.refuse_taken_store()
             first = [_first_block(ip_network(cluster.range4), cluster.block_prefix, self._own_networks(), cluster)]
             length6 = max(blocks.BLOCK6_PREFIX, ip_network(cluster.range6).prefixlen)
             first.append(_first_block(ip_network(cluster.range6), length6, self._own_networks(), cluster))

@@ -40,7 +40,7 @@ from plugin.wireguard.backend import Backend
 from plugin.wireguard.keys import Keys
 from stackpad import records
 from stackpad.engine import Engine
-from stackpad.errors import NotFound, Unavailable
+from stackpad.errors import Conflict, NotFound, Unavailable
 from stackpad.etcd import Etcd, Tls
 from stackpad.runtime import Backoff
 
@@ -95,6 +95,12 @@ class Cluster:
         if self.mesh.problem:
             found.append(f"mesh: {self.mesh.problem}")
         if self.membership is not None:
+            cluster = self.view.cluster
+            if cluster is not None and cluster.id != self.membership.cluster.id:
+                found.append(
+                    f"the store belongs to cluster {cluster.id}, this node to {self.membership.cluster.id}; give each a "
+                    "store of its own (STORE), or have this node leave and join the other"
+                )
             for held in self.membership.ranges:
                 there = self.view.ranges.get(records.range_key(held.net))
                 if there is not None and there.owner != held.owner:
@@ -112,7 +118,11 @@ class Cluster:
         """The store has changed."""
         if self.membership is not None and self.membership.node in self._seen.view().removed:
             self._log.warning("this node was removed from the cluster; leaving it")
-            self.forget()
+            try:
+                self.forget()
+            except Unavailable as error:
+                # Tried again at the next change; a full disk must not end everything else.
+                self._log.error("it cannot be left yet", reason=str(error))
             return
         if touched.mesh or touched.all:
             self.mesh.touch()
@@ -232,7 +242,7 @@ class Cluster:
                     task.cancel()
                 await asyncio.gather(*background, return_exceptions=True)
             self._running.clear()
-            self.store = None
+            self.store = self.member = None
 
     async def _member(self, membership: Membership) -> Member:
         """The embedded store; in the tunnel as well, if that has its address by now."""
@@ -248,13 +258,28 @@ class Cluster:
         await self.mesh.settled.wait()
         member.listen(_store_url(membership))
 
-    def _client(self, membership: Membership) -> Etcd:
+    async def refuse_taken_store(self) -> None:
+        """Raise :class:`Conflict` if the operator's own store has a cluster in it, :class:`Unavailable` if it is away."""
+        if not self._settings.store:
+            return
+        async with self._operators_store() as etcd:
+            there = await etcd.get(records.CLUSTER)
+        for cluster in records.readable([there.value] if there is not None else [], records.Cluster):
+            raise Conflict(
+                f"the store at {', '.join(self._settings.store)} has cluster {cluster.id} in it; join that one (stackpad "
+                "node token on one of its nodes), or give another store"
+            )
+
+    def _operators_store(self) -> Etcd:
         settings = self._settings
-        if settings.store:
-            tls = None
-            if settings.store_ca or settings.store_cert:
-                tls = Tls(ca=settings.store_ca, certificate=settings.store_cert, key=settings.store_key)
-            return Etcd(settings.store, tls=tls, user=settings.store_user, password=settings.store_password)
+        tls = None
+        if settings.store_ca or settings.store_cert:
+            tls = Tls(ca=settings.store_ca, certificate=settings.store_cert, key=settings.store_key)
+        return Etcd(settings.store, tls=tls, user=settings.store_user, password=settings.store_password)
+
+    def _client(self, membership: Membership) -> Etcd:
+        if self._settings.store:
+            return self._operators_store()
         if membership.control and self.member is not None:
             return Etcd([self.member.url])
         return Etcd(membership.store)

@@ -18,18 +18,31 @@ _TIMEOUT = 10.0
 _NONE_DELETED = 1
 
 
+def taken(new: Iterable[Element]) -> Iterator[tuple[str, ...]]:
+    """What ``conntrack`` must delete before these elements appear, as its arguments. Pure.
+
+    Whoever gets an address must not inherit what others still send to it: it would be answered as an established flow.
+    """
+    for element in new:
+        yield from _of_address(element)
+
+
 def stale(new: Iterable[Element], old: Iterable[Element]) -> Iterator[tuple[str, ...]]:
     """What ``conntrack`` must delete after these elements appeared and disappeared, as its arguments. Pure."""
     for element in old:
-        address = element.key.rpartition(" . ")[2]
-        if element.table == SWITCH and element.set.startswith("senders") and not address.startswith(("::", "fe80:")):
-            family = "ipv6" if ":" in address else "ipv4"
-            yield ("-f", family, "--orig-src", address)
-            yield ("-f", family, "--reply-src", address)
+        yield from _of_address(element)
     for element in new:
         if element.set.startswith("published") and " udp . " in f" {element.key}":
             family = "ipv6" if "6" in element.set else "ipv4"
             yield ("-f", family, "-p", "udp", "--orig-port-dst", element.key.rpartition(" . ")[2])
+
+
+def _of_address(element: Element) -> Iterator[tuple[str, ...]]:
+    address = element.key.rpartition(" . ")[2]
+    if element.table == SWITCH and element.set.startswith("senders") and not address.startswith(("::", "fe80:")):
+        family = "ipv6" if ":" in address else "ipv4"
+        yield ("-f", family, "--orig-src", address)
+        yield ("-f", family, "--reply-src", address)
 
 
 def forget(selections: Iterable[tuple[str, ...]]) -> None:

@@ -96,7 +96,7 @@ class Joiner:
             ):
                 body = await response.read()
                 if response.status == 200:
-                    return msgspec.json.decode(body, type=joining.JoinAnswer)
+                    return joining.check(msgspec.json.decode(body, type=joining.JoinAnswer))
                 raise _refusal(response.status, body)
         except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
             raise Unavailable(

@@ -87,6 +87,15 @@ class JoinAnswer(msgspec.Struct, frozen=True, kw_only=True):
     observed: str = ""
 
 
+def check(answer: JoinAnswer) -> JoinAnswer:
+    """``answer`` if all it says can be meant; raises :class:`InvalidRequest`. It is kept for good."""
+    place = records.Node(owner=answer.node, name=answer.name, public_keys=(), mesh4=answer.mesh4, mesh6=answer.mesh6)
+    for record in (answer.cluster, answer.gateway, *answer.ranges, *answer.gateway_ranges, place):
+        records.check(record)
+    records.key(records.NODES, answer.node)
+    return answer
+
+
 def write(token: Token) -> str:
     """The text a user copies."""
     body = msgspec.msgpack.encode(token)

@@ -87,25 +87,29 @@ class JoinService:
             return chosen
 
         _refuse_name(self._view(), name, node_id)
+        refuse_key(self._view(), asked.public_key, node_id)
+        # Checked before anything is claimed for it: what is refused leaves nothing behind.
+        node = records.check(
+            records.Node(
+                owner=node_id,
+                name=name,
+                public_keys=(asked.public_key,),
+                endpoints=asked.endpoints,
+                mtu=asked.mtu,
+                engine=asked.engine,
+                version=asked.version,
+                joined=time.time(),
+            )
+        )
         mine = [r for r in self._view().ranges.values() if r.owner == node_id and not r.freed]
         if invitation.node and mine:
             chosen = mine  # its first answer got lost
         else:
             await self._store.claim(choose)
         first = {net.version: net for net in reversed([ip_network(r.net) for r in chosen if r.block])}
-        node = records.Node(
-            owner=node_id,
-            name=name,
-            public_keys=(asked.public_key,),
-            endpoints=asked.endpoints,
-            mesh4=str(blocks.mesh_address(first[4])),
-            mesh6=str(blocks.mesh_address(first[6])),
-            mtu=asked.mtu,
-            engine=asked.engine,
-            version=asked.version,
-            joined=time.time(),
+        node = msgspec.structs.replace(
+            node, mesh4=str(blocks.mesh_address(first[4])), mesh6=str(blocks.mesh_address(first[6]))
         )
-        records.check(node)
         self._guests.use(invitation, asked.public_key, node_id)
         await self._store.commit([Put(records.key(records.NODES, node_id), records.encode(node))])
         gateway = self._node()
@@ -164,6 +168,17 @@ def _refuse_name(view: View, name: str, node_id: str) -> None:
         if node.name == name and node.owner not in {node_id, *view.removed}:
             hint = "give another one with --name" if node.owner in view.alive else f"stackpad node rm {name} frees it"
             raise Conflict(f"there is a node {name} already; {hint}")
+
+
+def refuse_key(view: View, key: str, node_id: str) -> None:
+    """Two nodes with one key would be one peer to all others: the second would take the first one's place."""
+    for node in view.nodes.values():
+        if key in node.public_keys and node.owner not in {node_id, *view.removed}:
+            raise Conflict(
+                f"node {node.name} has this node's WireGuard key: if this machine is a copy of that one, remove "
+                "/var/lib/stackpad/keys here and enable the plugin anew; if that one is gone, stackpad node rm "
+                f"{node.name} frees it"
+            )
 
 
 def _refusal(error: StackpadError) -> web.Response:

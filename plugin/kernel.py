@@ -126,6 +126,9 @@ class Kernel:
         Their firewall changes are one transaction; where that fails, each is tried by itself, so that one network's
         trouble is not another's.
         """
+        inherited = [s for plan in plans for s in flows.taken(plan.new_elements)]
+        if inherited:
+            self._trash_thread.submit(flows.forget, inherited)
         outcome = await self._call(self._apply, plans)
         if any(plan.old_links for plan in plans):
             self._trash_thread.submit(self._trash.empty)

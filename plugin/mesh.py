@@ -30,6 +30,9 @@ LEAST_MTU = 1280
 STORE_PORT, JOIN_PORT, METRICS_PORT = 2379, 4783, 9483
 """TCP ports on a node's mesh address: the embedded store, joining, and metrics where asked for."""
 
+WIDEST6 = 32
+"""Prefix length of the largest IPv6 range a network may have: the rules look its parts up by exact addresses."""
+
 KEEPALIVE = 25
 """Seconds between packets that keep a NAT's mapping open."""
 
@@ -140,7 +143,7 @@ def plan(
     elements: set[Element] = set()
     routes: set[IPNet] = set()
     for node in view.nodes.values():
-        if node.owner == me or not node.public_keys:
+        if node.owner == me or not node.public_keys or node.owner in view.removed:
             continue
         allowed = frozenset(by_owner.get(node.owner, ()))
         routes |= allowed
@@ -180,10 +183,12 @@ def _remote(view: View, me: str, by_owner: Mapping[str, Iterable[IPNet]]) -> Map
     """Other nodes' ranges by environment, only those that their node really holds."""
     found: dict[str, set[IPNet]] = {}
     for network in view.networks.values():
-        if network.owner == me:
+        if network.owner == me or network.owner in view.removed:
             continue
         for text in network.subnets:
             net = ip_network(text)
+            if net.version == 6 and net.prefixlen < WIDEST6:
+                continue  # it would be an element for each part of it
             if any(blocks.within(net, held) for held in by_owner.get(network.owner, ())):
                 found.setdefault(network.environment, set()).add(net)
     return {environment: frozenset(nets) for environment, nets in found.items()}

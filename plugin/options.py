@@ -229,9 +229,9 @@ def range_of(text: str, version: int | None = None) -> IPNet:
         raise InvalidRequest(f"{_shown(text)} is not an address range such as 10.192.7.0/26") from error
     if version is not None and pool.version != version:
         raise InvalidRequest(f"{pool} is an IPv{pool.version} range where an IPv{version} one is due")
-    longest = 30 if pool.version == 4 else 126
-    if not 4 <= pool.prefixlen <= longest:
-        raise InvalidRequest(f"{pool} is no size for a network: give a prefix between /4 and /{longest}")
+    shortest, longest = (4, 30) if pool.version == 4 else (32, 126)
+    if not shortest <= pool.prefixlen <= longest:
+        raise InvalidRequest(f"{pool} is no size for a network: give a prefix between /{shortest} and /{longest}")
     for special in _SPECIAL:
         if special.version == pool.version and special.overlaps(pool):
             raise InvalidRequest(

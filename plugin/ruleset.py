@@ -135,6 +135,8 @@ chain entry_guard {
   type filter hook prerouting priority raw; policy accept;
   iifname "spv*" counter drop comment "past the bridge"
   iifname "sp-*" ip daddr 127.0.0.0/8 counter drop comment "the node's loopback is not on the wire"
+  iifname != "sp-*" ip daddr RESOLVER fib saddr oifname "sp-*" counter drop comment "its source is elsewhere"
+  iifname != "sp-*" ip6 daddr RESOLVER6 fib saddr oifname "sp-*" counter drop comment "its source is elsewhere"
   iifname @uplink_bridges ip daddr RESOLVER counter drop comment "names are for containers"
   iifname != "lo" meta iifkind != "bridge" ip daddr RESOLVER counter drop comment "names are for containers"
   iifname @uplink_bridges ip6 daddr RESOLVER6 counter drop comment "names are for containers"
@@ -153,6 +155,8 @@ chain publish_to_outside {
   type nat hook prerouting priority dstnat - 5; policy accept;
   meta l4proto != { tcp, udp } accept
   iifname @internal accept
+  ip daddr RESOLVER accept
+  ip6 daddr RESOLVER6 accept
   iifname "sp-*" ip daddr != @node4 accept
   iifname "sp-*" ip6 daddr != @node6 accept
   jump publish
@@ -181,6 +185,7 @@ chain to_node {
   ct state established,related accept
   ip daddr RESOLVER meta l4proto { tcp, udp } th dport 53 accept
   ip daddr RESOLVER icmp type echo-request accept
+  ip6 daddr RESOLVER6 ip6 saddr fe80::/10 counter drop comment "who asks has an address of its network"
   ip6 daddr RESOLVER6 meta l4proto { tcp, udp } th dport 53 accept
   ip6 daddr RESOLVER6 icmpv6 type echo-request accept
   meta l4proto { icmp, icmpv6 } jump to_node_ping
@@ -261,6 +266,7 @@ chain from_mesh {
 }
 
 chain to_container {
+  iifname != "sp-*" fib saddr oifname "sp-*" counter drop comment "its source is elsewhere"
   oifname @internal counter drop comment "internal network"
   ct state established,related accept
   ct status dnat accept

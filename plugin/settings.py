@@ -143,6 +143,8 @@ def _address(text: str) -> str:
 
 def _endpoint(text: str) -> str:
     """An address, with or without a port."""
+    if "%" in text:
+        raise InvalidRequest(f"ENDPOINT={text!r} names a zone, which means something on this machine only")
     try:
         return str(ipaddress.ip_address(text.strip("[]")))
     except ValueError:

@@ -167,7 +167,7 @@ class StoreView:
 
     def _take(self, key: str, value: bytes) -> None:
         if key == records.CLUSTER:
-            self._cluster = records.decode(value, records.Cluster)
+            self._cluster = records.check(records.decode(value, records.Cluster))
         elif key.startswith(records.NODES):
             node = records.check(records.decode(value, records.Node))
             if node.owner != key.removeprefix(records.NODES):

@@ -162,17 +162,19 @@ def check(record: _R) -> _R:
         match record:
             case Node():
                 for text in filter(None, (record.mesh4, record.mesh6)):
-                    ipaddress.ip_address(text)
+                    _address(text)
                 for endpoint in record.endpoints:
                     split_endpoint(endpoint)
                 if any(len(base64.b64decode(public, validate=True)) != 32 for public in record.public_keys):
                     raise InvalidRequest(f"a public key of node {record.name} does not have 32 bytes")
             case Range():
-                ipaddress.ip_network(record.net)
+                _network(record.net)
             case Network():
-                list(map(ipaddress.ip_network, record.subnets))
+                list(map(_network, record.subnets))
             case Endpoint():
-                list(map(ipaddress.ip_address, record.addresses))
+                list(map(_address, record.addresses))
+            case Cluster():
+                list(map(_network, (record.range4, record.range6)))
             case _:
                 pass
     except ValueError as error:
@@ -180,12 +182,30 @@ def check(record: _R) -> _R:
     return record
 
 
+def _address(text: str) -> None:
+    """Raise :class:`ValueError` unless ``text`` is an address and nothing else.
+
+    :mod:`ipaddress` lets any text whatever follow a ``%`` as the zone, and what is an address here goes into rules.
+    """
+    if "%" in text:
+        raise ValueError(f"{ascii(text)[:80]} names a zone")
+    ipaddress.ip_address(text)
+
+
+def _network(text: str) -> None:
+    """The same for a range."""
+    if "%" in text:
+        raise ValueError(f"{ascii(text)[:80]} names a zone")
+    ipaddress.ip_network(text)
+
+
 def split_endpoint(text: str) -> tuple[str, int]:
     """Address and port of ``192.0.2.1:51820`` or ``[2001:db8::1]:51820``; raises :class:`InvalidRequest`."""
     address, colon, port = text.rpartition(":")
     try:
+        _address(address.strip("[]"))
         ip = ipaddress.ip_address(address.strip("[]"))
-        number = int(port)
+        number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
     except ValueError:
         number = 0
     if not colon or not 0 < number < 65536:

@@ -99,6 +99,8 @@ class KernelWireGuard:
             except NetlinkError as error:
                 reason = errno.errorcode.get(error.code, str(error.code))
                 raise Unavailable(f"the kernel's WireGuard refused: {error.args[-1]} ({reason})") from error
+            except (OSError, ValueError) as error:
+                raise Unavailable(f"the kernel's WireGuard could not be told: {error}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 

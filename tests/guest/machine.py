@@ -46,7 +46,6 @@ ln -sfn /proc/self/fd /new/dev/fd
 ln -sf /proc/self/fd/0 /new/dev/stdin
 ln -sf /proc/self/fd/1 /new/dev/stdout
 ln -sf /proc/self/fd/2 /new/dev/stderr
-mount -t tmpfs tmp /new/tmp
 mount -t tmpfs run /new/run
 chroot /new /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root /bin/sh -c "$(cat /command)"
 echo "the command ended with $?"

@@ -24,6 +24,7 @@ def test_the_back_end_for_the_kernels_wireguard(tmp_path: Path) -> None:
     if absent := machine.missing():
         pytest.skip(f"missing: {', '.join(absent)}")
     pytest_words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "-k", "kernel"]
+    pytest_words.append("--basetemp=/run/pytest")  # in memory; the checkout may be below /tmp
     script = f'ip link set lo up; cd "{ROOT}"; STACKPAD_GUEST=1 exec "$0" "$@"'
     status, said = machine.execute(["/bin/sh", "-c", script, *pytest_words, "tests/mesh"], tmp_path)
     assert status == 0, said[-6000:]

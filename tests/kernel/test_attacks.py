@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from plugin import naming
+from plugin.naming import RESOLVER6
 from tests.kernel.frames import (
     A4,
     A6,
@@ -22,6 +24,7 @@ from tests.kernel.frames import (
     arrives,
     complaint,
     complaint6,
+    dropped,
     ether,
     ip4,
     packet,
@@ -219,6 +222,41 @@ async def test_a_port_of_the_nodes_is_not_taken_by_sending_from_it(bench: Bench,
     assert "secret" not in a.received()
     server.close()
     peer.close()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+async def test_a_containers_address_is_no_source_outside(bench: Bench, client: Namespace, version: int) -> None:
+    """A neighbour of the node's speaks as C, to somebody C may have a flow with: told before flows are looked at."""
+    _, a, _, _ = bench
+    for link_name in ("all", "eth9"):
+        run("sysctl", "-qw", f"net.ipv4.conf.{link_name}.rp_filter=0")
+    wire = Wire(client)
+    outside, node = (link("eth0", client), link("eth9"))
+    udp = struct.pack(">HHHH", 1000, 2000, 8 + 8, 0) + b"<forged>"
+    forged = packet(C4, A4, b"<forged>") if version == 4 else packet6("fd00:2::4", A6, 17, udp)
+    wire.send(ether(node, outside, 0x0800 if version == 4 else 0x86DD, forged))
+    await eventually(lambda: dropped("its source is elsewhere") > 0, "the forged packet to be counted")
+    assert "forged" not in a.received()
+    wire.close()
+
+
+def link(name: str, where: Namespace | None = None) -> str:
+    """The MAC address of a link."""
+    words = ("ip", "-o", "link", "show", name)
+    found = re.search(r"link/ether (\S+)", run(*words) if where is None else where.run(*words))
+    assert found is not None
+    return found[1]
+
+
+async def test_the_resolver_is_asked_from_an_address_of_ones_network(bench: Bench) -> None:
+    """By its link-local address a container of an internal network would not be known as one."""
+    _, a, _, _ = bench
+    ip("addr", "add", f"{RESOLVER6}/128", "dev", "lo", "nodad")
+    with listening(socket.AF_INET6, RESOLVER6, DNS) as resolver:
+        udp = struct.pack(">HHHH", 1000, DNS, 8 + 10, 0) + b"<question>"
+        a.send(ether(GATEWAY, A, 0x86DD, packet6(str(naming.link_local(A)), RESOLVER6, 17, udp)))
+        await eventually(lambda: dropped("who asks has an address of its network") > 0, "the question to be counted")
+        assert heard(resolver) == []
 
 
 async def test_what_goes_out_comes_back(bench: Bench, client: Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plugin.dataplane import FILTER, SWITCH, Element
-from plugin.flows import stale
+from plugin.flows import stale, taken
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,8 @@ def test_a_udp_port_that_is_published_takes_over_the_flows_there_were(element: E
 
 def test_a_tcp_port_has_no_flows_to_take_over() -> None:
     assert list(stale([Element(FILTER, "published4", "tcp . 53", "10.0.0.2 . 53")], [])) == []
+
+
+def test_whoever_gets_an_address_inherits_no_flows() -> None:
+    new = [Element(SWITCH, "senders4", "spv1 . 02:00:00:00:00:01 . 10.0.0.2"), Element(FILTER, "internal", "sp-1")]
+    assert list(taken(new)) == [("-f", "ipv4", "--orig-src", "10.0.0.2"), ("-f", "ipv4", "--reply-src", "10.0.0.2")]

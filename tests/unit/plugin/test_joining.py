@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+from typing import Any
 
 import msgspec
 import pytest
@@ -106,3 +107,34 @@ def test_names(text: str, made: str) -> None:
 def test_names_that_are_none(text: str) -> None:
     with pytest.raises(InvalidRequest, match="--name"):
         joining.name(text)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mesh6": "fd00::1%x }"},
+        {"mesh4": "nowhere"},
+        {"node": "a/b"},
+        {"ranges": (records.Range(owner="b", net="10.0.0.1/8"),)},
+        {"gateway": records.Node(owner="a", name="a", public_keys=("short",))},
+    ],
+)
+def test_an_answer_that_cannot_be_meant_is_not_kept(changes: dict[str, Any]) -> None:
+    cluster = records.Cluster(
+        owner="a", id="c", range4="10.192.0.0/10", range6="fd00::/48", block_prefix=18, network_prefix=26
+    )
+    good = joining.JoinAnswer(
+        node="b",
+        name="b",
+        cluster=cluster,
+        secret="",
+        mesh4="10.192.64.1",
+        mesh6="fd00:0:0:100::1",
+        ranges=(records.Range(owner="b", net="10.192.64.0/18", block=True),),
+        store=(),
+        gateway=records.Node(owner="a", name="a", public_keys=()),
+        gateway_ranges=(),
+    )
+    assert joining.check(good) is good
+    with pytest.raises(InvalidRequest):
+        joining.check(msgspec.structs.replace(good, **changes))

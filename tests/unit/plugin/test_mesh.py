@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -157,3 +158,17 @@ def test_the_secret_is_never_shown() -> None:
 @pytest.mark.parametrize(("link", "fits"), [(1500, 1420), (1400, 1320), (1300, 1280), (9000, 8920)])
 def test_mtu(link: int, fits: int) -> None:
     assert mesh.mtu(link) == fits
+
+
+def test_a_node_that_was_removed_is_no_peer_whatever_else_is_left_of_it() -> None:
+    seen = view(node(1), ranges=block(1), networks=[part(1, "shop", "10.192.64.64/26")])
+    assert plan(seen).peers
+    assert plan(seen).remote
+    made = plan(replace(seen, removed=frozenset({"n1"})))
+    assert (made.peers, made.remote) == ({}, {})
+
+
+def test_an_ipv6_range_too_wide_for_the_rules_is_left_out() -> None:
+    held = [*block(1), records.Range(owner="n1", net="fc00::/8")]
+    seen = view(node(1), ranges=held, networks=[part(1, "shop", "fc00::/8", "10.192.64.64/26")])
+    assert plan(seen, own_ranges=[]).remote == {"shop": frozenset({ip_network("10.192.64.64/26")})}

@@ -133,3 +133,11 @@ def test_names_are_those_the_engine_answers_and_no_other() -> None:
 @pytest.mark.parametrize("state", [{}, {"Running": False}, {"Running": True, "Restarting": True}, None])
 def test_what_does_not_run_has_no_name(state: object) -> None:
     assert attachments({**INSPECTED, "State": state}) == []
+
+
+def test_another_clusters_record_is_not_written_over() -> None:
+    other = msgspec.structs.replace(CLUSTER, id="another")
+    writes, _ = differences(own(), {records.CLUSTER: records.encode(other)}, "me")
+    assert records.CLUSTER not in writes
+    writes, _ = differences(own(), {records.CLUSTER: b"spoilt"}, "me")
+    assert records.CLUSTER in writes

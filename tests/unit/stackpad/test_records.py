@@ -41,7 +41,10 @@ def test_endpoints(text: str) -> None:
     assert records.join_endpoint(*records.split_endpoint(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "192.0.2.1", "host:1", "192.0.2.1:0", "192.0.2.1:65536", "192.0.2.1:x", ":1"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "192.0.2.1", "host:1", "192.0.2.1:0", "192.0.2.1:65536", "192.0.2.1:x", ":1", "fe80::1%x:1", "192.0.2.1:+1"],
+)
 def test_endpoints_that_are_none(text: str) -> None:
     with pytest.raises(InvalidRequest, match="address with a port"):
         records.split_endpoint(text)
@@ -53,6 +56,12 @@ def test_endpoints_that_are_none(text: str) -> None:
         records.Node(owner="a", name="a", public_keys=("x",)),
         records.Node(owner="a", name="a", public_keys=(), mesh4="nowhere"),
         records.Node(owner="a", name="a", public_keys=(), endpoints=("host:1",)),
+        records.Node(owner="a", name="a", public_keys=(), mesh6="fd00::1%x }\nadd rule inet stackpad evil accept\n#"),
+        records.Node(owner="a", name="a", public_keys=(), endpoints=("[fe80::1%eth0]:51820",)),
+        records.Range(owner="a", net="fd00::%x/64"),
+        records.Network(owner="a", id="x", environment="e", subnets=("fd00::%x/64",)),
+        records.Endpoint(owner="a", id="x", network="n", environment="e", names=(), addresses=("fe80::1%x",)),
+        records.Cluster(owner="a", id="c", range4="10.0.0.0/8", range6="fd00::%x/48", block_prefix=18, network_prefix=26),
         records.Range(owner="a", net="10.0.0.1/18"),
         records.Network(owner="a", id="x", environment="e", subnets=("x",)),
         records.Endpoint(owner="a", id="x", network="n", environment="e", names=(), addresses=("10.0.0.256",)),
