@@ -2,6 +2,9 @@
 
 What is claimed is on this node's disk before a driver call is answered, and in the store before that, with a
 compare-and-swap: a range is one node's, or nobody's. Ranges in a block of this node's own need no question to anybody.
+
+Docker asks for many networks at once. Each change is a look, a word with the store and a write to the disk, and one at
+a time: a block that was claimed and not remembered would be nobody's.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ class Claims:
 
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self._cluster, self._settings = cluster, settings
+        self._one_at_a_time = asyncio.Lock()
         self._log = structlog.get_logger("ranges")
 
     def blocks(self, version_: int) -> Sequence[IPNet]:
@@ -86,18 +90,31 @@ class Claims:
                 )
             return chosen
 
-        await self._hold(await self._cluster.connected_store().claim(choose))
+        async with self._one_at_a_time:
+            await self._hold(await self._cluster.connected_store().claim(choose))
 
-    async def grow(self, version_: int) -> None:
-        """Claim one more block for networks of a family; raises :class:`Exhausted` or :class:`Unavailable`."""
+    async def grow(self, version_: int, full: Sequence[IPNet]) -> bool:
+        """Claim one more block for networks of a family, beside the ``full`` ones that the caller has seen.
+
+        Returns whether it did: it does not where there are others by now, since somebody else has waited less long.
+        Raises :class:`Exhausted` or :class:`Unavailable`.
+        """
+        async with self._one_at_a_time:
+            if list(self.blocks(version_)) != list(full):
+                return False
+            await self._grow(version_)
+            return True
+
+    async def _grow(self, version_: int) -> None:
         membership = self._cluster.member_of()
         text = membership.cluster.range4 if version_ == 4 else membership.cluster.range6
         prefix = membership.cluster.block_prefix if version_ == 4 else blocks.BLOCK6_PREFIX
-        routes = [net for net in await self._cluster.other_routes() if net.prefixlen]
+        # What is ours is not chosen again where the store has forgotten it and has not been told of it again yet.
+        avoid = [*membership.held(), *(net for net in await self._cluster.other_routes() if net.prefixlen)]
 
         def choose(_: View, held: Sequence[records.Range]) -> Sequence[records.Range]:
             block = blocks.choose_block(
-                ip_network(text), prefix, held, avoid=routes, now=time.time(), owner=membership.node
+                ip_network(text), prefix, held, avoid=avoid, now=time.time(), owner=membership.node
             )
             generation = max((r.generation for r in held if r.net == str(block)), default=0) + 1
             return [records.Range(owner=membership.node, net=str(block), block=True, generation=generation)]
@@ -108,36 +125,59 @@ class Claims:
 
     async def release(self, network_id: str) -> None:
         """Give back what was claimed for a network that is no more."""
-        membership = self._cluster.membership
         self._cluster.networks_changed()
-        if membership is None or not any(r.network == network_id and not r.freed for r in membership.ranges):
-            return
-        freed = tuple(
-            msgspec.structs.replace(r, freed=time.time()) if r.network == network_id and not r.freed else r
-            for r in membership.ranges
-        )
-        await self._cluster.keep(msgspec.structs.replace(membership, ranges=freed))
+        async with self._one_at_a_time:
+            membership = self._cluster.membership
+            if membership is None or not any(r.network == network_id and not r.freed for r in membership.ranges):
+                return
+            freed = tuple(
+                msgspec.structs.replace(r, freed=time.time()) if r.network == network_id and not r.freed else r
+                for r in membership.ranges
+            )
+            await self._cluster.keep(msgspec.structs.replace(membership, ranges=freed))
         self._cluster.networks_changed()
 
     async def _hold(self, chosen: Sequence[records.Range]) -> None:
         membership = self._cluster.member_of()
         nets = {record.net for record in chosen}
         kept = tuple(record for record in membership.ranges if record.net not in nets)
-        await self._cluster.keep(msgspec.structs.replace(membership, ranges=(*kept, *chosen)))
+        try:
+            await self._cluster.keep(msgspec.structs.replace(membership, ranges=(*kept, *chosen)))
+        except Unavailable:
+            # What is not remembered here is not to be held for ever there.
+            with contextlib.suppress(Unavailable):
+                await self._cluster.connected_store().commit([Delete(records.range_key(net)) for net in nets])
+            raise
 
     async def run(self) -> None:
         """Forget ranges given back when their cool-down is over, until cancelled."""
         while True:
             await asyncio.sleep(blocks.COOL_DOWN / 10)
-            membership, store, now = self._cluster.membership, self._cluster.store, time.time()
+            with contextlib.suppress(Unavailable):
+                await self.collect(time.time())
+
+    async def collect(self, now: float) -> None:
+        """Forget what this node has given back long enough ago, and what nodes that are gone have left behind.
+
+        Raises :class:`Unavailable`; what could not be deleted is seen in the store at the next turn.
+        """
+        async with self._one_at_a_time:
+            membership, store = self._cluster.membership, self._cluster.store
             if membership is None or store is None:
-                continue
-            over = [r for r in membership.ranges if r.freed and now - r.freed > blocks.COOL_DOWN]
+                return
+            # First here: what this node still had on its disk would be written into the store again.
+            kept = tuple(record for record in membership.ranges if not blocks.cooled_down(record, now))
+            if kept != membership.ranges:
+                await self._cluster.keep(msgspec.structs.replace(membership, ranges=kept))
+            view, mine = self._cluster.view, {record.net for record in kept}
+            over = [
+                record
+                for record in view.ranges.values()
+                if blocks.cooled_down(record, now)
+                and (record.owner in view.removed or (record.owner == membership.node and record.net not in mine))
+            ]
             if over:
-                with contextlib.suppress(Unavailable):
-                    await store.commit([Delete(records.range_key(record.net)) for record in over])
-                    kept = tuple(record for record in membership.ranges if record not in over)
-                    await self._cluster.keep(msgspec.structs.replace(membership, ranges=kept))
+                await store.collect(over)
 
     def _refuse_own_part(self, network: Network, membership: Membership) -> None:
         for version_ in (4, 6):

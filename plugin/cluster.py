@@ -345,7 +345,11 @@ class Cluster:
 
     async def keep(self, membership: Membership) -> None:
         """Keep a changed membership, on the disk first."""
+        before = self.membership
         await asyncio.to_thread(self._memory.save, membership)
+        if before is not None and self.membership is None:
+            self._memory.save(None)  # it has left meanwhile
+            return
         self.membership = membership
 
     def forget(self) -> None:

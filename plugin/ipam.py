@@ -42,8 +42,11 @@ class Ranges(Protocol):
     def beyond(self, version: int, /) -> Sequence[IPNet]:
         """What a container on an internal network must have a route to: the resolver, and the cluster's ranges."""
 
-    async def grow(self, version: int, /) -> None:
-        """Get one more block; raises :class:`Exhausted` or :class:`Unavailable`."""
+    async def grow(self, version: int, full: Sequence[IPNet], /) -> bool:
+        """Get one more block beside those that are ``full``, unless there are others by now; returns whether it did.
+
+        Raises :class:`Exhausted` or :class:`Unavailable`.
+        """
 
     async def claim(self, network: Network, /) -> None:
         """Make a new network's ranges this node's; raises :class:`Conflict` or :class:`Unavailable`."""
@@ -67,8 +70,9 @@ class Alone:
         """None."""
         return ()
 
-    async def grow(self, _: int) -> None:
+    async def grow(self, _: int, __: Sequence[IPNet]) -> bool:
         """Nothing to be had."""
+        return False
 
     async def claim(self, _: Network) -> None:
         """Nothing to do."""
@@ -183,14 +187,17 @@ class Ipam:
     async def _carved(self, version: int) -> Pool:
         prefix = self._settings.network_prefix if version == 4 else IPV6_PREFIX
         routes = await self._routes()
-        own = self._ranges.blocks(version)
-        try:
-            net = self._next_free(version, own, prefix, routes)
-        except Exhausted:
-            if not own:
-                raise
-            await self._ranges.grow(version)
-            net = self._next_free(version, self._ranges.blocks(version), prefix, routes)
+        grown = False
+        while True:
+            own = self._ranges.blocks(version)
+            try:
+                net = self._next_free(version, own, prefix, routes)
+                break
+            except Exhausted:
+                if not own or grown:
+                    raise
+                # Another call may have got a block meanwhile, and others may have filled it: then it is looked again.
+                grown = await self._ranges.grow(version, own)
         # From the choice to the write there is no await: two calls at once cannot choose the same.
         self._last_carved[version] = net
         return await self._keep(Pool(pool_id(net), str(net), dynamic=True))

@@ -155,9 +155,13 @@ class StoreLoop:
         """Write ranges we hold already, as after a store was wiped; never over somebody else's claim."""
         lock, listing = await self._claims()
         held = records.readable((kv.value for kv in listing.items), records.Range)
-        operations: list[Op] = [Put(records.RANGES_LOCK, self._me.encode())]
+        there = {kv.key: kv.value for kv in listing.items}
+        operations: list[Op] = [self._locked()]
         for key, value in writes.items():
             mine = records.decode(value, records.Range)
+            newer = records.readable([there[key]] if key in there else [], records.Range)
+            if newer and (newer[0].owner != self._me or newer[0].generation > mine.generation):
+                continue  # given out again since: to somebody else, or to us, in a claim that is just being made
             with contextlib.suppress(Conflict):
                 if not mine.freed:
                     blocks.refuse_claim(
@@ -227,7 +231,7 @@ class StoreLoop:
                     if not chosen:
                         return chosen
                     there = {kv.key: kv.value for kv in listing.items}
-                    operations: list[Op] = [Put(records.RANGES_LOCK, self._me.encode())]
+                    operations: list[Op] = [self._locked()]
                     for record in chosen:
                         key = records.range_key(record.net)
                         operations.append(Put(key, records.encode(record, there.get(key))))
@@ -239,10 +243,44 @@ class StoreLoop:
                 "look at stackpad status, or use a range of this node's own blocks (--ipam-driver stackpad)"
             ) from error
 
+    async def collect(self, over: Sequence[records.Range]) -> None:
+        """Delete ranges given back for good, those that are in the store as in ``over`` still: a range that was given
+        out again since, to whomever, has another owner, generation or time. Raises :class:`Unavailable`.
+        """
+        try:
+            async with asyncio.timeout(CLAIM):
+                for start in range(0, len(over), AT_ONCE):
+                    while not await self._collected(over[start : start + AT_ONCE]):
+                        pass
+        except TimeoutError as error:
+            raise Unavailable(f"the store did not answer within {CLAIM:.0f} s; ranges given back stay there") from error
+
+    async def _collected(self, over: Sequence[records.Range]) -> bool:
+        """Whether nobody has claimed anything between the look and the write."""
+        lock, listing = await self._claims()
+        there = {kv.key: kv.value for kv in listing.items}
+        operations: list[Op] = []
+        for record in over:
+            key = records.range_key(record.net)
+            found = records.readable([there[key]] if key in there else [], records.Range)
+            if found and record.freed and _same_lease(found[0], record):
+                operations.append(Delete(key))
+        if not operations:
+            return True
+        return (await self._etcd.commit([_unchanged(lock)], [self._locked(), *operations])).succeeded
+
+    def _locked(self) -> Put:
+        """What makes the lock another one."""
+        return Put(records.RANGES_LOCK, records.encode(records.RangesLock(owner=self._me)))
+
     async def commit(self, operations: Sequence[Op]) -> None:
         """Write ``operations``, at most :data:`AT_ONCE` in one transaction."""
         for start in range(0, len(operations), AT_ONCE):
             await self._etcd.commit((), operations[start : start + AT_ONCE])
+
+
+def _same_lease(one: records.Range, other: records.Range) -> bool:
+    return (one.owner, one.generation, one.freed) == (other.owner, other.generation, other.freed)
 
 
 def _unchanged(lock: KeyValue | None) -> Compare:

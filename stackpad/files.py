@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 from pathlib import Path
 
 from stackpad.errors import Unavailable
 
+_numbers = itertools.count()
+
 
 def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write ``data`` beside ``path``, sync it, and rename it there; raises :class:`Unavailable`, and then nothing has
-    changed.
+    changed. Of several writers at once each has a file of its own beside it, and the last one stays.
     """
-    fresh = path.with_name(f".{path.name}.new")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.new")
     try:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(descriptor, "wb") as file:
@@ -21,4 +25,6 @@ def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
             os.fsync(file.fileno())
         fresh.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
         raise Unavailable(f"{path} cannot be written: {error}; make room or repair the disk") from error

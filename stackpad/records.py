@@ -81,6 +81,10 @@ LEASE = 10
 """Seconds until a node that says nothing any more counts as gone."""
 
 
+class RangesLock(Record, frozen=True, kw_only=True):
+    """Who claimed last. Only that it changes matters; older nodes write a bare id there."""
+
+
 class Range(Record, frozen=True, kw_only=True):
     """A range of addresses that is one node's: a ``block`` it carves networks from, or the range of one network.
 

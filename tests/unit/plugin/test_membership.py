@@ -50,7 +50,7 @@ def test_who_leaves_keeps_its_former_id_only(tmp_path: Path) -> None:
 
 @given(st.dictionaries(st.text(), st.binary()))
 def test_the_view_is_the_same_again_whatever_is_in_it(raw: dict[str, bytes]) -> None:
-    """Not every value in the store is one of our records: the lock of the ranges is a bare id."""
+    """Not every value in the store is one of our records: older nodes write a bare id as the lock of the ranges."""
     with tempfile.TemporaryDirectory() as directory:
         memory = Memory(Path(directory))
         memory.save_view(raw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,17 @@ def test_the_new_one_is_there_alone_and_for_its_owner(tmp_path: Path) -> None:
 
 def test_where_it_cannot_be_the_old_one_stays(tmp_path: Path) -> None:
     path = tmp_path / "thing"
-    path.write_text("old")
-    (tmp_path / ".thing.new").mkdir()
+    path.mkdir()
+    (path / "old").touch()
     with pytest.raises(Unavailable, match=f"{path} cannot be written"):
         files.replace(path, b"new")
-    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.rglob("*")] == ["thing", "old"]
+
+
+def test_writers_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path, values = tmp_path / "thing", [bytes([number]) * 100_000 for number in range(20)]
+    with ThreadPoolExecutor(len(values)) as pool:
+        for done in [pool.submit(files.replace, path, value) for value in values]:
+            done.result()
+    assert path.read_bytes() in values
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,228 @@
+"""Blocks and ranges of one node, with a real store, a real disk, and everything asked for at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import pytest
+
+from plugin import blocks, protocol
+from plugin.claims import Claims
+from plugin.cluster import Cluster
+from plugin.ipam import Ipam
+from plugin.kernel import Kernel
+from plugin.membership import Membership, Memory
+from plugin.model import IPNet, Network, Subnet, ip_network
+from plugin.node import Route
+from plugin.settings import Settings
+from plugin.state import State
+from plugin.storeloop import StoreLoop
+from stackpad import records
+from stackpad.engine import Engine
+from stackpad.errors import Unavailable
+from stackpad.etcd import Etcd, Put
+from tests.etcd.server import BOUND, running
+from tests.samples import network, network_id
+from tests.served import Recorder
+
+ME = "n1"
+CLUSTER = records.Cluster(
+    owner="n0", id="c", range4="10.192.0.0/16", range6="fd00::/48", block_prefix=25, network_prefix=26
+)
+FIRST = records.Range(owner=ME, net="10.192.0.0/25", block=True)
+MINE = Membership(
+    node=ME,
+    name="worker",
+    cluster=CLUSTER,
+    secret="AAAA",  # noqa: S106 - of a test
+    mesh4="127.0.0.1",
+    mesh6="fd00::1",
+    ranges=(FIRST,),
+)
+
+
+class _Alone(Cluster):
+    """A cluster's node whose other routes are none: only the kernel is not asked."""
+
+    async def other_routes(self) -> list[IPNet]:
+        return []
+
+
+class Node:
+    """A node in a cluster with its claims, and a client of its store for what others do there."""
+
+    def __init__(self, cluster: Cluster, claims: Claims, state: State, directory: Path, etcd: Etcd) -> None:
+        self.cluster, self.claims, self.state, self.directory, self.etcd = cluster, claims, state, directory, etcd
+
+    async def stored(self) -> dict[str, records.Range]:
+        """The ranges as the store has them, by net."""
+        found = records.readable((kv.value for kv in (await self.etcd.list(records.RANGES)).items), records.Range)
+        return {record.net: record for record in found}
+
+    async def put(self, record: records.Record, key: str) -> None:
+        """Write as another node would, and wait until this one has seen it."""
+        await self.etcd.commit([], [Put(key, records.encode(record))])
+        async with asyncio.timeout(BOUND):
+            while self.cluster.stored(key) != records.encode(record):
+                await asyncio.sleep(0.01)
+
+    def remembered(self) -> set[str]:
+        """What is on the disk."""
+        there = Memory(self.directory).load()
+        assert there is not None
+        assert there == self.cluster.membership
+        return {record.net for record in there.ranges}
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    lib = tmp_path / "lib"
+    (lib / "stackpad").mkdir(parents=True)
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(running(tmp_path / "one"))
+        etcd = await stack.enter_async_context(Etcd([server.url]))
+        settings = Settings(host_lib=lib, range4=IPv4Network(CLUSTER.range4), block_prefix=25, store=(server.url,))
+        state = await stack.enter_async_context(State(settings.state_file))
+        Memory(settings.state_file.parent).save(MINE)
+        engine = await stack.enter_async_context(Engine(f"unix://{tmp_path}/nobody"))
+
+        async def no_tunnel() -> None:
+            raise AssertionError("nobody needs one here")
+
+        cluster = _Alone(settings, state, cast(Kernel, None), Recorder(state), engine, no_tunnel)  # type: ignore[arg-type]
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        own = await stack.enter_async_context(Etcd([server.url]))
+        cluster.store = StoreLoop(own, cluster._memory, cluster._seen, ME, lambda: None, lambda _: None)
+        following = tasks.create_task(cluster.store.run())
+        await cluster.store.connected.wait()
+        yield Node(cluster, Claims(cluster, settings), state, settings.state_file.parent, etcd)
+        following.cancel()
+
+
+async def _none() -> list[Route]:
+    return []
+
+
+def _claimed(number: int, net: str) -> Network:
+    return network(number, subnets=(Subnet(net),))
+
+
+async def test_twenty_networks_at_once_and_a_block_holds_two(node: Node) -> None:
+    ipam = Ipam(node.state, node.cluster._settings, _none, node.claims)
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(ipam.request_pool(protocol.RequestPool())) for _ in range(20)]
+    pools = {str(task.result()["Pool"]) for task in asked}
+    assert len(pools) == 20
+    held = {FIRST.net, *await node.stored()}
+    assert held == node.remembered(), "what is claimed is remembered, and the other way round"
+    assert len(held) == 11, "one in the first block, beside the node's own part, and two in each other: also the last one"
+    for pool in pools:
+        assert any(blocks.within(ip_network(pool), ip_network(net)) for net in held)
+
+
+async def test_who_comes_second_takes_what_the_first_has_claimed(node: Node) -> None:
+    seen = node.claims.blocks(4)
+    async with asyncio.TaskGroup() as tasks:
+        grown = [tasks.create_task(node.claims.grow(4, seen)) for _ in range(20)]
+    assert sorted(task.result() for task in grown) == [*[False] * 19, True]
+    assert len(await node.stored()) == 1
+
+
+async def test_claims_and_what_is_given_back_at_once(node: Node) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(10):
+            tasks.create_task(node.claims.claim(_claimed(number, f"172.30.{number}.0/24")))
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(10):
+            tasks.create_task(node.claims.release(network_id(number)))
+            tasks.create_task(node.claims.claim(_claimed(number + 20, f"172.31.{number}.0/24")))
+    assert node.cluster.membership is not None
+    held = {record.net for record in node.cluster.membership.ranges if not record.freed}
+    assert held == {FIRST.net, *(f"172.31.{number}.0/24" for number in range(10))}
+    assert node.remembered() == held | {f"172.30.{number}.0/24" for number in range(10)}
+
+
+async def test_a_claim_that_cannot_be_remembered_is_not_held(node: Node) -> None:
+    (node.directory / "membership.json").unlink()
+    (node.directory / "membership.json").mkdir()
+    with pytest.raises(Unavailable, match=r"membership\.json cannot be written"):
+        await node.claims.grow(4, node.claims.blocks(4))
+    assert await node.stored() == {}
+
+
+OLD = time.time() - 2 * blocks.COOL_DOWN
+GIVEN_BACK = records.Range(owner=ME, net="172.30.0.0/24", network="x", generation=3, freed=OLD)
+
+
+@pytest.mark.parametrize(
+    "since",
+    [
+        {"owner": "n2", "generation": 4, "freed": 0.0},
+        {"owner": "n2", "generation": 4},
+        {"generation": 4, "freed": 0.0},
+        {"freed": OLD + 1},
+    ],
+)
+async def test_what_was_given_out_again_is_not_deleted(node: Node, since: dict[str, object]) -> None:
+    key = records.range_key(GIVEN_BACK.net)
+    await node.put(GIVEN_BACK, key)
+    now = msgspec.structs.replace(GIVEN_BACK, **since)  # type: ignore[arg-type]
+    store = node.cluster.connected_store()
+    await node.etcd.put(key, records.encode(now))
+    await store.collect([GIVEN_BACK])
+    assert (await node.stored())[GIVEN_BACK.net] == now
+
+
+@pytest.mark.parametrize(
+    ("owner", "removed", "freed", "stays"),
+    [
+        (ME, False, OLD, False),
+        ("n2", True, OLD, False),
+        ("n2", False, OLD, True),
+        ("n2", True, time.time(), True),
+        ("n2", True, 0.0, True),
+        (ME, False, 0.0, True),
+    ],
+)
+async def test_what_has_cooled_down_and_is_nobodys_is_collected(
+    node: Node, owner: str, removed: bool, freed: float, stays: bool
+) -> None:
+    if removed:
+        await node.put(records.Removed(owner=owner, name="gone"), records.key(records.REMOVED, owner))
+    left = msgspec.structs.replace(GIVEN_BACK, owner=owner, freed=freed)
+    await node.put(left, records.range_key(left.net))
+    await node.claims.collect(time.time())
+    assert (left.net in await node.stored()) is stays
+
+
+async def test_what_has_cooled_down_is_forgotten_on_the_disk_as_well(node: Node) -> None:
+    await node.cluster.keep(msgspec.structs.replace(MINE, ranges=(FIRST, GIVEN_BACK)))
+    await node.put(GIVEN_BACK, records.range_key(GIVEN_BACK.net))
+    await node.claims.collect(time.time())
+    assert node.remembered() == {FIRST.net}
+    assert await node.stored() == {}
+
+
+async def test_an_older_generation_is_not_written_over_a_newer_one(node: Node) -> None:
+    """As while a claim is in the store already and not on the disk yet."""
+    newer = msgspec.structs.replace(GIVEN_BACK, generation=4, freed=0.0)
+    key = records.range_key(GIVEN_BACK.net)
+    await node.put(newer, key)
+    store = node.cluster.connected_store()
+    await store._write_ranges({key: records.encode(GIVEN_BACK)})
+    assert (await node.stored())[newer.net] == newer
+
+
+async def test_the_lock_is_a_record_like_all_others(node: Node) -> None:
+    await node.etcd.put(records.RANGES_LOCK, b"n7")  # as older nodes write it
+    await node.claims.grow(4, node.claims.blocks(4))
+    lock = await node.etcd.get(records.RANGES_LOCK)
+    assert lock is not None
+    assert msgspec.json.decode(lock.value) == {"owner": ME, "schema": records.SCHEMA}
