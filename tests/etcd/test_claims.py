@@ -60,6 +60,7 @@ class Node:
 
     def __init__(self, cluster: Cluster, claims: Claims, state: State, directory: Path, etcd: Etcd) -> None:
         self.cluster, self.claims, self.state, self.directory, self.etcd = cluster, claims, state, directory, etcd
+        self.heard = asyncio.Event()
 
     async def stored(self) -> dict[str, records.Range]:
         """The ranges as the store has them, by net."""
@@ -71,7 +72,8 @@ class Node:
         await self.etcd.commit([], [Put(key, records.encode(record))])
         async with asyncio.timeout(BOUND):
             while self.cluster.stored(key) != records.encode(record):
-                await asyncio.sleep(0.01)
+                await self.heard.wait()
+                self.heard.clear()
 
     def remembered(self) -> set[str]:
         """What is on the disk."""
@@ -99,10 +101,11 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
         cluster = _Alone(settings, state, cast(Kernel, None), Recorder(state), engine, no_tunnel)  # type: ignore[arg-type]
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         own = await stack.enter_async_context(Etcd([server.url]))
-        cluster.store = StoreLoop(own, cluster._memory, cluster._seen, ME, lambda: None, lambda _: None)
+        made = Node(cluster, Claims(cluster, settings), state, settings.state_file.parent, etcd)
+        cluster.store = StoreLoop(own, cluster._memory, cluster._seen, ME, lambda: None, lambda _: made.heard.set())
         following = tasks.create_task(cluster.store.run())
         await cluster.store.connected.wait()
-        yield Node(cluster, Claims(cluster, settings), state, settings.state_file.parent, etcd)
+        yield made
         following.cancel()
 
 
