@@ -252,7 +252,8 @@ class Admission:
         if self._cluster.membership is not None:
             raise Conflict(
                 f"this node is {self._cluster.membership.name} of cluster {self._cluster.membership.cluster.id} already; "
-                "stackpad node leave takes it out of it"
+                "what Docker should know of it is written by stackpad node configure, and stackpad node leave takes this "
+                "node out of it"
             )
 
     async def _default_name(self) -> str:

@@ -3,6 +3,7 @@
 :func:`merged` is pure. Only three settings are touched: ``default-address-pools`` (so that plain ``docker network
 create`` chooses from this node's own block), ``bip`` (so that docker0 keeps the range it has) and ``dns`` (our resolver
 first, the servers the node uses already after it, so that a stopped plugin costs the names of other nodes and no more).
+Docker asks three servers, and glibc no more either: beside our two that is one, and one that every container reaches.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from stackpad.errors import InvalidRequest, Unavailable
 
 RESOLVERS = ("169.254.53.53", "fd9c:5acd:5353::53")
 """Ours; the second one is for containers without IPv4."""
+
+ASKED = 3
+"""Servers that are asked at most: by Docker (``maxExtDNS``), and by glibc (``MAXNS``)."""
 
 Settings = dict[str, Any]
 
@@ -52,11 +56,12 @@ def merged(
     ranges: Sequence[str],
     bridge: str | None,
     servers: Sequence[str],
+    chosen: bool = False,
 ) -> Settings:
     """``current`` with this node's ``pools`` first, docker0's own address, and our resolver first.
 
     ``ranges`` are the cluster's: pools in them are older ones of ours. ``bridge`` is docker0's address with its prefix
-    length, ``servers`` are what the node asks for names now.
+    length, ``servers`` are what the node asks for names now, or ``chosen`` by somebody instead of those in the file.
     """
     wanted = copy.deepcopy(dict(current))
     cluster = [ipaddress.ip_network(text) for text in ranges]
@@ -64,9 +69,28 @@ def merged(
     wanted["default-address-pools"] = [*map(dict, pools), *others]
     if bridge is not None and not {"bip", "bridge"} & wanted.keys():
         wanted["bip"] = bridge
-    asked = [str(server) for server in wanted.get("dns") or servers if str(server) not in RESOLVERS]
+    there = [] if chosen else [str(server) for server in wanted.get("dns") or () if str(server) not in RESOLVERS]
+    asked = there or [str(server) for server in servers if str(server) not in RESOLVERS]
+    # Of them only the first is asked, and a container without IPv6 must reach it.
+    first = next((server for server in asked if ":" not in server), None)
+    if first is not None:
+        asked.remove(first)
+        asked.insert(0, first)
     wanted["dns"] = [*RESOLVERS, *asked]
     return wanted
+
+
+def upstreams(settings: Mapping[str, Any]) -> list[str]:
+    """The servers in ``dns`` that are really asked, besides ours: those that are left while the plugin is stopped."""
+    named = settings.get("dns")
+    asked = [str(server) for server in named][:ASKED] if isinstance(named, list) else []
+    return [server for server in asked if server not in RESOLVERS]
+
+
+def chooses_ipv6(version: str) -> bool:
+    """Whether an engine of this version takes IPv6 ranges from its address pools: 27 and newer."""
+    major = version.split(".")[0]
+    return major.isdecimal() and int(major) >= 27
 
 
 def without(current: Mapping[str, Any], ranges: Sequence[str]) -> Settings:

@@ -34,6 +34,7 @@ class Places:
     plain: Path = Path("/run/docker/plugins/stackpad.sock")
     engine: Path = Path("/run/docker.sock")
     caddy: Path = Path("/run/caddy/admin.sock")
+    daemon_json: Path = Path("/etc/docker/daemon.json")
     proc: Path = Path("/proc")
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stackpad.cli import client, daemonjson, fleet, output
-from stackpad.cli.common import PLACES, PROBLEM, Json, Socket, answering, show
+from stackpad.cli import client, daemonjson, dockerconfig, fleet, output
+from stackpad.cli.common import PLACES, PROBLEM, USAGE, Json, Socket, answering, show
+from stackpad.cli.dockerconfig import Outcome
 from stackpad.cli.reports import ClusterReport
-from stackpad.errors import StackpadError, Unavailable
+from stackpad.errors import StackpadError
 
 SLOW = 60.0
 """Seconds to wait for what another node has to answer."""
@@ -40,8 +41,9 @@ Engine = Annotated[Path, typer.Option("--docker-socket", metavar="PATH", help="T
 STDIN = "-"
 """As a token: read it from there, so that it is in no list of processes."""
 
-DAEMON_JSON = Path("/etc/docker/daemon.json")
-RESOLV_CONFS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
+LEFT = "its ranges and resolver are another node's soon, or nobody's: take out by hand what is shown above"
+
+DAEMON_JSON = PLACES.daemon_json
 
 
 @app.command(epilog="Example: stackpad node init --name control")
@@ -53,14 +55,16 @@ def init(
     docker_socket: Engine = PLACES.engine,
     dns: Dns = "",
     yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Begin a cluster: this node holds its store, and others join through it."""
     with answering():
         client.ask(client.plugin(socket), "/node/init", {"name": name}, timeout=SLOW)
         report = _cluster(socket)
     output.say(f"{report.name} is the first node of cluster {report.id}")
-    _configure_docker(report, daemon_json, docker_socket, wanted=not no_daemon_json, dns=dns, yes=yes)
+    docker = None if no_daemon_json else _configure_docker(report, daemon_json, docker_socket, dns=dns, yes=yes)
     output.say("others join with what this prints: stackpad node token")
+    _done(_place(report, docker), as_json=as_json)
 
 
 @app.command(epilog="Example: stackpad node join stackpad-1-… --name worker-1")
@@ -73,6 +77,7 @@ def join(
     docker_socket: Engine = PLACES.engine,
     dns: Dns = "",
     yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Join a cluster with a token that one of its nodes has printed."""
     text = sys.stdin.read() if token == STDIN else token
@@ -80,7 +85,26 @@ def join(
         _told(socket, "/node/join", {"token": text, "name": name})
         report = _cluster(socket)
     output.say(f"{report.name} is in cluster {report.id}")
-    _configure_docker(report, daemon_json, docker_socket, wanted=not no_daemon_json, dns=dns, yes=yes)
+    docker = None if no_daemon_json else _configure_docker(report, daemon_json, docker_socket, dns=dns, yes=yes)
+    _done(_place(report, docker), as_json=as_json)
+
+
+@app.command(epilog="Example: stackpad node configure --dns 192.0.2.53")
+def configure(
+    socket: Socket = PLACES.plugin,
+    daemon_json: DaemonJson = DAEMON_JSON,
+    docker_socket: Engine = PLACES.engine,
+    dns: Dns = "",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Write this node's ranges and resolver into Docker's configuration, as init and join offer it."""
+    with answering():
+        report = _cluster(socket)
+    docker = _configure_docker(report, daemon_json, docker_socket, dns=dns, yes=yes)
+    _done(asdict(docker), as_json=as_json)
+    if not docker.right:
+        raise typer.Exit(USAGE if docker.unattended else PROBLEM)
 
 
 @app.command(epilog="Example: stackpad node token --lifetime 10m")
@@ -124,6 +148,7 @@ def rm(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The node's name or id.")],
     socket: Socket = PLACES.plugin,
     yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Remove a node and free all it held, also one that is gone for good."""
     with answering():
@@ -135,6 +160,7 @@ def rm(
             )
         client.ask(client.plugin(socket), "/node/rm", {"name": name}, timeout=SLOW)
     output.say(f"{name} is removed; its ranges are free again in ten minutes")
+    _done({"removed": name}, as_json=as_json)
 
 
 @app.command("rotate-key", epilog="Example: stackpad node rotate-key")
@@ -143,10 +169,12 @@ def rotate_key(
     force: Annotated[
         bool, typer.Option("--force", help="Also while nodes are away that would have to join again.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Give this node a new WireGuard key pair; its connections go on."""
     with answering():
         done = _told(socket, "/node/rotate-key", {"force": force})
+    _done({"silent": done.get("silent") or [], "void_tokens": done.get("void") or 0}, as_json=as_json)
     if done.get("void"):
         output.say(f"{done['void']} unused tokens of this node are void; make new ones with stackpad node token")
     if done.get("silent"):
@@ -156,7 +184,9 @@ def rotate_key(
 
 
 @app.command(epilog="Example: stackpad node leave")
-def leave(socket: Socket = PLACES.plugin, daemon_json: DaemonJson = DAEMON_JSON, yes: Yes = False) -> None:
+def leave(
+    socket: Socket = PLACES.plugin, daemon_json: DaemonJson = DAEMON_JSON, yes: Yes = False, as_json: Json = False
+) -> None:
     """Take this node out of its cluster; its networks stay, on this node only."""
     with answering():
         report = _cluster(socket)
@@ -164,12 +194,15 @@ def leave(socket: Socket = PLACES.plugin, daemon_json: DaemonJson = DAEMON_JSON,
             _confirm(f"containers on {report.name} lose those on other nodes. Leave cluster {report.id}?")
         ended = client.ask(client.plugin(socket), "/node/leave", {}, timeout=SLOW)
         before, settings = daemonjson.read(daemon_json)
-        after = daemonjson.text_of(daemonjson.without(settings, [report.range4, report.range6]))
-        if before and settings != daemonjson.without(settings, [report.range4, report.range6]):
-            _write(daemon_json, before, after, yes=yes)
+        after = daemonjson.without(settings, [report.range4, report.range6])
+        docker = None
+        if before and settings != after:
+            docker = dockerconfig.propose(daemon_json, before, daemonjson.text_of(after), yes=yes, otherwise=LEFT)
     output.say(f"{report.name} is in no cluster any more")
     if not ended["freed"]:
         output.say(f"the store is away: what it held is not free yet; on another node: stackpad node rm {report.name}")
+    left = {"name": report.name, "node": report.node, "cluster": report.id, "freed": bool(ended["freed"])}
+    _done({**left, "daemon_json": None if docker is None else asdict(docker)}, as_json=as_json)
 
 
 def _told(socket: Path, path: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -194,69 +227,27 @@ def _cluster(socket: Path, path: str = "/cluster") -> ClusterReport:
     return report
 
 
-def _configure_docker(report: ClusterReport, path: Path, engine: Path, *, wanted: bool, dns: str, yes: bool) -> None:
-    if not wanted:
-        return
+def _configure_docker(report: ClusterReport, path: Path, engine: Path, *, dns: str, yes: bool) -> Outcome:
     try:
-        before, settings = daemonjson.read(path)
-        pools = [*report.pools, *(report.pools6 if _takes_ipv6_pools(engine) else ())]
-        servers = dns.replace(",", " ").split() or _servers()
-        cluster = [report.range4, report.range6]
-        new = daemonjson.merged(settings, pools, ranges=cluster, bridge=_docker0(engine), servers=servers)
-        if new == settings:
-            output.say(f"{path} is right already")
-            return
-        _write(path, before, daemonjson.text_of(new), yes=yes)
+        return dockerconfig.configure(report, path, engine, dns=dns, yes=yes)
     except StackpadError as error:
-        output.complain(f"Docker's configuration is as it was: {error}")
+        output.complain(f"Docker's configuration is as it was: {error}; then: {dockerconfig.LATER}")
         raise typer.Exit(PROBLEM) from error
 
 
-def _write(path: Path, before: str, after: str, *, yes: bool) -> None:
-    for line in daemonjson.difference(before, after, path):
-        output.say(line)
-    if not yes:
-        if not sys.stdin.isatty():
-            output.say(f"{path} is left as it is; run this again with --yes to have it written")
-            return
-        if not typer.confirm(f"Write this to {path}?", default=True, err=True):
-            output.say(f"{path} is left as it is; until it says so, give each network --ipam-driver stackpad")
-            return
-    backup = daemonjson.write(path, after)
-    kept = f" (the old one is {backup})" if backup is not None else ""
-    output.say(f"{path} is written{kept}; Docker reads it at its next start: systemctl restart docker")
+def _done(value: dict[str, Any], *, as_json: bool) -> None:
+    """The result for a script; a person was told on the way."""
+    if as_json:
+        output.show_json(value)
 
 
-def _docker0(engine: Path) -> str | None:
-    """docker0's address with prefix length, as the engine has it."""
-    try:
-        bridge = client.fetch(client.engine(engine), "/networks/bridge", dict[str, Any])
-        config = bridge["IPAM"]["Config"][0]
-        net = ipaddress.ip_network(config["Subnet"])
-        # An engine names the gateway only where somebody chose it; else it is the first address.
-        return f"{config.get('Gateway') or net.network_address + 1}/{net.prefixlen}"
-    except (Unavailable, KeyError, IndexError, TypeError, ValueError):
-        return None
-
-
-def _takes_ipv6_pools(engine: Path) -> bool:
-    """From Docker 27 on an IPv6 range is chosen from the pools; older ones want --subnet and stumble over such pools."""
-    try:
-        version = client.fetch(client.engine(engine), "/version", dict[str, Any])["Version"]
-        return int(str(version).split(".")[0]) >= 27
-    except (Unavailable, KeyError, ValueError):
-        return False
-
-
-def _servers() -> list[str]:
-    for path in RESOLV_CONFS:
-        try:
-            found = daemonjson.servers_of(path.read_text())
-        except OSError:
-            continue
-        if found:
-            return found
-    return []
+def _place(report: ClusterReport, docker: Outcome | None) -> dict[str, Any]:
+    return {
+        "name": report.name,
+        "node": report.node,
+        "cluster": report.id,
+        "daemon_json": None if docker is None else asdict(docker),
+    }
 
 
 def _seconds(text: str) -> float:

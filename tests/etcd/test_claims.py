@@ -176,7 +176,7 @@ GIVEN_BACK = records.Range(owner=ME, net="172.30.0.0/24", network="x", generatio
 async def test_what_was_given_out_again_is_not_deleted(node: Node, since: dict[str, object]) -> None:
     key = records.range_key(GIVEN_BACK.net)
     await node.put(GIVEN_BACK, key)
-    now = msgspec.structs.replace(GIVEN_BACK, **since)  # type: ignore[arg-type]
+    now = msgspec.structs.replace(GIVEN_BACK, **since)
     store = node.cluster.connected_store()
     await node.etcd.put(key, records.encode(now))
     await store.collect([GIVEN_BACK])

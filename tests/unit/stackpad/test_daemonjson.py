@@ -92,3 +92,32 @@ def test_servers_a_container_can_ask() -> None:
     servers = ("127.0.0.53", "192.0.2.1", "::1", *OURS, "y")
     text = "# by hand\nsearch x\n" + "".join(f"nameserver {server}\n" for server in servers)
     assert daemonjson.servers_of(text) == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize(
+    ("servers", "asked"),
+    [
+        (["192.0.2.53", "192.0.2.54"], ["192.0.2.53"]),
+        (["2001:db8::53", "192.0.2.53"], ["192.0.2.53"]),
+        (["2001:db8::53"], ["2001:db8::53"]),
+        ([], []),
+    ],
+)
+def test_one_server_of_others_is_asked_and_containers_without_ipv6_reach_it(servers: list[str], asked: list[str]) -> None:
+    made = merged({}, servers=servers)
+    assert daemonjson.upstreams(made) == asked
+    assert sorted(made["dns"]) == sorted([*OURS, *servers])
+    assert daemonjson.upstreams(merged({"dns": servers}, servers=[])) == asked
+
+
+def test_what_somebody_chooses_takes_the_place_of_what_is_there() -> None:
+    current = merged({"dns": ["192.0.2.1"]})
+    assert merged(current, servers=["192.0.2.2"])["dns"] == [*OURS, "192.0.2.1"]
+    assert merged(current, servers=["192.0.2.2"], chosen=True)["dns"] == [*OURS, "192.0.2.2"]
+
+
+@pytest.mark.parametrize(
+    ("version", "does"), [("20.10.24+dfsg1", False), ("26.1", False), ("27.0.1", True), ("x", False)]
+)
+def test_engines_that_choose_ipv6_ranges(version: str, does: bool) -> None:
+    assert daemonjson.chooses_ipv6(version) is does

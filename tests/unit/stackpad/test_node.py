@@ -1,0 +1,167 @@
+"""``stackpad node``: what it writes and when, against a real socket that says canned things."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from stackpad.cli.app import app
+from tests.unit.stackpad.canned import served
+
+MEMBER = {
+    "member": True,
+    "id": "c1",
+    "node": "n1",
+    "name": "worker",
+    "range4": "10.192.0.0/10",
+    "range6": "fd00:1::/48",
+    "pools": [{"base": "10.192.64.64/26", "size": 26}],
+    "nodes": [{"id": "n2", "name": "other"}],
+}
+ANSWERS: dict[str, Any] = {
+    "/cluster": MEMBER,
+    "/node/init": {},
+    "/node/join": '{"say": "calling"}\n{"done": true}\n',
+    "/node/rm": {},
+    "/node/leave": {"freed": True},
+    "/node/rotate-key": '{"say": "announced"}\n{"done": true, "silent": [], "void": 2}\n',
+}
+BEFORE = '{"log-level": "warn"}\n'
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Iterator[Path]:
+    with served(tmp_path / "net.sock", copy.deepcopy(ANSWERS)) as path:
+        yield path
+
+
+@pytest.fixture
+def daemon_json(tmp_path: Path) -> Path:
+    path = tmp_path / "docker" / "daemon.json"
+    path.parent.mkdir()
+    path.write_text(BEFORE)
+    return path
+
+
+def arguments(plugin: Path, daemon_json: Path, *words: str) -> list[str]:
+    places = ["--socket", str(plugin), "--daemon-json", str(daemon_json), "--docker-socket", "/nowhere/docker.sock"]
+    return ["node", *words, *places, "--dns", "192.0.2.53"]
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def at_a_terminal(answer: str, words: list[str]) -> tuple[int, str]:
+    """Exit status and output of a command whose stdin is a terminal at which somebody types ``answer``."""
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    try:
+        command = [sys.executable, "-m", "stackpad.cli", *words]
+        done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, check=False)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", [["configure"], ["init"], ["join", "stackpad-1-x"]])
+def test_agreed_it_is_written_with_a_backup(plugin: Path, daemon_json: Path, command: list[str]) -> None:
+    result = run(*arguments(plugin, daemon_json, *command), "--yes", "--json")
+    assert result.exit_code == 0, result.output
+    written = json.loads(daemon_json.read_text())
+    assert written["dns"] == ["169.254.53.53", "fd9c:5acd:5353::53", "192.0.2.53"]
+    assert written["default-address-pools"] == MEMBER["pools"]
+    assert written["log-level"] == "warn"
+    told = json.loads(result.stdout)
+    told = told if command == ["configure"] else told["daemon_json"]
+    assert (told["right"], told["written"], told["restart"]) == (True, True, True)
+    assert Path(told["backup"]).read_text() == BEFORE
+    assert '+  "dns": [' in result.stderr
+    assert "systemctl restart docker" in result.stderr
+
+
+def test_refused_nothing_is_written_and_it_can_be_had_later(plugin: Path, daemon_json: Path) -> None:
+    status, said = at_a_terminal("n", arguments(plugin, daemon_json, "configure"))
+    assert status == 1
+    assert "another time: stackpad node configure" in said
+    assert daemon_json.read_text() == BEFORE
+    assert [path.name for path in daemon_json.parent.iterdir()] == ["daemon.json"]
+    status, said = at_a_terminal("y", arguments(plugin, daemon_json, "configure"))
+    assert status == 0, said
+    assert "192.0.2.53" in daemon_json.read_text()
+
+
+def test_where_nobody_can_answer_it_asks_for_yes(plugin: Path, daemon_json: Path) -> None:
+    result = run(*arguments(plugin, daemon_json, "configure"))
+    assert result.exit_code == 2
+    assert "stackpad node configure --yes" in result.stderr
+    assert daemon_json.read_text() == BEFORE
+    result = run(*arguments(plugin, daemon_json, "init"))
+    assert result.exit_code == 0, "the cluster is begun; the rest can be had later"
+    assert "stackpad node configure --yes" in result.stderr
+    assert daemon_json.read_text() == BEFORE
+
+
+def test_twice_is_right_already(plugin: Path, daemon_json: Path) -> None:
+    run(*arguments(plugin, daemon_json, "configure"), "--yes")
+    result = run(*arguments(plugin, daemon_json, "configure"), "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {
+        "path": str(daemon_json), "right": True, "written": False, "backup": None, "restart": False, "unattended": False,
+    }  # fmt: skip
+    assert "right already" in result.stderr
+
+
+def test_other_servers_take_the_place_of_those_in_the_file(plugin: Path, daemon_json: Path) -> None:
+    run(*arguments(plugin, daemon_json, "configure"), "--yes")
+    words = arguments(plugin, daemon_json, "configure")
+    run(*words[:-1], "192.0.2.54", "--yes")
+    assert json.loads(daemon_json.read_text())["dns"][2:] == ["192.0.2.54"]
+
+
+def test_outside_of_a_cluster_there_is_nothing_to_write(tmp_path: Path, daemon_json: Path) -> None:
+    with served(tmp_path / "alone.sock", {"/cluster": {"member": False}}) as path:
+        result = run(*arguments(path, daemon_json, "configure"), "--yes")
+    assert result.exit_code == 1
+    assert "stackpad node init" in result.stderr
+    assert daemon_json.read_text() == BEFORE
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["rm", "other", "--yes"], {"removed": "other"}),
+        (["rotate-key"], {"silent": [], "void_tokens": 2}),
+        (["leave", "--yes"], {"name": "worker", "node": "n1", "cluster": "c1", "freed": True, "daemon_json": None}),
+        (
+            ["init", "--no-daemon-json"],
+            {"name": "worker", "node": "n1", "cluster": "c1", "daemon_json": None},
+        ),
+    ],
+)
+def test_each_command_has_json(plugin: Path, daemon_json: Path, words: list[str], told: dict[str, Any]) -> None:
+    places = ["--daemon-json", str(daemon_json)] if words[0] in {"leave", "init"} else []
+    result = run("node", *words, "--socket", str(plugin), *places, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == told
+
+
+def test_every_command_has_json_and_an_example() -> None:
+    names = [name for name in run("node", "--help").output.split() if name in {
+        "init", "join", "configure", "token", "ls", "rm", "rotate-key", "leave"}]  # fmt: skip
+    assert set(names) == {"init", "join", "configure", "token", "ls", "rm", "rotate-key", "leave"}
+    for name in set(names):
+        shown = run("node", name, "--help").output
+        assert "--json" in shown, name
+        assert "Example: stackpad node" in shown, name
