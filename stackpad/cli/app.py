@@ -166,6 +166,9 @@ def doctor(
     caddy: Annotated[
         Path, typer.Option("--caddy", envvar="CADDY_ADMIN", metavar="PATH", help="Caddy's admin socket.")
     ] = PLACES.caddy,
+    daemon_json: Annotated[
+        Path, typer.Option("--daemon-json", metavar="PATH", help="Docker's configuration.")
+    ] = PLACES.daemon_json,
     as_json: Json = False,
 ) -> None:
     """Check the node, and say what to do about what is wrong; ends with 1 if something is."""
@@ -173,7 +176,7 @@ def doctor(
         output.complain(f"--docker {docker_host} is not a socket of this node, such as unix:///run/docker.sock")
         raise typer.Exit(USAGE)
     engine = Path(docker_host.removeprefix("unix://"))
-    places = replace(PLACES, plugin=socket, ingress=ingress_socket, engine=engine, caddy=caddy)
+    places = replace(PLACES, plugin=socket, ingress=ingress_socket, engine=engine, caddy=caddy, daemon_json=daemon_json)
     found = checks.diagnose(examine(places))
     show([asdict(check) for check in found], checks.grid(found), as_json=as_json, troubled=checks.failed(found))
 

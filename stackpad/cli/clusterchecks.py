@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stackpad.cli.daemonjson import ASKED, RESOLVERS, chooses_ipv6, upstreams
 from stackpad.cli.facts import Check, Facts, Level, Unknown
 from stackpad.cli.render import duration
 from stackpad.cli.reports import ClusterReport, NodeReport
+
+CONFIGURE = "stackpad node configure writes them into Docker's configuration; restart Docker after it"
+SAYS_MORE = "if it does not say what to do: stackpad node ls, and the plugin's log (journalctl -u docker)"
+
+MAX_NAMED = 5
 
 
 def cluster(facts: Facts) -> Iterator[Check]:
@@ -19,8 +25,9 @@ def cluster(facts: Facts) -> Iterator[Check]:
         if not node.self:
             yield _peer(node)
     yield _pools(facts, report)
+    yield from _dns(facts)
     for problem in report.problems:
-        yield Check("cluster", Level.PROBLEM, problem)
+        yield Check("cluster", Level.PROBLEM, problem, SAYS_MORE)
 
 
 def _store(report: ClusterReport) -> Check:
@@ -46,13 +53,59 @@ def _peer(node: NodeReport) -> Check:
 def _pools(facts: Facts, report: ClusterReport) -> Check:
     if isinstance(facts.engine_pools, Unknown):
         return Check("address pools", Level.SKIPPED, facts.engine_pools.reason)
-    ours = {str(pool["base"]) for pool in report.pools}
-    if ours <= facts.engine_pools:
-        return Check("address pools", Level.OK, "the engine chooses from this node's own block")
-    remedy = (
-        "stackpad node init and join write default-address-pools into daemon.json; restart Docker after that. "
-        "Or give each network --ipam-driver stackpad"
-    )
+    known = isinstance(facts.engine_version, str)
+    wanted = [*report.pools, *(report.pools6 if known and chooses_ipv6(str(facts.engine_version)) else ())]
+    missing = [base for pool in wanted if (base := str(pool["base"])) not in facts.engine_pools]
+    if not missing:
+        return Check("address pools", Level.OK, "the engine chooses from this node's own blocks")
+    named = ", ".join(missing[:MAX_NAMED]) + (f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else "")
     return Check(
-        "address pools", Level.WARNING, "the engine's are not this node's: two nodes may choose the same", remedy
+        "address pools",
+        Level.WARNING,
+        f"the engine's are not this node's: two nodes may choose the same; it lacks {named}",
+        f"{CONFIGURE}. Or give each network --ipam-driver stackpad",
     )
+
+
+def _dns(facts: Facts) -> Iterator[Check]:
+    """Whether containers find names of other nodes: the resolver, the way to it, and whether they are sent there."""
+    if isinstance(facts.resolver, Unknown):
+        remedy = (
+            "it runs in the plugin, whose log says why it does not (journalctl -u docker); who else listens: ss -lunp"
+        )
+        yield Check("resolver", Level.PROBLEM, f"{facts.resolver.reason}: no names of other nodes", remedy)
+    elif _closed(facts):
+        yield Check(
+            "resolver",
+            Level.PROBLEM,
+            "the firewall's INPUT drops what no rule accepts, and no rule accepts questions of containers for names",
+            "let them in: iptables -I INPUT -i sp-+ -p udp --dport 53 -j ACCEPT, and the same with -p tcp",
+        )
+    else:
+        yield Check("resolver", Level.OK, f"{facts.resolver} answers")
+    if isinstance(facts.daemon_json, Unknown):
+        yield Check("name servers", Level.SKIPPED, facts.daemon_json.reason)
+        return
+    named = facts.daemon_json.get("dns")
+    asked = [str(server) for server in named][:ASKED] if isinstance(named, list) else []
+    if RESOLVERS[0] not in asked:
+        detail = f"Docker's configuration does not name {RESOLVERS[0]}: containers have no names of other nodes"
+        yield Check("name servers", Level.PROBLEM, detail, CONFIGURE)
+    elif not upstreams(facts.daemon_json):
+        detail = f"of {ASKED} servers that Docker asks at most none is left while the plugin is stopped"
+        yield Check(
+            "name servers", Level.WARNING, detail, "stackpad node configure --dns ADDRESS; restart Docker after it"
+        )
+    else:
+        yield Check(
+            "name servers", Level.OK, f"containers ask ours first, then {', '.join(upstreams(facts.daemon_json))}"
+        )
+
+
+def _closed(facts: Facts) -> bool:
+    listing = facts.filters.get("iptables")
+    if not isinstance(listing, str):
+        return False
+    lines = listing.splitlines()
+    accepts = [line for line in lines if line.endswith("-j ACCEPT") and not line.startswith(("-A FORWARD", "-A DOCKER"))]
+    return "-P INPUT DROP" in lines and not any("--dport 53 " in line or "-i sp-+" in line for line in accepts)

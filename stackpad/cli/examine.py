@@ -14,15 +14,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from stackpad.cli import client
+from stackpad.cli import client, daemonjson
 from stackpad.cli.facts import DRIVERS, Facts, Unknown
 from stackpad.cli.reports import ClusterReport, NetworkReport, Routes, Status
-from stackpad.errors import Unavailable
+from stackpad.errors import StackpadError, Unavailable
 
 T = TypeVar("T")
 
 _SIOCGIFMTU = 0x8921
 _TIMEOUT = 10.0
+_PATIENCE = 2.0
+"""Seconds for the resolver, which is on this node."""
+
+_QUESTION = b"\x07version\x04bind\x00" + struct.pack(">HH", 16, 3)
+"""For a text of the class CHAOS: every server answers it by itself, ours with a refusal, and none asks elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,8 @@ def examine(places: Places) -> Facts:
         else None,
         cluster=_try(lambda: client.fetch(plugin, "/cluster?round-trip", ClusterReport)),
         engine_pools=_try(lambda: _engine_pools(engine)),
+        daemon_json=_try(lambda: daemonjson.read(places.daemon_json)[1]),
+        resolver=_try(_resolver),
         caddy=_try(lambda: _caddy(places.caddy)) if os.path.exists(places.caddy) else None,
     )
 
@@ -87,7 +94,7 @@ def examine(places: Places) -> Facts:
 def _try(look: Callable[[], T]) -> T | Unknown:
     try:
         return look()
-    except Unavailable as error:
+    except StackpadError as error:
         return Unknown(str(error))
 
 
@@ -114,6 +121,22 @@ def _engine_endpoints(engine: client.Server) -> frozenset[str]:
     listed = client.fetch(engine, "/containers/json?all=1", list[_EngineContainer])
     attachments = [container.settings.networks or {} for container in listed if container.settings is not None]
     return frozenset(attached.endpoint for of_one in attachments for attached in of_one.values())
+
+
+def _resolver(address: tuple[str, int] = (daemonjson.RESOLVERS[0], 53)) -> str:
+    """The address of our resolver, if it answers."""
+    number = os.urandom(2)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        channel.settimeout(_PATIENCE)
+        try:
+            channel.connect(address)
+            channel.send(number + struct.pack(">HHHHH", 0, 1, 0, 0, 0) + _QUESTION)
+            while channel.recv(512)[:2] != number:
+                pass
+        except OSError as error:
+            reason = "no answer" if isinstance(error, TimeoutError) else error.strerror
+            raise Unavailable(f"{address[0]} does not answer on UDP port {address[1]}: {reason}") from error
+    return address[0]
 
 
 def _caddy(path: Path) -> str:

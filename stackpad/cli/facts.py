@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from stackpad.cli.reports import ClusterReport, NetworkReport, Routes, Status
 
@@ -26,7 +27,8 @@ class Facts:
     ``engine_networks`` are names by id of those that Docker knows with a driver of ours, ``engine_endpoints`` the ids of
     its containers' endpoints on any network. ``filters`` is what
     ``-S`` prints of the table ``filter``, by the command asked. ``mtus`` are those of the bridges that are there.
-    ``engine_pools`` are the bases of the engine's default address pools.
+    ``engine_pools`` are the bases of the engine's default address pools, ``daemon_json`` is what Docker's configuration
+    says, and ``resolver`` the address at which ours has answered.
     ``ingress`` and ``caddy`` are ``None`` where there is no such socket.
     """
 
@@ -44,6 +46,8 @@ class Facts:
     caddy: str | Unknown | None = None
     cluster: ClusterReport | Unknown | None = None
     engine_pools: frozenset[str] | Unknown = frozenset()
+    daemon_json: Mapping[str, Any] | Unknown = field(default_factory=dict)
+    resolver: str | Unknown = ""
 
 
 class Level(StrEnum):

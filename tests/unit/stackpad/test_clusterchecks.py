@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from plugin.resolver.wire import Answerer
+from plugin.resolver.zone import View
+from stackpad.cli import examine
 from stackpad.cli.clusterchecks import cluster
 from stackpad.cli.facts import Facts, Level, Unknown
 from stackpad.cli.reports import ClusterReport, NodeReport, Status, StoreReport
+from stackpad.errors import Unavailable
 
+OURS = ["169.254.53.53", "fd9c:5acd:5353::53"]
 POOLS = ({"base": "10.192.0.64/26", "size": 26},)
 
 
 def facts(
     report: ClusterReport | Unknown | None, pools: frozenset[str] | Unknown = frozenset({"10.192.0.64/26"})
 ) -> Facts:
-    return Facts(Status(), (), "", "", {}, frozenset(), cluster=report, engine_pools=pools)
+    return Facts(
+        Status(), (), "", "", {}, frozenset(), cluster=report, engine_pools=pools,
+        daemon_json={"dns": [*OURS, "192.0.2.53"]}, resolver=OURS[0],
+    )  # fmt: skip
 
 
 def report(**changes: Any) -> ClusterReport:
@@ -36,6 +47,8 @@ def test_all_well() -> None:
         ("store", Level.OK),
         ("node b", Level.OK),
         ("address pools", Level.OK),
+        ("resolver", Level.OK),
+        ("name servers", Level.OK),
     ]
 
 
@@ -54,9 +67,75 @@ def test_what_is_wrong_has_a_remedy(changes: dict[str, Any], name: str, level: L
     (check,) = [check for check in cluster(facts(report(**changes))) if check.name == name]
     assert check.level is level
     assert words in check.detail
-    assert check.remedy or name == "cluster"
+    assert check.remedy
 
 
 def test_pools_that_nobody_tells_are_skipped() -> None:
-    checks = list(cluster(facts(report(), Unknown("no engine"))))
-    assert checks[-1].level is Level.SKIPPED
+    checks = {check.name: check for check in cluster(facts(report(), Unknown("no engine")))}
+    assert checks["address pools"].level is Level.SKIPPED
+
+
+OTHERS = {"base": "fd00:1:0:101::/64", "size": 64}
+
+
+@pytest.mark.parametrize(
+    ("version", "there", "level"),
+    [
+        ("28.5.2", frozenset({"10.192.0.64/26"}), Level.WARNING),
+        ("28.5.2", frozenset({"10.192.0.64/26", "fd00:1:0:101::/64"}), Level.OK),
+        ("20.10.24", frozenset({"10.192.0.64/26"}), Level.OK),
+    ],
+)
+def test_ipv6_pools_where_the_engine_takes_some(version: str, there: frozenset[str], level: Level) -> None:
+    found = replace(facts(report(pools6=(OTHERS,)), there), engine_version=version)
+    (check,) = [check for check in cluster(found) if check.name == "address pools"]
+    assert check.level is level
+    assert (str(OTHERS["base"]) in check.detail) is (level is Level.WARNING)
+
+
+DROPS = "-P INPUT DROP\n-P FORWARD ACCEPT\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "level", "words"),
+    [
+        ({"resolver": Unknown("169.254.53.53 does not answer")}, "resolver", Level.PROBLEM, "does not answer"),
+        ({"filters": {"iptables": DROPS}}, "resolver", Level.PROBLEM, "INPUT"),
+        ({"filters": {"iptables": DROPS + "-A FORWARD -i sp-+ -j ACCEPT\n"}}, "resolver", Level.PROBLEM, "INPUT"),
+        ({"filters": {"iptables": DROPS + "-A INPUT -p udp -m udp --dport 53 -j ACCEPT\n"}}, "resolver", Level.OK, ""),
+        ({"filters": {"iptables": DROPS + "-A INPUT -i sp-+ -j ACCEPT\n"}}, "resolver", Level.OK, ""),
+        ({"filters": {"iptables": "-P INPUT ACCEPT\n"}}, "resolver", Level.OK, ""),
+        ({"daemon_json": {}}, "name servers", Level.PROBLEM, "169.254.53.53"),
+        ({"daemon_json": {"dns": "169.254.53.53"}}, "name servers", Level.PROBLEM, "169.254.53.53"),
+        ({"daemon_json": {"dns": ["192.0.2.1"]}}, "name servers", Level.PROBLEM, "169.254.53.53"),
+        ({"daemon_json": {"dns": [f"192.0.2.{n}" for n in range(3)] + OURS}}, "name servers", Level.PROBLEM, "169.254"),
+        ({"daemon_json": {"dns": OURS}}, "name servers", Level.WARNING, "none is left"),
+        ({"daemon_json": {"dns": ["169.254.53.53", "192.0.2.1"]}}, "name servers", Level.OK, "192.0.2.1"),
+        ({"daemon_json": Unknown("it is not JSON")}, "name servers", Level.SKIPPED, "not JSON"),
+    ],
+)
+def test_names_of_other_nodes(changes: dict[str, Any], name: str, level: Level, words: str) -> None:
+    (check,) = [check for check in cluster(replace(facts(report()), **changes)) if check.name == name]
+    assert check.level is level
+    assert words in check.detail
+    assert bool(check.remedy) is (level in {Level.PROBLEM, Level.WARNING})
+
+
+def test_a_resolver_is_asked_for_what_it_answers_by_itself() -> None:
+    """The real one behind a real socket; and a port at which nobody is."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("127.0.0.1", 0))
+        place = listening.getsockname()
+
+        def answer() -> None:
+            query, client = listening.recvfrom(512)
+            made = Answerer(View()).answer(query, client[0])
+            assert isinstance(made, bytes), "it is not forwarded"
+            listening.sendto(made, client)
+
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(answer)
+            assert examine._resolver(place) == "127.0.0.1"
+            done.result()
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1 does not answer on UDP port \d+: Connection refused"):
+        examine._resolver(place)
