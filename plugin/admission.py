@@ -32,6 +32,9 @@ from stackpad.etcd import Delete, Op, Put
 JOIN_AGAIN = 15.0
 """Seconds between two attempts to join with the setting ``JOIN``, while the other node does not answer."""
 
+WITHIN, LEAST = 15.0, 1.5
+"""Seconds from the token to the store's first answer, and those of it that are left for the store in any case."""
+
 FAREWELL = 1.0
 """Seconds between the word that a node is removed and the end of its tunnel: it is to hear it."""
 
@@ -62,7 +65,7 @@ class Admission:
                 block_prefix=settings.block_prefix,
                 network_prefix=settings.network_prefix,
             )
-            joining.refuse_overlap(await self._cluster.other_routes(), cluster)
+            joining.refuse_overlap(await self._cluster.other_routes(), cluster.ranges)
             await self._cluster.refuse_taken_store()
             first = [_first_block(ip_network(cluster.range4), cluster.block_prefix, self._own_networks(), cluster)]
             length6 = max(blocks.BLOCK6_PREFIX, ip_network(cluster.range6).prefixlen)
@@ -107,6 +110,7 @@ class Admission:
             gateway_address=membership.mesh4,
             endpoints=self._cluster.own_endpoints(),
             expires=now + lifetime,
+            ranges=membership.cluster.ranges,
         )
         self._guests.add(
             Invitation(
@@ -151,6 +155,7 @@ class Admission:
                 engine=self._cluster.engine_version,
                 version=version("stackpad"),
             )
+            began = time.monotonic()
             joiner = Joiner(self._cluster.open_tunnel, self._cluster.mesh.last_handshake, self._cluster.other_routes)
             try:
                 answer = await joiner.join(token, request, say)
@@ -175,7 +180,7 @@ class Admission:
                     gateway_ranges=answer.gateway_ranges,
                 )
             )
-            await self._cluster.wait_for_store()
+            await self._cluster.wait_for_store(max(began + WITHIN - time.monotonic(), LEAST))
             return self._cluster.member_of()
 
     async def join_as_set(self) -> None:

@@ -45,7 +45,7 @@ from stackpad.etcd import Etcd, Tls
 from stackpad.runtime import Backoff
 
 READY = 15.0
-"""Seconds a join may take from the answer to the first view of the store."""
+"""Seconds the beginning of a cluster may take to the first view of its store."""
 
 
 class Cluster:
@@ -362,15 +362,15 @@ class Cluster:
         self.names_changed(())
 
     async def open_tunnel(self, token: joining.Token, endpoint: str) -> None:
-        """Set the tunnel up for a guest with ``token``, towards one address of its gateway."""
+        """Set the tunnel up for a guest with ``token``, towards one address of its gateway ("": none yet)."""
         self._joining = (token, endpoint)
         self.mesh.touch()
         await self.mesh.wait_settled()
 
-    async def wait_for_store(self) -> None:
+    async def wait_for_store(self, seconds: float = READY) -> None:
         """Wait until the store has answered; raises :class:`Unavailable` with the reason if it does not."""
         try:
-            async with asyncio.timeout(READY):
+            async with asyncio.timeout(seconds):
                 await self._running.wait()
                 if self.store is not None:
                     await self.store.connected.wait()

@@ -18,14 +18,14 @@ from plugin.mesh import JOIN_PORT
 from plugin.model import IPNet
 from stackpad.errors import Conflict, InvalidRequest, StackpadError, Unavailable
 
-HANDSHAKE = 9.0
-"""Seconds until a tunnel must stand; WireGuard tries again after five."""
+LIMIT = 13.5
+"""Seconds a join may take until the other node has answered, whatever goes wrong."""
 
-ANSWER = 5.0
-"""Seconds until the other node must have answered; it asks its store."""
+ANSWER = 4.5
+"""Seconds of them for the other node's answer; it asks its store."""
 
 EACH = 2.5
-"""Seconds for one of the gateway's addresses before the next one is tried."""
+"""Seconds at most for one of the gateway's addresses before the next one is tried."""
 
 Open = Callable[[joining.Token, str], Awaitable[None]]
 Handshake = Callable[[str], float]
@@ -34,45 +34,73 @@ Handshake = Callable[[str], float]
 class Joiner:
     """Goes through the steps.
 
-    ``open_tunnel`` points the tunnel, with the token's key, at one of the gateway's endpoints; ``handshake`` gives the
-    time of the last handshake with a public key (0: none). ``routes`` are this node's other routes.
+    ``open_tunnel`` points the tunnel, with the token's key, at one of the gateway's endpoints ("": at none yet);
+    ``handshake`` gives the time of the last handshake with a public key (0: none). ``routes`` are this node's other
+    routes. ``limit`` is for all steps together (seconds): the addresses share what is left of it.
     """
 
-    def __init__(self, open_tunnel: Open, handshake: Handshake, routes: Callable[[], Awaitable[Sequence[IPNet]]]) -> None:
+    def __init__(
+        self,
+        open_tunnel: Open,
+        handshake: Handshake,
+        routes: Callable[[], Awaitable[Sequence[IPNet]]],
+        limit: float = LIMIT,
+    ) -> None:
         self._open, self._handshake, self._routes = open_tunnel, handshake, routes
+        self._limit, self._step = limit, ""
 
     async def join(
         self, token: joining.Token, request: joining.JoinRequest, say: Callable[[str], None]
     ) -> joining.JoinAnswer:
         """The answer of the node that gave out ``token``; raises :class:`StackpadError` with the reason."""
+        began = time.monotonic()
         joining.refuse_expired(token, time.time())
-        await self._shake_hands(token, say)
-        say(f"asking for a place through {token.gateway_address}")
-        answer = await self._ask(token, request)
-        joining.refuse_overlap(await self._routes(), answer.cluster)
+        try:
+            async with asyncio.timeout(self._limit):
+                self._step = "looking at this node's routes"
+                # Before the other node knows of us: a place that was given and cannot be taken would be nobody's.
+                joining.refuse_overlap(await self._routes(), token.ranges)
+                await self._shake_hands(token, began + self._limit * (1 - ANSWER / LIMIT), say)
+                say(f"asking for a place through {token.gateway_address}")
+                self._step = f"waiting for the answer of the node at {token.gateway_address}"
+                answer = await self._ask(token, request)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"not in within {self._limit:g} s: {self._step} took too long; look at stackpad doctor here and on the "
+                "node that made the token, then join again"
+            ) from error
+        if not token.ranges:
+            joining.refuse_overlap(await self._routes(), answer.cluster.ranges)
         return answer
 
-    async def _shake_hands(self, token: joining.Token, say: Callable[[str], None]) -> None:
+    async def _shake_hands(self, token: joining.Token, end: float, say: Callable[[str], None]) -> None:
         if not token.endpoints:
             raise InvalidRequest("the token names no address to reach its node at; set ENDPOINT there and make a new one")
-        end = time.monotonic() + max(HANDSHAKE, EACH * len(token.endpoints))
-        number = 0
+        began, left = time.monotonic(), list(token.endpoints)
+        tried: list[str] = []
         while time.monotonic() < end:
-            endpoint = token.endpoints[number % len(token.endpoints)]
-            number += 1
+            left = left or list(token.endpoints)
+            endpoint = left.pop(0)
+            tried += [endpoint] if endpoint not in tried else []
+            # Each has its turn: many addresses have a short one.
+            patience = min(EACH, (end - time.monotonic()) / (len(left) + 1))
             say(f"calling {endpoint}")
+            self._step = f"setting the tunnel to {endpoint} up"
+            if len(tried) > 1:
+                # WireGuard calls a peer every five seconds at most, wherever it is: a new one is called at once.
+                await self._open(token, "")
             await self._open(token, endpoint)
-            if await self._answered(token):
+            self._step = f"calling {endpoint}"
+            if await self._answered(token, time.monotonic() + patience):
                 return
-        tried = ", ".join(token.endpoints)
         raise Unavailable(
-            f"no handshake with {tried} (UDP) within {HANDSHAKE:.0f} s: the port is closed there (open it in its "
-            "firewall), the address is not reachable from here (set ENDPOINT on that node to one that is), its plugin "
-            "does not run, or it does not know this token (expired by its clock, taken back, or not made by it)"
+            f"no handshake with {', '.join(tried)} (UDP) within {time.monotonic() - began:.0f} s: the port is closed "
+            "there (open it in its firewall), the address is not reachable from here (set ENDPOINT on that node to one "
+            "that is), its plugin does not run, or it does not know this token (expired by its clock, taken back, or not "
+            "made by it)"
         )
 
-    async def _answered(self, token: joining.Token) -> bool:
-        end = time.monotonic() + EACH
+    async def _answered(self, token: joining.Token, end: float) -> bool:
         while time.monotonic() < end:
             # Any packet makes WireGuard call; that nobody may listen yet does not matter.
             try:
@@ -91,7 +119,9 @@ class Joiner:
         url = f"http://{token.gateway_address}:{JOIN_PORT}/join"
         try:
             async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER), trust_env=False) as session,
+                aiohttp.ClientSession(
+                    timeout=aiohttp.ClientTimeout(total=ANSWER * self._limit / LIMIT), trust_env=False
+                ) as session,
                 session.post(url, data=msgspec.json.encode(request)) as response,
             ):
                 body = await response.read()

@@ -31,7 +31,11 @@ _CHECK = 4
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in a token. ``expires`` is Unix time; ``address`` is the one the guest has in the tunnel meanwhile."""
+    """What is in a token.
+
+    ``expires`` is Unix time; ``address`` is the one the guest has in the tunnel meanwhile. ``ranges`` are the cluster's;
+    a token made before they were part of it has none.
+    """
 
     id: str
     private_key: str
@@ -41,6 +45,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     gateway_address: str
     endpoints: tuple[str, ...]
     expires: float
+    ranges: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Without the keys."""
@@ -121,6 +126,8 @@ def read(text: str) -> Token:
                 raise ValueError("a key in it is too short")
         for endpoint in token.endpoints:
             records.split_endpoint(endpoint)
+        for net in token.ranges:
+            ipaddress.ip_network(net)
     except (ValueError, msgspec.MsgspecError, InvalidRequest) as error:
         raise InvalidRequest(
             f"the token is damaged ({error}); copy it again, all of it, or make a new one with stackpad node token"
@@ -147,9 +154,10 @@ def refuse_clock(theirs: float, ours: float) -> None:
         )
 
 
-def refuse_overlap(routes: Iterable[IPNet], cluster: records.Cluster) -> None:
-    """Raise :class:`Conflict` if the cluster's ranges cover something this node reaches in another way."""
-    for text in (cluster.range4, cluster.range6):
+def refuse_overlap(routes: Iterable[IPNet], ranges: Iterable[str]) -> None:
+    """Raise :class:`Conflict` if the cluster's ``ranges`` cover something this node reaches in another way."""
+    routes = list(routes)
+    for text in ranges:
         net = ipaddress.ip_network(text)
         for route in routes:
             # A wider route, such as a company's for all of 10.0.0.0/8, leaves room for a range in it.

@@ -55,9 +55,12 @@ def of_member(
 
 
 def of_guest(token: joining.Token, endpoint: str, port: int) -> Wanted:
-    """That of one who joins: the token's gateway only, called at one of its addresses."""
-    address, gateway_port = records.split_endpoint(endpoint)
+    """That of one who joins: the token's gateway only, called at one of its addresses; without one, nobody."""
     gateway = ip_network(token.gateway_address)
+    plan = MeshPlan(addresses=frozenset({ipaddress.ip_address(token.address)}), routes=frozenset({gateway}))
+    if not endpoint:
+        return Wanted(plan, token.private_key, port, frozenset())
+    address, gateway_port = records.split_endpoint(endpoint)
     peer = Peer(
         public_key=token.gateway_key,
         preshared_key=token.preshared_key,
@@ -65,7 +68,6 @@ def of_guest(token: joining.Token, endpoint: str, port: int) -> Wanted:
         allowed=frozenset({gateway}),
         keepalive=5,
     )
-    plan = MeshPlan(addresses=frozenset({ipaddress.ip_address(token.address)}), routes=frozenset({gateway}))
     return Wanted(plan, token.private_key, port, frozenset(), extra={token.gateway_key: peer})
 
 

@@ -50,6 +50,11 @@ class Cluster(Record, frozen=True, kw_only=True):
     block_prefix: int
     network_prefix: int
 
+    @property
+    def ranges(self) -> tuple[str, str]:
+        """The address ranges of both families."""
+        return self.range4, self.range6
+
 
 class Node(Record, frozen=True, kw_only=True):
     """A member. ``owner`` is its id.

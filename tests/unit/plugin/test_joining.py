@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 from typing import Any
 
 import msgspec
@@ -39,6 +40,14 @@ def test_a_token_comes_back_as_it_was_also_from_several_lines() -> None:
     assert joining.read(f"  {text[:100]}\n{text[100:]}\n") == TOKEN
 
 
+def test_a_token_made_before_it_named_the_ranges_is_good() -> None:
+    older = msgspec.to_builtins(TOKEN)
+    del older["ranges"]
+    body = msgspec.msgpack.encode(older)
+    text = base64.urlsafe_b64encode(body + hashlib.sha256(body).digest()[:4]).decode().rstrip("=")
+    assert joining.read(joining.PREFIX + text) == TOKEN
+
+
 def test_its_keys_are_not_shown() -> None:
     assert KEY not in repr(TOKEN)
     assert TOKEN.preshared_key not in repr(TOKEN)
@@ -69,6 +78,7 @@ def test_anything_else_is_a_sentence(text: str) -> None:
         {"gateway_address": "fd00::1"},
         {"endpoints": ("host.example:51820",)},
         {"endpoints": ("192.0.2.1:0",)},
+        {"ranges": ("10.192.0.0", "10.0.0.1/8")},
     ],
 )
 def test_a_token_with_a_wrong_value_is_refused(change: dict[str, object]) -> None:
@@ -90,12 +100,12 @@ def test_expiry_and_clock_say_how_far() -> None:
 @pytest.mark.parametrize("route", ["10.192.0.0/10", "10.200.0.0/16", "fd00::/64"])
 def test_a_route_in_the_clusters_range_is_named(route: str) -> None:
     with pytest.raises(Conflict, match=f"route for {route}.*RANGE"):
-        joining.refuse_overlap([ip_network(route)], CLUSTER)
+        joining.refuse_overlap([ip_network(route)], CLUSTER.ranges)
 
 
 @pytest.mark.parametrize("route", ["0.0.0.0/0", "10.0.0.0/8", "192.168.0.0/16", "fd01::/48", "::/0"])
 def test_other_routes_are_no_obstacle(route: str) -> None:
-    joining.refuse_overlap([ip_network(route)], CLUSTER)
+    joining.refuse_overlap([ip_network(route)], CLUSTER.ranges)
 
 
 @pytest.mark.parametrize(("text", "made"), [("Worker-1", "worker-1"), (" db.internal ", "db.internal")])
