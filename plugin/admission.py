@@ -85,6 +85,7 @@ class Admission:
                     mesh4=str(blocks.mesh_address(first[0])),
                     mesh6=str(blocks.mesh_address(first[1])),
                     control=True,
+                    store=settings.store,
                     ranges=tuple(held),
                     joined=time.time(),
                 )
@@ -186,7 +187,7 @@ class Admission:
     async def join_as_set(self) -> None:
         """Join with the token of the setting ``JOIN``, if there is one and this node is in no cluster yet."""
         log = structlog.get_logger("join")
-        while self._settings.join and self._cluster.membership is None:
+        while self._settings.join and self._cluster.membership is None and not self._cluster.damage:
             try:
                 await self.join(self._settings.join, self._settings.node_name, lambda text: log.info(text))
             except Unavailable as error:
@@ -209,13 +210,19 @@ class Admission:
         if self._cluster.membership is not None and node.owner == self._cluster.membership.node:
             await self.leave()
             return
-        if node.control and not self._settings.store and len(view.nodes) > 1:
+        if node.control and self._embedded(node) and len(view.nodes) > 1:
             raise Conflict(f"node {node.name} holds the cluster's store; remove the other nodes first")
         gone = records.Removed(owner=node.owner, name=node.name, since=time.time())
         await store.commit([Put(records.key(records.REMOVED, node.owner), records.encode(gone))])
         # A moment in which it can still see that it was removed, and leave.
         await asyncio.sleep(FAREWELL)
         await store.commit(self._ending(node.owner))
+
+    def _embedded(self, control: records.Node) -> bool:
+        """Whether the cluster's store is on the node that began it: then the others have its address in the mesh."""
+        membership = self._cluster.member_of()
+        elsewhere = self._settings.store or membership.store
+        return not elsewhere or any(control.mesh4 and f"//{control.mesh4}:" in address for address in elsewhere)
 
     def _ending(self, node: str) -> list[Op]:
         """What takes everything of a node out of the store."""
@@ -238,7 +245,7 @@ class Admission:
         It is while the store answers. Else the others free it with :meth:`remove`.
         """
         membership, store = self._cluster.member_of(), self._cluster.store
-        if membership.control and not self._settings.store and len(self._cluster.view.nodes) > 1:
+        if membership.embeds(self._settings.store) and len(self._cluster.view.nodes) > 1:
             raise Conflict("this node holds the cluster's store; remove the other nodes first (stackpad node rm NAME)")
         freed = store is not None and store.connected.is_set()
         if store is not None and freed:
@@ -254,6 +261,8 @@ class Admission:
         return freed
 
     def _refuse_second(self) -> None:
+        if self._cluster.damage:
+            raise Conflict(self._cluster.damage)  # what it says may be restored; it is not written over
         if self._cluster.membership is not None:
             raise Conflict(
                 f"this node is {self._cluster.membership.name} of cluster {self._cluster.membership.cluster.id} already; "

@@ -120,7 +120,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         await stop.wait()
         for task in background:
             task.cancel()
-        if not state.networks and cluster.membership is None:
+        if not state.networks and cluster.membership is None and not cluster.damage:
             # Nothing is left that the rules would keep apart, and an uninstalled plugin leaves nothing behind.
             await asyncio.gather(*background, return_exceptions=True)
             await kernel.remove_rules()

@@ -38,7 +38,12 @@ class Claims:
         self._log = structlog.get_logger("ranges")
 
     def blocks(self, version_: int) -> Sequence[IPNet]:
-        """This node's blocks; none without a cluster."""
+        """This node's blocks; none without a cluster. Raises :class:`Unavailable` if nobody can tell which they are."""
+        if self._cluster.damage:
+            raise Unavailable(
+                "which addresses are this node's cannot be told, so none are chosen; name a range with --subnet, or "
+                f"leave --ipam-driver stackpad out: {self._cluster.damage}"
+            )
         return () if self._cluster.membership is None else self._cluster.membership.blocks(version_)
 
     def reserved(self) -> Sequence[IPNet]:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 
+import msgspec
 import structlog
 from aiohttp import web
 
@@ -70,7 +71,8 @@ class Cluster:
         self.attachments = Attachments(engine, lambda network: network in state.networks, self.networks_changed)
         self._memory, self.guests = Memory(directory_path), Guests(directory_path)
         self.keys = Keys(settings.keys)
-        self.membership: Membership | None = self._memory.load()
+        self.damage = ""
+        self.membership: Membership | None = self._remembered()
         self._seen = StoreView()
         if self.membership is not None:
             self._seen.replace(self._memory.load_view())
@@ -80,6 +82,15 @@ class Cluster:
         self.store: StoreLoop | None = None
         self.member: Member | None = None
         self._log = structlog.get_logger("cluster")
+
+    def _remembered(self) -> Membership | None:
+        """The membership on the disk; where it cannot be read, the node goes on alone, and the file stays as it is."""
+        try:
+            return self._memory.load()
+        except Unavailable as error:
+            self.damage = str(error)
+            structlog.get_logger("cluster").error("nothing of the cluster is run", reason=self.damage)
+            return None
 
     @property
     def view(self) -> View:
@@ -92,6 +103,7 @@ class Cluster:
         found = [*self._seen.problems.values(), *self._sites.problems.values()]
         if self.member is not None and self.member.status.phase == "failed":
             found.append(f"store: {self.member.status.reason}")
+        found += filter(None, (self.damage, self.guests.problem))
         if self.mesh.problem:
             found.append(f"mesh: {self.mesh.problem}")
         if self.membership is not None:
@@ -101,11 +113,23 @@ class Cluster:
                     f"the store belongs to cluster {cluster.id}, this node to {self.membership.cluster.id}; give each a "
                     "store of its own (STORE), or have this node leave and join the other"
                 )
+            found += self._store_problems(self.membership)
             for held in self.membership.ranges:
                 there = self.view.ranges.get(records.range_key(held.net))
                 if there is not None and there.owner != held.owner:
                     found.append(f"range {held.net} of this node is now held by node {there.owner}; remove its networks")
         return found
+
+    def _store_problems(self, membership: Membership) -> list[str]:
+        unset = membership.control and membership.store and not self._settings.store
+        if not unset or (self.store is not None and self.store.connected.is_set()):
+            return []
+        addresses = ",".join(membership.store)
+        problem = (
+            f"the cluster's store is your etcd at {addresses}, and the setting STORE is empty; disable the plugin, "
+            f"docker plugin set stackpad/net STORE={addresses} (STORE_USER, STORE_CA and the like as before), enable it"
+        )
+        return [problem]
 
     def networks_changed(self) -> None:
         """Networks, endpoints or attachments of this node have changed."""
@@ -186,7 +210,7 @@ class Cluster:
         membership = self.membership
         if membership is None:
             return None
-        services = [mesh.STORE_PORT] if membership.control and not self._settings.store else []
+        services = [mesh.STORE_PORT] if membership.embeds(self._settings.store) else []
         services += [mesh.METRICS_PORT] if self._settings.mesh_metrics else []
         now, view = time.time(), wants.with_gateway(self.view, membership)
         choices = self._handover.choose(view.nodes.values(), self.mesh.observed, now)
@@ -222,10 +246,13 @@ class Cluster:
                 await self._changed.wait()
                 self._changed.clear()
                 continue
+            if membership.control and self._settings.store not in {(), membership.store} and not self._has_embedded():
+                membership = msgspec.structs.replace(membership, store=self._settings.store)
+                await self.keep(membership)
             async with contextlib.AsyncExitStack() as stack:
                 tasks = await stack.enter_async_context(asyncio.TaskGroup())
                 background = []
-                if membership.control and not self._settings.store:
+                if membership.embeds(self._settings.store):
                     member = await self._member(membership)
                     background.append(tasks.create_task(member.run(), name="etcd"))
                     background.append(tasks.create_task(self._open_store(member, membership), name="store in tunnel"))
@@ -236,13 +263,20 @@ class Cluster:
                 if self._settings.mesh_metrics:
                     await self._serve_metrics(stack, membership)
                 self._running.set()
-                await self._changed.wait()
-                self._changed.clear()
-                for task in background:
-                    task.cancel()
-                await asyncio.gather(*background, return_exceptions=True)
+                try:
+                    await self._changed.wait()
+                    self._changed.clear()
+                finally:
+                    # Before the client that they use is closed, also at the end of the plugin.
+                    for task in background:
+                        task.cancel()
+                    await asyncio.gather(*background, return_exceptions=True)
             self._running.clear()
             self.store = self.member = None
+
+    def _has_embedded(self) -> bool:
+        """Whether a store of this node's own has run here: then one in the settings may be a mistake."""
+        return self._settings.store_directory.exists()
 
     async def _member(self, membership: Membership) -> Member:
         """The embedded store; in the tunnel as well, if that has its address by now."""
@@ -280,7 +314,7 @@ class Cluster:
     def _client(self, membership: Membership) -> Etcd:
         if self._settings.store:
             return self._operators_store()
-        if membership.control and self.member is not None:
+        if membership.embeds(()) and self.member is not None:
             return Etcd([self.member.url])
         return Etcd(membership.store)
 
@@ -306,7 +340,9 @@ class Cluster:
         await self._sites.serve(stack, application, membership.mesh4, mesh.METRICS_PORT)
 
     def member_of(self) -> Membership:
-        """The membership; raises :class:`NotFound` without one."""
+        """The membership; raises :class:`NotFound` without one, :class:`Unavailable` if it cannot be read."""
+        if self.damage:
+            raise Unavailable(self.damage)
         if self.membership is None:
             raise NotFound(
                 "this node is in no cluster; begin one with stackpad node init, or join one with stackpad node join"

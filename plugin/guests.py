@@ -12,12 +12,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from plugin import blocks, joining
 from plugin.mesh import Guest
 from plugin.model import IPAddress, IPNet
 from stackpad import files
-from stackpad.errors import InvalidRequest, NotFound, Unavailable
+from stackpad.errors import InvalidRequest, NotFound
 
 
 class Invitation(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,14 +44,18 @@ class Guests:
     def __init__(self, directory: Path) -> None:
         self._path = directory / "guests.json"
         self._all: dict[str, Invitation] = {}
+        self.problem = ""
         try:
             self._all = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Invitation])
         except FileNotFoundError:
             pass
         except (OSError, msgspec.MsgspecError) as error:
-            raise Unavailable(
-                f"{self._path} cannot be read: {error}; move it away, tokens given out are void then"
-            ) from error
+            # Nothing but those tokens depends on it, and the next one given out writes it anew.
+            self.problem = (
+                f"{self._path} cannot be read: {error}; tokens that this node has given out are void, make new ones with "
+                "stackpad node token"
+            )
+            structlog.get_logger("guests").error("the tokens given out are lost", reason=self.problem)
 
     def peers(self, now: float) -> list[Guest]:
         """The guests whose tokens have not expired."""
@@ -120,4 +125,4 @@ class Guests:
 
     def _keep(self, kept: dict[str, Invitation]) -> None:
         files.replace(self._path, msgspec.json.encode(kept))
-        self._all = kept
+        self._all, self.problem = kept, ""

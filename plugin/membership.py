@@ -8,7 +8,7 @@ change, and ``view.json``, a copy of the store.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,10 +22,12 @@ from stackpad.errors import Unavailable
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
     """This node's place in a cluster.
 
-    ``secret`` is the cluster's, base64; the pairs' preshared keys follow from it. ``store`` are the addresses of an etcd
-    (empty on the node that runs the embedded one: ``control``). ``ranges`` are what this node holds, its own record of
-    them: the store may be wiped. ``mesh4`` and ``mesh6`` are its addresses in the tunnel. ``nat`` says that others
-    cannot call this node; ``gateway`` is the node it joined through, for as long as the store has not named it.
+    ``secret`` is the cluster's, base64; the pairs' preshared keys follow from it. ``store`` are the addresses of an etcd,
+    empty on the node that runs the embedded one. On the node that began the cluster (``control``) with one of the
+    operator's they are those of the setting ``STORE``, so that a plugin installed anew without it does not begin an empty
+    one. ``ranges`` are what this node holds, its own record of them: the store may be wiped. ``mesh4`` and ``mesh6`` are
+    its addresses in the tunnel. ``nat`` says that others cannot call this node; ``gateway`` is the node it joined
+    through, for as long as the store has not named it.
     """
 
     node: str
@@ -45,6 +47,10 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Without the secret."""
         return f"Membership(node={self.node!r}, name={self.name!r}, cluster={self.cluster.id!r})"
+
+    def embeds(self, set_: Sequence[str]) -> bool:
+        """Whether this node runs the cluster's store; ``set_`` are the addresses of one in the settings."""
+        return self.control and not set_ and not self.store
 
     @property
     def key(self) -> bytes:
@@ -75,8 +81,8 @@ class Memory:
             return None
         except (OSError, msgspec.MsgspecError) as error:
             raise Unavailable(
-                f"{self._membership} cannot be read: {error}; restore it, or move it away and join the cluster again "
-                "(stackpad node join)"
+                f"{self._membership} cannot be read: {error}; restore it, or move it away to join the cluster again "
+                "(stackpad node join), and start the plugin anew"
             ) from error
 
     def save(self, membership: Membership | None) -> None:

@@ -16,9 +16,12 @@ MAX_NAMED = 5
 
 
 def cluster(facts: Facts) -> Iterator[Check]:
-    """The checks of a node that is in a cluster; none of one that is not."""
+    """The checks of a node that is in a cluster; of one that is not, why that is where it should be."""
     report = facts.cluster
-    if report is None or isinstance(report, Unknown) or not report.member:
+    if report is None or isinstance(report, Unknown):
+        return
+    if not report.member:
+        yield from (Check("cluster", Level.PROBLEM, problem, SAYS_MORE) for problem in report.problems)
         return
     yield _store(report)
     for node in report.nodes:

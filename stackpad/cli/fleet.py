@@ -36,7 +36,8 @@ def nodes(report: ClusterReport) -> Grid:
 def extended(grid: Grid, report: ClusterReport) -> Grid:
     """The node's status with its cluster."""
     if not report.member:
-        return replace(grid, rows=(*grid.rows, ("cluster", "none; one begins with stackpad node init")))
+        told = "\n".join(map(clean, report.problems)) or "none; one begins with stackpad node init"
+        return replace(grid, rows=(*grid.rows, ("cluster problems" if report.problems else "cluster", told)))
     alive = sum(node.alive for node in report.nodes)
     store = "answers" if report.store.connected else f"away: {clean(report.store.reason)}; going on with what is known"
     rows = [

@@ -220,9 +220,8 @@ def _told(socket: Path, path: str, given: dict[str, Any]) -> dict[str, Any]:
 def _cluster(socket: Path, path: str = "/cluster") -> ClusterReport:
     report = client.fetch(client.plugin(socket), path, ClusterReport)
     if not report.member:
-        output.complain(
-            "this node is in no cluster; begin one with stackpad node init, or join one with stackpad node join"
-        )
+        alone = "this node is in no cluster; begin one with stackpad node init, or join one with stackpad node join"
+        output.complain("; ".join(report.problems) or alone)
         raise typer.Exit(PROBLEM)
     return report
 

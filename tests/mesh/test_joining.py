@@ -84,7 +84,6 @@ async def test_a_forged_token_is_refused_with_the_reason(backend: Backend, other
     token = made(other, f"192.0.2.2:{other.port}")
     other.admit(public_key(token.private_key), f"{GUEST}/32", token.preshared_key)
     false = joining.read(joining.write(msgspec.structs.replace(token, **{forged: generate()})))
-    with pytest.raises(
-        Unavailable, match=r"no handshake with 192\.0\.2\.2:51900.*does not know this token.*not made by it"
-    ):
-        await Guest(backend).join(false)
+    reason = await Guest(backend).join(false)
+    assert reason.startswith("no handshake with 192.0.2.2:51900 (UDP) within ")
+    assert "it does not know this token (expired by its clock, taken back, or not made by it)" in reason

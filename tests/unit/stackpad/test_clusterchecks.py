@@ -40,6 +40,11 @@ def test_without_a_cluster_nothing_is_said(there: ClusterReport | Unknown | None
     assert not list(cluster(facts(there)))
 
 
+def test_a_node_that_should_be_in_one_says_why_it_is_not() -> None:
+    (check,) = cluster(facts(ClusterReport(problems=("membership.json cannot be read",))))
+    assert (check.level, check.detail) == (Level.PROBLEM, "membership.json cannot be read")
+
+
 def test_all_well() -> None:
     nodes = (NodeReport(name="me", self=True), NodeReport(name="b", alive=True, round_trip=0.001, endpoint="192.0.2.2:1"))
     found = list(cluster(facts(report(nodes=nodes))))

@@ -43,3 +43,8 @@ def test_the_list_of_nodes_has_the_round_trip() -> None:
 def test_without_a_cluster_status_says_how_to_begin_one() -> None:
     ((_, words),) = fleet.extended(Grid((), ()), ClusterReport()).rows
     assert "stackpad node init" in words
+
+
+def test_where_there_should_be_one_status_says_why_there_is_none() -> None:
+    ((name, words),) = fleet.extended(Grid((), ()), ClusterReport(problems=("membership.json\x1b cannot be read",))).rows
+    assert (name, words) == ("cluster problems", "membership.json\\x1b cannot be read")
