@@ -87,6 +87,8 @@ class Admin:
                         for endpoint in self._state.endpoints_of(network.id)
                     ],
                     "problem": self._reconciler.failures.get(network.id),
+                    "remote": sorted(map(str, self._reconciler.remote(network.id))),
+                    "parts": self._nodes.parts(network.environment),
                 }
                 for network in self._state.networks.values()
             ]

@@ -104,6 +104,15 @@ class NodeAdmin:
             }
         )
 
+    def parts(self, environment: str | None) -> list[dict[str, object]]:
+        """What each node has published as its part of an environment, this one too: what all others judge by."""
+        view = self._cluster.view
+        return [
+            {"node": part.owner, "subnets": list(part.subnets)}
+            for part in view.networks.values()
+            if environment and part.environment == environment
+        ]
+
     async def _services(self, _: web.Request) -> web.Response:
         view = self._cluster.view
         names = {node.owner: node.name for node in view.nodes.values()}

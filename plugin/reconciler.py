@@ -86,6 +86,10 @@ class Reconciler:
         self._wake.set()
         await future
 
+    def remote(self, network_id: str) -> frozenset[IPNet]:
+        """Other nodes' ranges that the firewall lets a network's containers reach, and be reached from."""
+        return self._overlay.remote.get(network_id, frozenset())
+
     def overlay(self, given: Overlay) -> None:
         """Take over what the cluster says now; the kernel follows soon, and nobody waits for it."""
         before, self._overlay = self._overlay, given

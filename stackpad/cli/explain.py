@@ -1,14 +1,15 @@
 """Why one container reaches another, or which step stops it; pure.
 
 Walks the way of a connection: the asking container, the name, the address, the environment, the rule at the sender, the
-tunnel, the rule at the receiver, the other container. What is asked about is told from the records that the rules are
-made of; a step that cannot be judged from this node says so.
+tunnel, the rule at the receiver, the other container. The sender's rule is what this node's firewall has been given; the
+receiver's is told from the records that its node makes it of: a part of the environment counts with those of its ranges
+that the node it belongs to really holds.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stackpad.cli.render import Grid, clean, duration
@@ -76,8 +77,9 @@ def _walk(
         yield Step("way", True, f"both are on this node, over bridge {network.bridge}")
     else:
         node = next((node for node in cluster.nodes if node.name == target.node), NodeReport(name=target.node))
+        yield _admitted(network, target)
         yield _tunnel(node)
-        yield _receiver(node)
+        yield _receiver(network, end, node, cluster)
     yield Step(
         "to", True, f"{target.container} has {', '.join(target.addresses)}; a server must listen there on all addresses"
     )
@@ -141,6 +143,22 @@ def _sender(network: NetworkReport, end: EndpointReport) -> Step:
     return Step("sender", True, f"rules and bridge {network.bridge} are in place, MTU {network.mtu}")
 
 
+def _admitted(network: NetworkReport, target: _Target) -> Step:
+    """The sender's rule: its firewall lets packets of this network into the tunnel to these ranges only."""
+    if network.remote is None:
+        return Step("admitted", True, "the plugin does not say what its firewall admits; it is an older one")
+    admitted = [address for address in target.addresses if _lies(address, network.remote)]
+    if admitted:
+        return Step("admitted", True, f"this node's firewall admits {', '.join(admitted)} for this network")
+    shut = target.addresses[0]
+    published = [subnet for part in network.parts or () for subnet in part.subnets if _lies(shut, (subnet,))]
+    if published:
+        text = f"{shut} lies in {published[0]}, which {target.node} has published but does not hold"
+        return Step("admitted", False, text, f"remove that network on {target.node} and create it again")
+    text = f"this node's firewall admits {', '.join(network.remote) or 'no range'} for this network, not {shut}"
+    return Step("admitted", False, text, f"has {target.node} published its part? stackpad doctor there, and here")
+
+
 def _tunnel(node: NodeReport) -> Step:
     if not node.id:
         return Step("tunnel", False, f"node {node.name} is not known here", "stackpad node ls shows the nodes")
@@ -155,10 +173,39 @@ def _tunnel(node: NodeReport) -> Step:
     return Step("tunnel", True, text)
 
 
-def _receiver(node: NodeReport) -> Step:
+def _receiver(network: NetworkReport, end: EndpointReport, node: NodeReport, cluster: ClusterReport) -> Step:
+    """The receiver's rule: it admits what this node has published as its part and holds."""
     if not node.alive:
         return Step("receiver", False, f"{node.name} gives no sign of life", f"stackpad doctor on {node.name}")
-    return Step("receiver", True, f"{node.name} admits ranges of this environment; its own view: stackpad networks there")
+    if network.parts is None:
+        return Step("receiver", True, f"{node.name} is alive; what is published is not known, the plugin is an older one")
+    mine = [subnet for part in network.parts if part.node == cluster.node for subnet in part.subnets]
+    here = next((one for one in cluster.nodes if one.self), NodeReport())
+    unpublished = [address for address in end.addresses if not _lies(address, mine)]
+    if unpublished == list(end.addresses):
+        text = f"this node has not published the range of {', '.join(unpublished)}, so {node.name} admits nothing from it"
+        return Step("receiver", False, text, "is the store there? stackpad doctor here")
+    held = [subnet for subnet in mine if any(_within(subnet, net) for net in (*here.blocks, *here.ranges))]
+    if not any(_lies(address, held) for address in end.addresses):
+        text = f"{', '.join(mine)} is published but not held by this node, so {node.name} does not admit it"
+        return Step(
+            "receiver", False, text, "remove the network and create it again; stackpad node ls shows who holds it"
+        )
+    if not any(part.node == node.id for part in network.parts):
+        text = f"{node.name} has not published its part of this environment"
+        return Step("receiver", False, text, f"stackpad doctor on {node.name}")
+    return Step("receiver", True, f"{node.name} is alive, and admits {', '.join(held)}: published, and held by this node")
+
+
+def _lies(address: str, ranges: Iterable[str]) -> bool:
+    """Whether an address, perhaps with a prefix length, lies in one of the ranges."""
+    ip = ipaddress.ip_address(address.partition("/")[0])
+    return any(ip in ipaddress.ip_network(net) for net in ranges)
+
+
+def _within(net: str, other: str) -> bool:
+    one, whole = ipaddress.ip_network(net), ipaddress.ip_network(other)
+    return one.version == whole.version and one.overlaps(whole) and one.prefixlen >= whole.prefixlen
 
 
 def _is_address(text: str) -> bool:

@@ -104,8 +104,19 @@ class EndpointReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.container or self.id[:12]
 
 
+class PartReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One node's published part of an environment; ``node`` is its id."""
+
+    node: str = ""
+    subnets: tuple[str, ...] = ()
+
+
 class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of ``GET /networks`` of the plugin."""
+    """One entry of ``GET /networks`` of the plugin.
+
+    ``remote`` are the other nodes' ranges that this node's firewall admits for it, ``parts`` what all nodes have
+    published of its environment; ``None`` of a plugin that does not say.
+    """
 
     id: str = ""
     name: str | None = None
@@ -118,6 +129,8 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int = 0
     endpoints: tuple[EndpointReport, ...] = ()
     problem: str | None = None
+    remote: tuple[str, ...] | None = None
+    parts: tuple[PartReport, ...] | None = None
 
     @property
     def shown_name(self) -> str:

@@ -7,11 +7,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from stackpad.cli.explain import explain, grid
-from stackpad.cli.reports import ClusterReport, EndpointReport, NetworkReport, NodeReport, ServiceReport
+from stackpad.cli.explain import Step, explain, grid
+from stackpad.cli.reports import ClusterReport, EndpointReport, NetworkReport, NodeReport, PartReport, ServiceReport
 
 WEB = EndpointReport(id="e1", container="web", addresses=("10.192.0.66",))
-SHOP = NetworkReport(id="1" * 64, name="shop", environment="shop", bridge="sp-1", mtu=1420, endpoints=(WEB,))
+SHOP = NetworkReport(
+    id="1" * 64, name="shop", environment="shop", bridge="sp-1", mtu=1420, endpoints=(WEB,), remote=("10.192.64.64/26",),
+    parts=(
+        PartReport(node="m", subnets=("10.192.0.64/26",)), PartReport(node="w", subnets=("10.192.64.64/26",)),
+    ),
+)  # fmt: skip
+ME = NodeReport(id="m", name="me", self=True, alive=True, blocks=("10.192.0.0/18",))
 OTHER = NetworkReport(
     id="2" * 64,
     name="other",
@@ -30,18 +36,25 @@ WORKER = NodeReport(
 
 
 def ask(who: str, whom: str, **changes: Any) -> list[str]:
-    node = msgspec.structs.replace(WORKER, **changes)
-    services = [msgspec.structs.replace(one, alive=node.alive) for one in (POSTGRES, ALIEN)]
-    steps = explain(who, whom, [SHOP, OTHER], services, ClusterReport(member=True, nodes=(node,)))
-    assert grid(steps).rows
+    steps = steps_of(who, whom, WORKER, **changes)
     return [f"{step.name} {'ok' if step.ok else 'stops'}" for step in steps]
+
+
+def steps_of(
+    who: str, whom: str, worker: NodeReport, shop: NetworkReport = SHOP, me: NodeReport = ME, **changes: Any
+) -> list[Step]:
+    node = msgspec.structs.replace(worker, **changes)
+    services = [msgspec.structs.replace(one, alive=node.alive) for one in (POSTGRES, ALIEN)]
+    steps = explain(who, whom, [shop, OTHER], services, ClusterReport(member=True, node="m", nodes=(me, node)))
+    assert grid(steps).rows
+    return steps
 
 
 @pytest.mark.parametrize("whom", ["postgres", "db", "Postgres", "postgres.shop", "10.192.64.66"])
 def test_the_whole_way_to_another_node(whom: str) -> None:
     kind = "address" if whom[0] == "1" else "name"
     assert ask("web", whom) == [
-        "from ok", f"{kind} ok", "environment ok", "sender ok", "tunnel ok", "receiver ok", "to ok",
+        "from ok", f"{kind} ok", "environment ok", "sender ok", "admitted ok", "tunnel ok", "receiver ok", "to ok",
     ]  # fmt: skip
 
 
@@ -70,3 +83,43 @@ def test_a_tunnel_that_sleeps_is_none_that_fails() -> None:
 
 def test_a_living_node_that_does_not_answer_stops_at_the_tunnel() -> None:
     assert ask("web", "postgres", round_trip=None)[-1] == "tunnel stops"
+
+
+@pytest.mark.parametrize(
+    ("network", "me", "name", "words"),
+    [
+        ({"remote": ()}, {}, "admitted", "10.192.64.64/26, which worker has published but does not hold"),
+        ({"remote": (), "parts": SHOP.parts[:1] if SHOP.parts else ()}, {}, "admitted", "admits no range"),
+        ({"remote": ("10.192.64.128/26",), "parts": ()}, {}, "admitted", "admits 10.192.64.128/26 for this network, not"),
+        ({"parts": SHOP.parts[1:] if SHOP.parts else ()}, {}, "receiver", "has not published the range of 10.192.0.66"),
+        ({}, {"blocks": ("10.192.128.0/18",)}, "receiver", "10.192.0.64/26 is published but not held by this node"),
+        ({}, {"blocks": ("10.192.0.64/27",)}, "receiver", "not held"),
+        ({"parts": SHOP.parts[:1] if SHOP.parts else ()}, {}, "receiver", "worker has not published its part"),
+    ],
+)
+def test_rules_are_looked_at_on_both_sides(network: dict[str, Any], me: dict[str, Any], name: str, words: str) -> None:
+    shop, here = msgspec.structs.replace(SHOP, **network), msgspec.structs.replace(ME, **me)
+    last = steps_of("web", "postgres", WORKER, shop, here)[-1]
+    assert (last.name, last.ok) == (name, False)
+    assert words in last.text
+    assert last.remedy
+
+
+@pytest.mark.parametrize("me", [{"ranges": ("10.192.0.64/26",), "blocks": ()}, {}])
+def test_a_range_may_be_claimed_or_lie_in_a_block(me: dict[str, Any]) -> None:
+    assert steps_of("web", "postgres", WORKER, SHOP, msgspec.structs.replace(ME, **me))[-1].name == "to"
+
+
+def test_one_family_that_gets_through_is_enough() -> None:
+    web = msgspec.structs.replace(WEB, addresses=("fd00::66", "10.192.0.66"))
+    steps = steps_of("web", "postgres", WORKER, msgspec.structs.replace(SHOP, endpoints=(web,)))
+    assert steps[-1].name == "to"
+
+
+def test_an_older_plugin_says_less_and_nothing_is_made_up() -> None:
+    steps = {
+        step.name: step
+        for step in steps_of("web", "postgres", WORKER, msgspec.structs.replace(SHOP, remote=None, parts=None))
+    }
+    assert "does not say" in steps["admitted"].text
+    assert "not known" in steps["receiver"].text
