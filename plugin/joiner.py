@@ -69,8 +69,8 @@ class Joiner:
                 f"not in within {self._limit:g} s: {self._step} took too long; look at stackpad doctor here and on the "
                 "node that made the token, then join again"
             ) from error
-        if not token.ranges:
-            joining.refuse_overlap(await self._routes(), answer.cluster.ranges)
+        # An older token did not say; and what counts is what the cluster says.
+        joining.refuse_overlap(await self._routes(), answer.cluster.ranges)
         return answer
 
     async def _shake_hands(self, token: joining.Token, end: float, say: Callable[[str], None]) -> None:

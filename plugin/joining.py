@@ -127,7 +127,7 @@ def read(text: str) -> Token:
         for endpoint in token.endpoints:
             records.split_endpoint(endpoint)
         for net in token.ranges:
-            ipaddress.ip_network(net)
+            records.check(records.Range(owner=token.id, net=net))
     except (ValueError, msgspec.MsgspecError, InvalidRequest) as error:
         raise InvalidRequest(
             f"the token is damaged ({error}); copy it again, all of it, or make a new one with stackpad node token"

@@ -79,6 +79,7 @@ def test_anything_else_is_a_sentence(text: str) -> None:
         {"endpoints": ("host.example:51820",)},
         {"endpoints": ("192.0.2.1:0",)},
         {"ranges": ("10.192.0.0", "10.0.0.1/8")},
+        {"ranges": ("fe80::%x/64",)},
     ],
 )
 def test_a_token_with_a_wrong_value_is_refused(change: dict[str, object]) -> None:
