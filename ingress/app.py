@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-import socket
 import time
 from dataclasses import replace
 from typing import Any
 
 import structlog
-from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ingress import shared, sites
 from ingress.caddy import Caddy
-from ingress.claims import Claims
+from ingress.deciding import Standing
+from ingress.fleet import Fleet
 from ingress.follower import Follower
 from ingress.health import Prober
-from ingress.routes import State, Table, WebContainer, table
+from ingress.ledger import merge
+from ingress.lookups import Lookups
+from ingress.ownership import Ownership
+from ingress.remote import Others, word
+from ingress.report import Facts, report
+from ingress.routes import Problem, State, Table, WebContainer, table
 from ingress.settings import Settings
 from ingress.web import admin, asked
 from stackpad.engine import Engine
@@ -43,16 +47,19 @@ RETRY = 0.5
 class Ingress:
     """State and loop of the sidecar."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, lookups: Lookups | None = None) -> None:
         self.registry = CollectorRegistry()
         self._settings = settings
         self._caddy = Caddy(settings)
-        self._claims = Claims(settings.claims_file)
         self._dirty = asyncio.Event()
+        self._ownership = Ownership(settings, self._dirty.set, lookups)
         self._prober = Prober(self._dirty.set)
         self._follower = Follower(engine, settings, self._dirty.set)
+        self._fleet = Fleet(settings.net_socket, self._dirty.set)
+        self._others = Others(settings.base_domain)
+        self._elsewhere: list[Problem] = []
         self._table = Table()
-        self._known: frozenset[str] = frozenset(self._claims.current)
+        self._known: frozenset[str] = frozenset(self._ownership.served)
         self._rejected: dict[str, str] = {}
         self._problem: str | None = "starting"
         self._log = structlog.get_logger("ingress")
@@ -62,6 +69,7 @@ class Ingress:
         self._hosts = Gauge("stackpad_ingress_hosts", "Hosts by state", ["state"], registry=self.registry)
         for name, text, value in (
             ("problems", "Containers not served as they ask", lambda: len(self.report()["problems"])),
+            ("conflicts", "Containers at whose name somebody else is served", self._conflicts),
             ("rejected_hosts", "Hosts Caddy refuses", lambda: len(self._rejected)),
             ("in_step", "1 while Caddy has what it should", lambda: int(self._problem is None)),
             ("engine_silent", "1 while the Docker engine does not answer", lambda: int(self._follower.view.stale)),
@@ -72,11 +80,15 @@ class Ingress:
     async def run(self) -> None:
         """Serve until cancelled."""
         async with contextlib.AsyncExitStack() as stack:
-            await _serve(stack, asked(self.knows), host=self._settings.ask_host, port=self._settings.ask_port)
-            await _serve(stack, admin(self.report, self.registry), path=str(self._settings.admin_socket))
+            answers = asked(self.knows, self._ownership.answer)
+            await sites.serve(stack, answers, host=self._settings.ask_host, port=self._settings.ask_port)
+            commands = admin(self.report, self.registry, self._ownership)
+            await sites.serve(stack, commands, path=str(self._settings.admin_socket))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follower.run(), name="follower")
                 tasks.create_task(self._prober.run(), name="prober")
+                tasks.create_task(self._fleet.run(), name="fleet")
+                tasks.create_task(self._ownership.run(), name="prover")
                 tasks.create_task(self._write(), name="writer")
 
     def knows(self, host: str) -> bool:
@@ -86,36 +98,53 @@ class Ingress:
     def report(self) -> dict[str, Any]:
         """The table and everything to say about it, for people and programs."""
         view = self._follower.view
-        problems = [*view.problems.values(), *self._table.problems]
-        return {
-            "problem": self._problem,
-            "stale": view.stale,
-            "routes": [
-                {
-                    "host": host.host,
-                    "path": path.path or "/",
-                    "owner": host.owner,
-                    "service": path.service,
-                    "state": "rejected" if host.host in self._rejected else path.state,
-                    "reason": self._rejected.get(host.host) or path.reason,
-                    "upstreams": list(path.upstreams),
-                    "containers": [
-                        {"name": member.name, "state": member.state, "reason": member.reason or None}
-                        for member in path.members
-                    ],
-                    "since": host.since,
-                }
-                for host in self._table.hosts
-                for path in host.paths
-            ],
-            "problems": [{"container": p.name, "id": p.container, "problem": p.text} for p in problems],
-        }
+        problems = (*view.problems.values(), *self._elsewhere, *self._table.problems)
+        return report(
+            Facts(
+                control=self.control,
+                problem=self._problem,
+                stale=view.stale,
+                seen=self._fleet.seen,
+                table=self._table,
+                problems=problems,
+                rejected=self._rejected,
+                reason=self._ownership.reason,
+            )
+        )
+
+    @property
+    def control(self) -> bool:
+        """Whether visitors come in here."""
+        return self._settings.role == "control" or (self._settings.role == "auto" and self._fleet.seen.control)
+
+    def _tell(self) -> None:
+        """Tell the other nodes what runs here."""
+        view, settings = self._follower.view, self._settings
+        told = word(self._ready(), view.problems.values(), org=settings.org)
+        self._fleet.say(control=self.control, complete=view.complete, stale=view.stale, containers=told)
+
+    def _waiting_for(self) -> str | None:
+        """Why nothing is to be written yet, if so: what is not known now must not be taken for gone."""
+        if not self._follower.view.complete:
+            return "the engine has not said yet what runs here"
+        if not self._fleet.known.is_set() and self._fleet.plugin_there:
+            return "the plugin has not said yet what runs on other nodes"
+        return None
+
+    def _conflicts(self) -> int:
+        return sum(problem.conflict for problem in self._table.problems)
 
     async def _write(self) -> None:
         """The only writer: the first change at once, those that follow together a little later."""
         while True:
             changed = await self._wait(LOOK)
-            if not self._follower.view.complete:
+            if changed and self._follower.view.complete:
+                self._tell()
+            if not self.control:
+                self._trouble(None)
+                continue
+            if (reason := self._waiting_for()) is not None:
+                self._trouble(reason)
                 continue
             try:
                 if changed and self._recompute():
@@ -129,8 +158,9 @@ class Ingress:
                 began = time.monotonic()
                 wrote = await self._apply()
                 took = time.monotonic() - began
-                # After the visitors: what cannot be kept on disk is served all the same.
-                self._claims.save()
+                # After the visitors: what cannot be kept on disk, or in the store, is served all the same.
+                self._ownership.save()
+                await self._share()
                 self._trouble(None)
                 if wrote:
                     await asyncio.sleep(min(max(GAP, 5 * took), MOST))
@@ -138,6 +168,12 @@ class Ingress:
                 self._trouble(str(error))
                 await asyncio.sleep(RETRY)
                 self._dirty.set()
+
+    async def _share(self) -> None:
+        """Have the cluster's store say who owns what; the other control nodes read it there."""
+        seen = self._fleet.seen
+        if seen.node and seen.connected:
+            await self._fleet.write_hosts(shared.differences(self._table.ledger, seen.hosts, seen.node))
 
     async def _wait(self, seconds: float) -> bool:
         """Whether something changed within ``seconds``."""
@@ -150,13 +186,29 @@ class Ingress:
 
     def _recompute(self) -> bool:
         """Make the table anew; true if all that is new in it are hosts nobody is up behind yet."""
-        containers = self._ready()
-        before = self._table
-        self._table = table(containers, self._claims.current, base_domain=self._settings.base_domain, now=time.time())
-        self._claims.decide(self._table.claims)
+        seen = self._fleet.seen
+        others, self._elsewhere = self._others.read(seen)
+        containers = [*(replace(one, node=seen.node) for one in self._ready()), *others]
+        before, ledger = self._table, self._ownership.ledger
+        if seen.node:
+            self._ownership.share(seen.secret)
+            ledger = merge(ledger, shared.read(seen.hosts))
+        self._table = table(
+            containers,
+            ledger,
+            base_domain=self._settings.base_domain,
+            now=time.time(),
+            # An engine that does not answer may have containers we have not heard of.
+            heard=seen.heard(ledger.nodes, own=not self._follower.view.stale),
+            here=seen.node,
+            believe=self._ownership.believes,
+        )
+        self._ownership.decide(self._table)
         self._known = frozenset(host.host for host in self._table.hosts)
         for state in State:
             self._hosts.labels(state).set(sum(host.state is state for host in self._table.hosts))
+        for standing in (Standing.UNPROVED, Standing.FORBIDDEN):
+            self._hosts.labels(standing).set(sum(one.standing is standing for one in self._table.waiting))
         for problem in set(self._table.problems) - set(before.problems):
             self._log.warning("not served", container=problem.name, reason=problem.text)
         different = set(self._table.hosts) ^ set(before.hosts)
@@ -207,29 +259,3 @@ async def serve(settings: Settings) -> None:
         running = tasks.create_task(Ingress(settings, engine).run(), name="ingress")
         await stop.wait()
         running.cancel()
-
-
-async def _serve(
-    stack: contextlib.AsyncExitStack, application: web.Application, *, host: str = "", port: int = 0, path: str = ""
-) -> None:
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    if not path:
-        await web.TCPSite(runner, host, port).start()
-        return
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    before = os.umask(0o177)
-    try:
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        _unlink(path)
-        listening.bind(path)
-    finally:
-        os.umask(before)
-    stack.callback(_unlink, path)
-    await web.SockSite(runner, listening).start()
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)

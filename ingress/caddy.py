@@ -6,14 +6,16 @@ What this Caddy can do is found out by trying, never from its version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from ingress import caddyconfig
 from ingress.adminapi import AdminApi, Rejected
 from ingress.caddyconfig import Json
+from ingress.caddyhttp import ProofRoute
 from ingress.caddytls import Certificates
+from ingress.ledger import How
 from ingress.routes import HostRoute, Table
 from ingress.settings import Settings
 from stackpad.errors import InvalidRequest
@@ -34,6 +36,7 @@ class Caddy:
         self._settings = settings
         self._api = AdminApi(settings.caddy_admin)
         self._certificates = Certificates(self._api, settings)
+        self._proofs = ProofRoute(self._api, settings, wanted=How.HTTP in settings.domain_proof)
         self._keep_streams: bool | None = None
         self._accepted: frozenset[HostRoute] = frozenset()
         self._refused: dict[HostRoute, str] = {}
@@ -50,7 +53,9 @@ class Caddy:
         if self._given is None:
             return False
         generation, table = self._given
-        return await self.generation() == generation and await self._certificates.in_step(table)
+        if await self.generation() != generation or not await self._certificates.in_step(table):
+            return False
+        return await self._proofs.in_step()
 
     async def apply(self, table: Table) -> Applied:
         """Bring Caddy to ``table``; a host it refuses is left out, and only that.
@@ -67,6 +72,8 @@ class Caddy:
             self._accepted = frozenset(good)
         except Rejected as error:
             await self._isolate(table, good, error)
+        # Last: what is served does not wait for it, and is served on where it is refused.
+        await self._proofs.ensure()
         return Applied(self._api.writes - before, {host.host: reason for host, reason in self._refused.items()})
 
     async def _isolate(self, table: Table, wanted: list[HostRoute], error: Rejected) -> None:
@@ -99,6 +106,7 @@ class Caddy:
         if there is None:
             self._keep_streams = None  # it may be another Caddy than before
             self._given = None
+            self._proofs.forget()
         # The certificates' policy first: a host that is served without would fail its first handshakes.
         await self._certificates.ensure(table)
         try:
@@ -141,4 +149,4 @@ class Caddy:
 
 
 def _with(table: Table, hosts: list[HostRoute]) -> Table:
-    return Table(tuple(sorted(hosts, key=lambda host: host.host)), table.claims, table.problems)
+    return replace(table, hosts=tuple(sorted(hosts, key=lambda host: host.host)))

@@ -15,11 +15,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ingress.pages import page
+from ingress.proof import PATH
 from ingress.routes import HostRoute, PathRoute, Table
 from stackpad.labels import Wire
 
 OBJECT, MARKER, POLICY = "stackpad", "stackpad-gen", "stackpad-tls"
 """Our ``@id`` s in Caddy's configuration: the route, the generation in it, the TLS policy."""
+
+PROOF, PROOF_SERVER = "stackpad-proof", "stackpad-http"
+"""And those of what answers on the HTTP port when a domain is proved: the route, the server if that is ours."""
 
 HOST = "{http.request.host}"
 RETRY_AFTER = "5"
@@ -55,6 +59,37 @@ def route(table: Table, *, keep_streams: bool) -> Json:
     body = {"handler": "subroute", "routes": routes, "errors": {"routes": [_error(502), _error(503), _error(504)]}}
     marker = {"@id": MARKER, "handler": "vars", "stackpad_generation": digest(body)}
     return {"@id": OBJECT, "handle": [marker, body], "terminal": True}
+
+
+def proof_route(address: str) -> Json:
+    """What asks us on the HTTP port for the answers that prove where a domain points; nothing else of ours is there."""
+    return {
+        "@id": PROOF,
+        "match": [{"path": [f"{PATH}*"], "protocol": "http"}],
+        "handle": [{"handler": "reverse_proxy", "upstreams": [{"dial": address}]}],
+        "terminal": True,
+    }
+
+
+def proof_server(owned: Json, listen: list[str], *, redirected: bool) -> Json:
+    """A server of our own for it. Where Caddy adds no redirects to it, it says itself that there is nothing else."""
+    rest: list[Json] = [] if redirected else [{"handle": [_static(404)], "terminal": True}]
+    return {"@id": PROOF_SERVER, "listen": listen, "routes": [owned, *rest]}
+
+
+def beside(tree: Any, port: int, other: int) -> list[str]:
+    """The addresses at which the server on ``port`` listens there, with the port ``other``."""
+    name = find_server(tree, port)
+    places = [_place(str(listen)) for listen in (_servers(tree)[name].get("listen") or ())] if name else []
+    return [f"{address}:{other}" for address, first, last in places if first <= port <= last] or [f":{other}"]
+
+
+def redirects(tree: Any) -> bool:
+    """Whether Caddy sends visitors on to HTTPS for any of its servers."""
+    return any(
+        not automatic.get("disable") and not automatic.get("disable_redirects")
+        for automatic in (there.get("automatic_https") or {} for there in _servers(tree).values())
+    )
 
 
 def generation(owned: Json) -> str:
@@ -152,16 +187,27 @@ def missing(tree: Any, path: Iterable[str], value: Any) -> tuple[str, Any]:
 
 def find_server(tree: Any, port: int) -> str | None:
     """The name of the server that listens on ``port`` (alone or in a range), if Caddy's configuration has one."""
-    servers = (((tree or {}).get("apps") or {}).get("http") or {}).get("servers") or {}
     found: dict[bool, str] = {}
-    for name, there in servers.items():
+    for name, there in _servers(tree).items():
         for listen in there.get("listen") or ():
-            address, _, ports = str(listen).rpartition(":")
-            first, _, last = ports.partition("-")
-            if first.isdigit() and int(first) <= port <= int(last if last.isdigit() else first):
+            address, first, last = _place(str(listen))
+            if first <= port <= last:
                 found.setdefault(address.rpartition("/")[2] in {"", "0.0.0.0", "[::]"}, str(name))
     # One that listens on every address has all the visitors.
     return found.get(True) or found.get(False)
+
+
+def _servers(tree: Any) -> Mapping[str, Any]:
+    return (((tree or {}).get("apps") or {}).get("http") or {}).get("servers") or {}
+
+
+def _place(listen: str) -> tuple[str, int, int]:
+    """Address, first and last port of what a server listens at; no port is (0, -1)."""
+    address, _, ports = listen.rpartition(":")
+    first, _, last = ports.partition("-")
+    if not first.isdigit():
+        return address, 0, -1
+    return address, int(first), int(last if last.isdigit() else first)
 
 
 def _mapping(host: str, simple: PathRoute) -> Json:

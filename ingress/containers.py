@@ -86,6 +86,8 @@ def read(raw: Mapping[str, Any], around: Surroundings) -> WebContainer | Problem
         since=_seconds(raw.get("Created")),
         started=str(state.get("StartedAt", "")),
         checked=bool(state.get("Health")),
+        network=network,
+        labels=tuple(sorted((key, value) for key, value in given.items() if labels.ours(key))),
         last_signals=frozenset({*STOP_SIGNALS, _signal_number(str(config.get("StopSignal") or "SIGTERM"))}),
     )
 

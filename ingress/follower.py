@@ -182,7 +182,7 @@ class Follower:
     def _stale(self, error: StackpadError) -> None:
         if not self.view.stale:
             self._log.warning("the engine does not answer; what is known is served on", reason=str(error))
-            self.view = replace(self.view, stale=True)
+            self._become(replace(self.view, stale=True))
 
     async def _learn_networks(self) -> None:
         listed = await self._engine.networks()

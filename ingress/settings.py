@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ingress.ledger import How
+from ingress.proof import METHODS
 from stackpad.errors import InvalidRequest
 from stackpad.hosts import LABEL, host_name
 
 LEVELS = ("debug", "info", "warning", "error")
 ISSUERS = ("acme", "internal")
+ROLES = ("auto", "control", "node")
 
 HELP = {
     "BASE_DOMAIN": "domain under which projects get their names; required, e.g. stackpad.test",
@@ -28,6 +31,10 @@ HELP = {
     "HTTP_PORT": "port from which visitors are sent on to HTTPS (default: 80)",
     "HTTPS_PORT": "port of the server our route goes into, made where there is none (default: 443)",
     "STATE_DIR": "where claims of host names are kept (default: /var/lib/stackpad)",
+    "NET_SOCKET": "the plugin's socket, by which other nodes are known (default: /run/stackpad/net.sock)",
+    "ROLE": "control where visitors come in, node elsewhere; by itself, that of the store's node (default: auto)",
+    "DOMAIN_PROOF": "how custom domains are proved: dns, http, both with a comma, or none (default: dns,http)",
+    "PROOF_DNS": "name servers that are asked for proofs, as 192.0.2.53 or [2001:db8::53]:5353 (default: the machine's)",
     "DRIVERS": "network drivers whose containers are served (default: stackpad,stackpad/net:latest)",
     "LOG_LEVEL": "debug, info, warning or error (default: info)",
 }
@@ -52,8 +59,12 @@ class Settings:
     http_port: int = 80
     https_port: int = 443
     state_dir: Path = Path("/var/lib/stackpad")
+    domain_proof: frozenset[How] = frozenset(METHODS)
+    proof_dns: tuple[tuple[str, int], ...] = ()
     drivers: frozenset[str] = frozenset({"stackpad", "stackpad/net:latest"})
     log_level: str = "info"
+    net_socket: Path = Path("/run/stackpad/net.sock")
+    role: str = "auto"
 
     @property
     def claims_file(self) -> Path:
@@ -99,7 +110,11 @@ class Settings:
             http_port=_port("HTTP_PORT", text("HTTP_PORT", "80")),
             https_port=_port("HTTPS_PORT", text("HTTPS_PORT", "443")),
             state_dir=Path(text("STATE_DIR", "/var/lib/stackpad")),
+            domain_proof=_methods(text("DOMAIN_PROOF", "dns,http").lower()),
+            proof_dns=tuple(_server(word) for word in text("PROOF_DNS", "").replace(",", " ").split()),
             drivers=drivers,
+            net_socket=Path(text("NET_SOCKET", "/run/stackpad/net.sock")),
+            role=_one_of("ROLE", text("ROLE", "auto").lower(), ROLES),
             log_level=_one_of("LOG_LEVEL", text("LOG_LEVEL", "info").lower(), LEVELS),
         )
 
@@ -108,6 +123,25 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise InvalidRequest(f"{name}={value!r} is unknown; use one of {', '.join(allowed)}")
     return value
+
+
+def _methods(text: str) -> frozenset[How]:
+    words = set(text.replace(",", " ").split())
+    if not words or not (words == {"none"} or words <= set(METHODS)):
+        raise InvalidRequest(f"DOMAIN_PROOF={text!r} is unknown; use dns, http, dns,http or none")
+    return frozenset(method for method in METHODS if method in words)
+
+
+def _server(text: str) -> tuple[str, int]:
+    """A name server's address, with a port or without; IPv6 with a port is in brackets."""
+    host, port = text, "53"
+    if text.startswith("[") or text.count(":") == 1:
+        host, _, port = text.rpartition(":") if not text.endswith("]") else (text, "", "53")
+    try:
+        address = str(ipaddress.ip_address(host.strip("[]")))
+    except ValueError as error:
+        raise InvalidRequest(f"PROOF_DNS={text!r} is not an address such as 192.0.2.53 or 192.0.2.53:5353") from error
+    return address, _port("PROOF_DNS", port)
 
 
 def _port(name: str, text: str) -> int:

@@ -14,6 +14,7 @@ from plugin.nodeadmin import NodeAdmin
 from plugin.reconciler import Reconciler
 from plugin.settings import Settings
 from plugin.state import State
+from plugin.webadmin import WebAdmin
 
 
 class Admin:
@@ -27,8 +28,9 @@ class Admin:
         directory: Directory,
         metrics: Metrics,
         nodes: NodeAdmin,
+        web_admin: WebAdmin,
     ) -> None:
-        self._nodes = nodes
+        self._nodes, self._web = nodes, web_admin
         self._settings, self._state, self._reconciler = settings, state, reconciler
         self._directory, self._metrics = directory, metrics
         self._started = time.time()
@@ -43,6 +45,7 @@ class Admin:
         application.router.add_get("/metrics", self._exposition)
         application.router.add_get("/healthz", self._health)
         self._nodes.add_to(application)
+        self._web.add_to(application)
         return application
 
     async def _status(self, _: web.Request) -> web.Response:

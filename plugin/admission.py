@@ -229,12 +229,13 @@ class Admission:
         operations: list[Op] = [
             Delete(records.key(records.NODES, node)),
             Delete(records.key(records.ALIVE, node)),
+            Delete(records.key(records.INGRESSES, node)),
         ]
         for key, held in self._cluster.view.ranges.items():
             if held.owner == node and not held.freed:
                 freed = msgspec.structs.replace(held, freed=time.time())
                 operations.append(Put(key, records.encode(freed, self._cluster.stored(key))))
-        for kind in (records.NETWORKS, records.ENDPOINTS):
+        for kind in records.PER_NODE:
             prefix = records.key(kind, node) + "/"
             operations += [Delete(key) for key in self._cluster.stored_under(prefix)]
         return operations

@@ -35,6 +35,7 @@ from plugin.server import Server, calls
 from plugin.settings import Settings
 from plugin.sockets import Listener
 from plugin.state import State
+from plugin.webadmin import WebAdmin
 from plugin.wireguard.backend import Chosen
 from stackpad.engine import Engine
 from stackpad.errors import StackpadError
@@ -83,13 +84,15 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         reconciler.facts_changed = cluster.networks_changed
         metrics.watch_cluster(cluster, names)
         cluster.mesh.prime()
+        reconciler.beside("web", cluster.web_elements())
         claims, admission = Claims(cluster, settings), Admission(cluster, settings, state, reconciler, engine)
         ipam = Ipam(state, settings, kernel.routes, claims)
         driver = NetworkDriver(state, ipam, ports, reconciler, kernel.routes, claims)
         directory = Directory(
             engine, state, driver.forget_network, driver.forget_endpoint, learnt=cluster.networks_changed
         )
-        admin = Admin(settings, state, reconciler, directory, metrics, NodeAdmin(cluster, admission))
+        web_admin = WebAdmin(cluster, reconciler)
+        admin = Admin(settings, state, reconciler, directory, metrics, NodeAdmin(cluster, admission), web_admin)
         ready = asyncio.Event()
         server = Server(calls(driver, ipam), ready, metrics)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())

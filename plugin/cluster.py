@@ -20,6 +20,7 @@ from aiohttp import web
 
 from plugin import joining, mesh, wants
 from plugin.attachments import Attachments
+from plugin.dataplane import Element
 from plugin.guests import Guests
 from plugin.handover import SWITCH, Handover
 from plugin.joinservice import JoinService
@@ -37,6 +38,7 @@ from plugin.state import State
 from plugin.storeloop import StoreLoop
 from plugin.storeview import StoreView, Touched
 from plugin.wants import Wanted
+from plugin.webdesk import WebDesk, elements
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.keys import Keys
 from stackpad import records
@@ -76,6 +78,8 @@ class Cluster:
         self._seen = StoreView()
         if self.membership is not None:
             self._seen.replace(self._memory.load_view())
+        self.desk = WebDesk(directory_path / "web.json")
+        self.shown_changed: Callable[[], None] = lambda: None
         self._joining: tuple[joining.Token, str] | None = None
         self._changed, self._running = asyncio.Event(), asyncio.Event()
         self.mesh = MeshLoop(kernel, reconciler, state, backend, self._wanted)
@@ -151,6 +155,8 @@ class Cluster:
         if touched.mesh or touched.all:
             self.mesh.touch()
             self._take_key()
+        if touched.shown:
+            self.shown_changed()
         self.names_changed(touched.environments)
 
     def _take_key(self) -> None:
@@ -201,6 +207,7 @@ class Cluster:
             self._state.networks.values(),
             self._state.endpoints,
             self.attachments.by_endpoint,
+            self.desk.report,
         )
 
     def _wanted(self) -> Wanted | None:
@@ -227,6 +234,7 @@ class Cluster:
             tasks.create_task(self.mesh.run(), name="mesh")
             tasks.create_task(self.attachments.run(), name="attachments")
             tasks.create_task(self._ask_engine(), name="engine version")
+            tasks.create_task(self.desk.run(), name="web report")
             await self._run_membership()
 
     async def _ask_engine(self) -> None:
@@ -364,6 +372,15 @@ class Cluster:
         """The id this node had when it was last in a cluster."""
         return self._memory.former()
 
+    @property
+    def shown(self) -> Mapping[str, bytes]:
+        """What the ingress is shown of the store, by key."""
+        return self._seen.shown
+
+    def web_elements(self) -> frozenset[Element]:
+        """What the firewall admits for this node's web containers."""
+        return elements(self.desk.report, [s.net for n in self._state.networks.values() for s in n.subnets])
+
     def stored(self, key: str) -> bytes | None:
         """A value as the store has it."""
         return self._seen.raw.get(key)
@@ -377,6 +394,7 @@ class Cluster:
         await self.keep(membership)
         self._joining = None
         self._changed.set()
+        self.shown_changed()
         self.mesh.touch()
 
     async def keep(self, membership: Membership) -> None:
@@ -395,6 +413,7 @@ class Cluster:
         self._seen.clear()
         self._changed.set()
         self.mesh.touch()
+        self.shown_changed()
         self.names_changed(())
 
     async def open_tunnel(self, token: joining.Token, endpoint: str) -> None:

@@ -48,6 +48,7 @@ class View:
     networks: Mapping[str, records.Network] = field(default_factory=dict)
     endpoints: Mapping[str, records.Endpoint] = field(default_factory=dict)
     removed: frozenset[str] = frozenset()
+    ingresses: Mapping[str, records.Ingress] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,9 @@ def plan(
             address = ipaddress.ip_address(text)
             if any(address in net for net in allowed if net.version == address.version):
                 elements.add(Element(FILTER, f"peers{address.version}", str(address)))
+                there = view.ingresses.get(node.owner)
+                if there is not None and there.control:
+                    elements.add(Element(FILTER, f"gateways{address.version}", str(address)))
     for guest in guests:
         peers[guest.public_key] = MeshPeer(
             guest.public_key, guest.preshared_key, frozenset({ip_network(str(guest.address))})

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from msgspec import structs
+
 from plugin.attachments import Attachment
 from plugin.membership import Membership
 from plugin.model import Endpoint, Network
+from plugin.webdesk import WebReport
 from stackpad import records
 
 
@@ -21,10 +24,12 @@ def own_records(
     networks: Iterable[Network],
     endpoints: Mapping[str, Endpoint],
     attachments: Mapping[str, Attachment],
+    report: WebReport | None = None,
 ) -> dict[str, records.Record]:
     """The records that are this node's to write, by key, without leases.
 
-    A network whose name is not known yet, and an endpoint whose container does not run, have none.
+    A network whose name is not known yet, and an endpoint whose container does not run, have none. ``report`` is what
+    this node's ingress has said last.
     """
     me = membership.node
     wanted: dict[str, records.Record] = {records.key(records.NODES, me): node}
@@ -58,6 +63,12 @@ def own_records(
             ports=attachment.ports,
             container=attachment.container_name,
         )
+    if report is not None:
+        wanted[records.key(records.INGRESSES, me)] = records.Ingress(
+            owner=me, control=report.control, complete=report.complete, stale=report.stale
+        )
+        for container in report.containers:
+            wanted[records.key(records.WEB, me, container.id)] = structs.replace(container, owner=me)
     return wanted
 
 
@@ -87,5 +98,5 @@ def differences(
         value = records.encode(record, before)
         if value != before:
             writes[key] = value
-    own = (records.key(records.NETWORKS, me) + "/", records.key(records.ENDPOINTS, me) + "/")
+    own = tuple(records.key(kind, me) + "/" for kind in records.PER_NODE)
     return writes, [key for key in stored if key.startswith(own) and key not in wanted]

@@ -60,6 +60,8 @@ class Reconciler:
         self.failures: dict[str, str] = {}
         self._state, self._kernel = state, kernel
         self._overlay = Overlay()
+        self._beside: dict[str, frozenset[Element]] = {}
+        self._admitting: list[asyncio.Future[None]] = []
         self._applied: dict[str, Dataplane] = {}
         self._common: frozenset[Element] = frozenset()
         self._leaving: set[str] = set()
@@ -98,6 +100,25 @@ class Reconciler:
                 self.touch(network_id)
         if before.elements != given.elements:
             self._hear(Hint.NODE)
+
+    def beside(self, what: str, elements: frozenset[Element]) -> None:
+        """Have ``elements`` in the rules beside those of networks, instead of what was given as ``what`` before."""
+        if self._beside.get(what, frozenset()) != elements:
+            self._beside[what] = elements
+            self._hear(Hint.NODE)
+
+    async def admit(self, what: str, elements: frozenset[Element]) -> None:
+        """The same, and return when the kernel has them; raises :class:`StackpadError` if that cannot be done."""
+        self.beside(what, elements)
+        if elements <= self._common:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._admitting.append(future)
+        self._wake.set()
+        await future
+
+    def _common_wanted(self) -> frozenset[Element]:
+        return self.facts.elements | self._overlay.elements | frozenset().union(*self._beside.values())
 
     @property
     def mtu(self) -> int:
@@ -188,7 +209,8 @@ class Reconciler:
         await self._kernel.prepare(ipv6=any(network.ipv6 for network in networks.values()))
         wanted = {network.id: self._desired(network) for network in networks.values()}
         whole = union(wanted.values())
-        common = self.facts.elements | self._overlay.elements
+        admitting, self._admitting = self._admitting, []
+        common = self._common_wanted()
         elements = whole.elements | common
         if seen.elements is None:
             # Rules first: a link without rules around it must not exist.
@@ -204,19 +226,22 @@ class Reconciler:
             self._repaired("links", f"{len(steps.new_bridges)} bridges made, {len(steps.old_links)} links removed")
         await self._mend_foreign()
         self._applied, self._common = wanted, common
+        _resolve(admitting, None)
         self.failures.clear()
         self.ready.set()
 
     async def _refresh_facts(self) -> None:
         self._hints.discard(Hint.NODE)
         before, self.facts = self.facts, await self._kernel.facts()
-        common = self.facts.elements | self._overlay.elements
+        admitting, self._admitting = self._admitting, []
+        common = self._common_wanted()
         if common != self._common:
             steps = plan(Dataplane(elements=common), Dataplane(elements=self._common))
             (error,) = await self._kernel.apply([steps])
             if error is not None:
                 raise error
             self._common = common
+        _resolve(admitting, None)
         if self.facts != before:
             self.facts_changed()
         if self.facts.mtu != before.mtu:
@@ -276,7 +301,8 @@ class Reconciler:
 
     def _fail_waiting(self, error: StackpadError) -> None:
         waiting, self._waiting = self._waiting, {}
-        for futures in waiting.values():
+        admitting, self._admitting = self._admitting, []
+        for futures in (*waiting.values(), admitting):
             _resolve(futures, Unavailable(str(error)))
 
 

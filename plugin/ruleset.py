@@ -56,6 +56,10 @@ SETS = {
     (FILTER, "mesh_self6"): "typeof ip6 daddr",
     (FILTER, "peers4"): "typeof ip saddr",
     (FILTER, "peers6"): "typeof ip6 saddr",
+    (FILTER, "gateways4"): "typeof ip saddr",
+    (FILTER, "gateways6"): "typeof ip6 saddr",
+    (FILTER, "web4"): "type ipv4_addr . inet_service",
+    (FILTER, "web6"): "type ipv6_addr . inet_service",
     (FILTER, "guests4"): "typeof ip saddr",
     (FILTER, "mesh_services"): "typeof tcp dport",
     (FILTER, "join_service"): "typeof tcp dport",
@@ -262,6 +266,8 @@ chain from_mesh {
   tcp flags syn tcp option maxseg size set rt mtu
   ct state established,related accept
   REMOTE_SENDERS
+  ip saddr @gateways4 ip daddr . tcp dport @web4 accept
+  ip6 saddr @gateways6 ip6 daddr . tcp dport @web6 accept
   counter drop comment "not of this environment"
 }
 

@@ -35,6 +35,7 @@ from stackpad.etcd import (
     Put,
     Snapshot,
     absent,
+    equals,
     unchanged,
 )
 from stackpad.runtime import Backoff
@@ -242,6 +243,15 @@ class StoreLoop:
                 f"the cluster's store did not answer within {CLAIM:.0f} s, so nobody can say whether the range is free; "
                 "look at stackpad status, or use a range of this node's own blocks (--ipam-driver stackpad)"
             ) from error
+
+    async def exchange(self, exchanges: Sequence[tuple[str, bytes | None, bytes | None]]) -> bool:
+        """Have, at each key, the second value in place of the first (``None`` for nothing); all of them or none.
+
+        Returns whether the first ones were there.
+        """
+        conditions = [absent(key) if before is None else equals(key, before) for key, before, _ in exchanges]
+        operations: list[Op] = [Delete(key) if after is None else Put(key, after) for key, _, after in exchanges]
+        return (await self._etcd.commit(conditions, operations)).succeeded
 
     async def collect(self, over: Sequence[records.Range]) -> None:
         """Delete ranges given back for good, those that are in the store as in ``over`` still: a range that was given

@@ -16,24 +16,29 @@ from plugin.mesh import View
 from stackpad import records
 from stackpad.errors import InvalidRequest
 
+SHOWN = (records.NODES, records.ALIVE, records.NETWORKS, records.INGRESSES, records.WEB, records.HOSTS)
+"""What the ingress of this node is shown of the store."""
+
 
 @dataclass(slots=True)
 class Touched:
     """What a change was about: ``mesh`` for nodes, ranges and networks; names of ``environments``; ``all`` of them.
 
+    ``shown`` says that it was about something the ingress is shown.
     ``returned`` are nodes that write their records again after the store had lost them, ``silent`` those whose sign of
     life it has lost with everything else.
     """
 
     mesh: bool = False
     all: bool = False
+    shown: bool = False
     environments: set[str] = field(default_factory=set)
     returned: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
 
 
 class StoreView:
-    """The raw values by key and the records in them."""
+    """The raw values by key and the records in them; ``shown`` has those values the ingress is told, as they count."""
 
     def __init__(self) -> None:
         self.raw: dict[str, bytes] = {}
@@ -46,6 +51,8 @@ class StoreView:
         self._networks: dict[str, records.Network] = {}
         self._endpoints: dict[str, records.Endpoint] = {}
         self._removed: set[str] = set()
+        self._ingresses: dict[str, records.Ingress] = {}
+        self.shown: dict[str, bytes] = {}
 
     def view(self) -> View:
         """Everything known now; the mappings go on changing with it."""
@@ -57,11 +64,13 @@ class StoreView:
             self._networks,
             self._endpoints,
             frozenset(self._removed),
+            self._ingresses,
         )
 
     def clear(self) -> None:
         """Forget everything: this node has left."""
-        for table in (self.raw, self.problems, self._nodes, self._ranges, self._networks, self._endpoints):
+        tables = (self.raw, self.problems, self._nodes, self._ranges, self._networks, self._endpoints, self._ingresses)
+        for table in (*tables, self.shown):
             table.clear()
         for names in (self._orphans, self._alive, self._removed):
             names.clear()
@@ -125,7 +134,7 @@ class StoreView:
 
     def _owner(self, key: str) -> str:
         """The id of the node whose record it is; empty if nobody's."""
-        for prefix in (records.NODES, records.ALIVE, records.NETWORKS, records.ENDPOINTS):
+        for prefix in (records.NODES, records.ALIVE, records.INGRESSES, *records.PER_NODE):
             if key.startswith(prefix):
                 return key.removeprefix(prefix).partition("/")[0]
         held = self._ranges.get(key)
@@ -153,14 +162,16 @@ class StoreView:
                 touched.environments.add(endpoint.environment)
         elif key.startswith(records.ALIVE):
             touched.all = True
-        elif key != records.RANGES_LOCK:
+        elif key != records.RANGES_LOCK and not key.startswith((records.WEB, records.HOSTS)):
             touched.mesh = True
+        touched.shown = touched.shown or key.startswith(SHOWN)
 
     def _forget(self, key: str) -> None:
         if key == records.CLUSTER:
             self._cluster = None
         self._nodes.pop(key.removeprefix(records.NODES), None)
-        for table in (self._ranges, self._networks, self._endpoints):
+        self._ingresses.pop(key.removeprefix(records.INGRESSES), None)
+        for table in (self._ranges, self._networks, self._endpoints, self.shown):
             table.pop(key, None)
         self._alive.discard(key.removeprefix(records.ALIVE))
         self._removed.discard(key.removeprefix(records.REMOVED))
@@ -183,3 +194,9 @@ class StoreView:
             self._endpoints[key] = records.check(records.decode(value, records.Endpoint))
         elif key.startswith(records.REMOVED):
             self._removed.add(key.removeprefix(records.REMOVED))
+        elif key.startswith(records.INGRESSES):
+            self._ingresses[key.removeprefix(records.INGRESSES)] = records.decode(value, records.Ingress)
+        elif key.startswith(records.WEB):
+            records.check(records.decode(value, records.Web))
+        if key.startswith(SHOWN):
+            self.shown[key] = value

@@ -86,6 +86,11 @@ def concerns(labels: Mapping[str, str]) -> bool:
     return any(label.startswith(PREFIX) for label in labels)
 
 
+def ours(label: str) -> bool:
+    """Whether a label says anything to us: one of ours, or Compose's name of the service."""
+    return label.startswith(PREFIX) or label == COMPOSE_SERVICE
+
+
 def check(labels: Mapping[str, str]) -> Kind:
     """What the container is, after a look at all its labels.
 

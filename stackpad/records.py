@@ -26,9 +26,13 @@ SCHEMA = 1
 ROOT = "/stackpad/1/"
 """Prefix of all keys; its number changes only with a layout that older nodes could not live with."""
 
-NODES, ALIVE, RANGES, NETWORKS, ENDPOINTS, REMOVED = (
-    f"{ROOT}{kind}/" for kind in ("nodes", "alive", "ranges", "networks", "endpoints", "removed")
+NODES, ALIVE, RANGES, NETWORKS, ENDPOINTS, REMOVED, INGRESSES, WEB, HOSTS = (
+    f"{ROOT}{kind}/"
+    for kind in ("nodes", "alive", "ranges", "networks", "endpoints", "removed", "ingresses", "web", "hosts")
 )
+PER_NODE = (NETWORKS, ENDPOINTS, WEB)
+"""Kinds of which a node has many, below its id."""
+
 CLUSTER = f"{ROOT}cluster"
 RANGES_LOCK = f"{ROOT}ranges-lock"
 """Changes whenever a range is claimed or freed: who claims one compares it, and so sees every other claim."""
@@ -125,6 +129,44 @@ class Endpoint(Record, frozen=True, kw_only=True):
     container: str = ""
 
 
+class Ingress(Record, frozen=True, kw_only=True):
+    """The ingress of a node: whether visitors come in there (``control``), and what it knows of its containers.
+
+    ``complete`` says that it has listed them all since it began, ``stale`` that its engine does not answer now.
+    """
+
+    control: bool = False
+    complete: bool = False
+    stale: bool = False
+
+
+class Web(Record, frozen=True, kw_only=True):
+    """A web container, as the ingress of its own node sees it.
+
+    ``labels`` are its labels that concern us; what they ask for is decided by whoever reads. ``network`` is its
+    network's name and ``org`` its node's default organisation. ``state`` is one of ``up``, ``starting``, ``unhealthy``
+    and ``down``, with its ``reason``; ``since`` is when it was made (Unix time, seconds). Only what is ``up`` is reached
+    from other nodes, at ``address`` and ``port`` and nowhere else.
+    """
+
+    id: str
+    name: str
+    network: str
+    org: str
+    labels: dict[str, str]
+    state: str
+    address: str = ""
+    port: int = 0
+    reason: str = ""
+    since: float = 0.0
+
+
+class Host(Record, frozen=True, kw_only=True):
+    """Who owns a host name: ``claim`` as the ingress of a control node wrote it; ``owner`` is that node's id."""
+
+    claim: dict[str, Any]
+
+
 class Removed(Record, frozen=True, kw_only=True):
     """A node that was removed. Its id is never used again; if it is still there, it sees this and leaves."""
 
@@ -182,6 +224,11 @@ def check(record: _R) -> _R:
                 list(map(_network, record.subnets))
             case Endpoint():
                 list(map(_address, record.addresses))
+            case Web():
+                if record.address:
+                    _address(record.address)
+                if not 0 <= record.port < 65536:
+                    raise InvalidRequest(f"{record.port} is no port")
             case Cluster():
                 list(map(_network, (record.range4, record.range6)))
             case _:

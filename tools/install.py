@@ -18,7 +18,9 @@ from tests.testbed.shell import Failed, run, say, step
 
 CONTAINER = "stackpad-ingress"
 CADDY_ADMIN = "/run/caddy/admin.sock"
-PASSED_ON = ("BASE_DOMAIN", "ORG", "TLS", "ACME_EMAIL", "ACME_CA", "CADDY_ADMIN", "LOG_LEVEL")
+PASSED_ON = (
+    "BASE_DOMAIN", "ORG", "TLS", "ACME_EMAIL", "ACME_CA", "CADDY_ADMIN", "DOMAIN_PROOF", "PROOF_DNS", "LOG_LEVEL",
+)  # fmt: skip
 
 
 def main() -> int:

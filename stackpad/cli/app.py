@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
-from stackpad.cli import checks, client, explain, fleet, node, output, render
-from stackpad.cli.common import PLACES, USAGE, Json, Socket, answering, show
+from stackpad.cli import checks, client, domain, explain, fleet, node, output, render
+from stackpad.cli.common import PLACES, USAGE, Json, OnlyIngressSocket, Socket, answering, show
 from stackpad.cli.examine import examine
 from stackpad.cli.reports import ClusterReport, NetworkReport, PortReport, Routes, ServiceReport, Status
 from stackpad.errors import Unavailable
@@ -33,16 +33,6 @@ IngressSocket = Annotated[
     Path,
     typer.Option("--ingress-socket", envvar="STACKPAD_INGRESS_SOCKET", metavar="PATH", help="The ingress's socket."),
 ]
-OnlyIngressSocket = Annotated[
-    Path,
-    typer.Option(
-        "--socket",
-        "--ingress-socket",
-        envvar="STACKPAD_INGRESS_SOCKET",
-        metavar="PATH",
-        help="The ingress's socket.",
-    ),
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -56,6 +46,7 @@ def _print_version(wanted: bool) -> None:
 
 
 app.add_typer(node.app, name="node")
+app.add_typer(domain.app, name="domain")
 
 
 @app.callback()

@@ -147,9 +147,17 @@ def _translating(server: Server) -> Iterator[None]:
         raise Unavailable(f"{server.name} at {server.path} does not answer: {reason}; {server.remedy}") from error
 
 
-def fetch(server: Server, path: str, kind: type[T], *, method: str = "GET", timeout: float = TIMEOUT) -> T:
-    """A JSON answer as a value of ``kind``; fields that ``kind`` does not have are passed over."""
-    body = request(server, path, method=method, timeout=timeout)
+def fetch(
+    server: Server, path: str, kind: type[T], *, method: str = "GET", payload: Any = None, timeout: float = TIMEOUT
+) -> T:
+    """A JSON answer as a value of ``kind``; fields that ``kind`` does not have are passed over.
+
+    A ``payload`` goes there as JSON, by POST.
+    """
+    if payload is None:
+        body = request(server, path, method=method, timeout=timeout)
+    else:
+        body = request(server, path, method="POST", payload=msgspec.json.encode(payload), timeout=timeout)
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

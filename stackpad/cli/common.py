@@ -19,6 +19,16 @@ PLACES = Places()
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Socket = Annotated[Path, typer.Option("--socket", envvar="STACKPAD_SOCKET", metavar="PATH", help="The plugin's socket.")]
+OnlyIngressSocket = Annotated[
+    Path,
+    typer.Option(
+        "--socket",
+        "--ingress-socket",
+        envvar="STACKPAD_INGRESS_SOCKET",
+        metavar="PATH",
+        help="The ingress's socket.",
+    ),
+]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from stackpad.cli.reports import NetworkReport, PortReport, Routes, Status
+from stackpad.cli.reports import DomainCheck, DomainReport, NetworkReport, PortReport, Routes, Status
 
 NOTHING = "-"
 
@@ -155,6 +155,31 @@ def routes(report: Routes, now: float) -> Grid:
     heads = ("HOST", "STATE", "OWNER", "SERVICE", "UPSTREAMS", "SINCE")
     notes = tuple(map(clean, _ingress_problems(report)))
     return Grid(heads, rows, notes, "no routes; label a container with stackpad.type=web")
+
+
+def domains(reports: Iterable[DomainReport], now: float) -> Grid:
+    """The names, a row for each that somebody asks for; below them what is to be done for those that are not served."""
+    rows, notes = [], []
+    for report in reports:
+        how = "nothing yet" if report.how is None else report.how
+        proved = "" if report.proved is None or report.platform else f", {duration(now - report.proved)} ago"
+        since = f"{duration(now - report.since)} ago"
+        rows.append(
+            (clean(report.domain), clean(report.owner) or NOTHING, clean(report.state), clean(how + proved), since)
+        )
+        if report.reason:
+            notes.append(clean(f"{report.domain} ({report.owner or 'nobody'}): {report.reason}"))
+    empty = "no domains of your own; a container asks for one with the label stackpad.domains"
+    return Grid(("DOMAIN", "OWNER", "STATE", "PROVED BY", "SINCE"), tuple(rows), tuple(notes), empty)
+
+
+def domain_check(report: DomainCheck) -> Grid:
+    """What was found when a domain was to be proved, a row for each way that was tried."""
+    rows = tuple(
+        (clean(one.owner), clean(one.how), "proved" if one.good else "no", clean(one.found)) for one in report.checks
+    )
+    notes = tuple(clean(f"{one.owner} needs: {one.record}") for one in report.checks if one.record and not one.good)
+    return Grid(("OWNER", "BY", "PROOF", "FOUND"), rows, notes, f"{clean(report.domain)} can only be allowed", prose=True)
 
 
 def reach(report: NetworkReport) -> str:

@@ -198,3 +198,37 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     def troubled(self) -> bool:
         """Whether Caddy is not in step, or somebody is not served as they ask."""
         return self.problem is not None or self.stale or bool(self.problems)
+
+
+class DomainReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of ``GET /domains`` of the ingress: a name and who asks for it; ``proved`` and ``since`` are Unix time.
+
+    ``platform`` says that the name follows from its owner's; ``how`` is ``None`` while nothing is proved.
+    """
+
+    domain: str = ""
+    owner: str = ""
+    state: str = ""
+    platform: bool = False
+    how: str | None = None
+    proved: float | None = None
+    since: float = 0.0
+    reason: str | None = None
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look for a proof has come to; ``record`` is what DNS would have to say."""
+
+    owner: str = ""
+    how: str = ""
+    good: bool = False
+    found: str = ""
+    record: str | None = None
+
+
+class DomainCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """``POST /domain/check`` of the ingress."""
+
+    domain: str = ""
+    proved: bool = False
+    checks: tuple[Attempt, ...] = ()

@@ -47,14 +47,15 @@ def operators(place: Shop, *, policies: list[dict[str, Any]] | None = None, **tl
 def without_ours(tree: Any) -> Any:
     """A configuration without the objects that carry our ids, and without who is asked for certificates."""
     if isinstance(tree, dict):
-        return {key: without_ours(value) for key, value in tree.items() if key != "on_demand"}
+        kept = {key: value for key, value in tree.items() if key != "on_demand" and not _is_ours(value)}
+        return {key: without_ours(value) for key, value in kept.items()}
     if isinstance(tree, list):
-        return [without_ours(one) for one in tree if not (isinstance(one, dict) and _is_ours(one))]
+        return [without_ours(one) for one in tree if not _is_ours(one)]
     return tree
 
 
-def _is_ours(one: dict[str, Any]) -> bool:
-    return str(one.get("@id", "")).startswith("stackpad")
+def _is_ours(one: Any) -> bool:
+    return isinstance(one, dict) and str(one.get("@id", "")).startswith("stackpad")
 
 
 async def restart(place: Shop, base: dict[str, Any], how: int = signal.SIGTERM) -> None:
@@ -258,7 +259,8 @@ async def test_two_caddies_are_two_worlds(binary: str, place: Shop, tmp_path: Pa
 
 
 def test_without_ours_tells_what_is_ours() -> None:
-    assert without_ours({"a": [{"@id": "stackpad"}, {"@id": "own"}], "on_demand": 1}) == {"a": [{"@id": "own"}]}
+    tree = {"a": [{"@id": "stackpad"}, {"@id": "own"}], "on_demand": 1, "server": {"@id": "stackpad-http"}}
+    assert without_ours(tree) == {"a": [{"@id": "own"}]}
 
 
 async def test_a_caddy_that_starts_later_than_we_do(binary: str, tmp_path: Path, place: Shop) -> None:

@@ -23,6 +23,7 @@ from aiohttp import web
 
 from ingress import routes
 from ingress.caddy import Caddy
+from ingress.ledger import Ledger
 from ingress.routes import State, Table, WebContainer
 from ingress.settings import Settings
 from ingress.web import asked
@@ -53,7 +54,8 @@ def container(name: str = "web-1", *, port: int, state: State = State.UP, **asks
 
 def table(*containers: WebContainer, before: Table | None = None) -> Table:
     """The table for these."""
-    return routes.table(containers, before.claims if before else {}, base_domain=BASE, now=1.0)
+    ledger = before.ledger if before else Ledger()
+    return routes.table(containers, ledger, base_domain=BASE, now=1.0, believe=True)
 
 
 async def eventually(condition: Callable[[], Any], what: str) -> None:

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, caddy, report
+from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, caddy, domain, report
 from tests.e2e.workbench import eventually, hold
 from tests.testbed import images
 from tests.testbed.proxy import ADMIN
@@ -107,6 +107,13 @@ def test_a_dead_upstream_has_a_page_of_ours(visitor: Visitor) -> None:
 def test_paths_and_custom_domains(visitor: Visitor) -> None:
     bench = visitor.bench
     bench.serve("web", NETWORK, *WEB, "--label", "stackpad.domains=www.example.test, EXAMPLE.test.")
+    visitor.sees(HOST, 200, "web ")
+    for name in ("www.example.test", "example.test"):
+        assert visitor.status(name) == 0, "no certificate for what nobody has proved"
+        (found,) = (one for one in report(bench)["routes"] if one["host"] == name)
+        assert found["state"] == "unproved"
+        assert f'_stackpad.{name}. TXT "stackpad-verify=' in str(found["reason"])
+        assert domain(bench, "allow", name) == {"domain": name, "owner": "acme/my-app/production"}
     bench.serve("api", NETWORK, *WEB, "--label", "stackpad.path=/api")
     for host in (HOST, "www.example.test", "example.test"):
         visitor.sees(host, 200, "web ")
@@ -118,6 +125,8 @@ def test_the_first_keeps_a_host(visitor: Visitor) -> None:
     bench = visitor.bench
     bench.network("rival-production")
     bench.serve("web", NETWORK, *WEB, "--label", "stackpad.domains=shop.example.test")
+    eventually(lambda: any(one["state"] == "unproved" for one in report(bench)["routes"]), "it to be asked for")
+    domain(bench, "allow", "shop.example.test")
     visitor.sees("shop.example.test", 200, "web ")
     bench.serve("thief", "rival-production", *WEB, "--label", "stackpad.domains=shop.example.test")
     eventually(lambda: any("belongs to acme/my-app/production" in str(p["problem"]) for p in report(bench)["problems"]))
@@ -126,7 +135,11 @@ def test_the_first_keeps_a_host(visitor: Visitor) -> None:
     bench.bed.proxy.start_ingress()
     visitor.sees("shop.example.test", 200, "web ")
     visitor.sees("rival.acme.stackpad.test", 200, "thief ")
+    assert visitor.status("shop.example.test") == 200
     bench.docker("rm", "--force", "web")
+    eventually(lambda: visitor.status("shop.example.test") in {0, 404}, "it to be nobody's: it is kept for its owner")
+    domain(bench, "release", "shop.example.test")
+    domain(bench, "allow", "shop.example.test", owner="acme/rival/production")
     visitor.sees("shop.example.test", 200, "thief ")
 
 

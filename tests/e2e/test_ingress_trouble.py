@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, report
+from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, domain, report
 from tests.e2e.workbench import SERVER, eventually
 from tests.testbed import images
 from tests.testbed.proxy import ADMIN
@@ -93,6 +93,8 @@ def test_one_that_takes_its_time_to_stop_gets_nothing_new(visitor: Visitor) -> N
 def test_one_made_anew_under_its_name(visitor: Visitor) -> None:
     bench = visitor.bench
     bench.serve("web", NETWORK, *WEB, "--label", "stackpad.domains=shop.example.test")
+    eventually(lambda: route(visitor, "shop.example.test").get("state") == "unproved", "it to be asked for")
+    domain(bench, "allow", "shop.example.test")
     visitor.sees("shop.example.test", 200, "web ")
     since = route(visitor)["since"]
     bench.docker("rm", "--force", "web")

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,16 +24,17 @@ WEB = ("--label", "stackpad.type=web", "--label", "stackpad.port=80")
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Somebody who asks for pages from outside the node."""
+    """Somebody who asks for pages from outside the node, and trusts its Caddy's authority or another one."""
 
     bench: Workbench
+    ca: Path | None = None
 
     def get(self, host: str, path: str = "/", *options: str, scheme: str = "https") -> tuple[int, str]:
         """Status and body; status 0 without an answer (a refused handshake, too)."""
         port = 443 if scheme == "https" else 80
         done = subprocess.run(
             [
-                "curl", "--silent", "--max-time", "30", "--cacert", str(self.bench.bed.proxy.ca),
+                "curl", "--silent", "--max-time", "30", "--cacert", str(self.ca or self.bench.bed.proxy.ca),
                 "--resolve", f"{host}:{port}:{self.bench.node.address}", "--write-out", "\n%{http_code}", *options,
                 f"{scheme}://{host}{path}",
             ],
@@ -91,17 +94,39 @@ def visitor(bed: Testbed) -> Iterator[Visitor]:
     bench.network(NETWORK)
     yield Visitor(bench)
     bench.clear()
-    eventually(lambda: _routes(bench) == [], "an empty table")
+    eventually(lambda: routes(bench) == [], "an empty table")
+    for one in told(bench, "/domains"):
+        domain(bench, "release", str(one["domain"]))
 
 
 def report(bench: Workbench) -> dict[str, list[dict[str, object]]]:
     """What the ingress says of itself."""
+    return dict(told(bench, "/routes"))
+
+
+def told(bench: Workbench, path: str, *options: str) -> Any:
+    """What the ingress answers on its socket."""
     socket = f"{bench.node.root}/run/stackpad/ingress.sock"
-    ask = ["curl", "-s", "--max-time", "30", "--unix-socket", socket, "http://ingress/routes"]
-    return dict(json.loads(subprocess.run(ask, capture_output=True, text=True, check=True).stdout))
+    ask = [
+        "curl",
+        "-s",
+        "--fail-with-body",
+        "--max-time",
+        "30",
+        "--unix-socket",
+        socket,
+        *options,
+        f"http://ingress{path}",
+    ]
+    return json.loads(subprocess.run(ask, capture_output=True, text=True, check=True).stdout)
 
 
-def _routes(bench: Workbench) -> list[dict[str, object]] | None:
+def domain(bench: Workbench, command: str, name: str, **given: str) -> Any:
+    """What ``stackpad domain`` does."""
+    return told(bench, f"/domain/{command}", "--data", json.dumps({"domain": name, **given}))
+
+
+def routes(bench: Workbench) -> list[dict[str, object]] | None:
     """The routes, or nothing while the ingress is just starting."""
     try:
         return report(bench)["routes"]

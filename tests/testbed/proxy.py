@@ -1,4 +1,7 @@
-"""Caddy and the ingress on a node: Caddy as the node's own distribution has it, the ingress from the checkout."""
+"""Caddy and the ingress on a node: Caddy as the node's own distribution has it, the ingress from the checkout.
+
+The first node has both, and visitors come in there; the others have the ingress alone.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,7 @@ class Proxy:
             "DOCKER_HOST": f"unix://{root}/run/docker.sock",
             "CADDY_ADMIN": f"{root}{ADMIN}",
             "ADMIN_SOCKET": f"{root}/run/stackpad/ingress.sock",
+            "NET_SOCKET": f"{root}/run/stackpad/net.sock",
             "STATE_DIR": f"{root}/var/lib/stackpad",
             "BASE_DOMAIN": BASE_DOMAIN,
             "ORG": "acme",
@@ -47,10 +51,10 @@ class Proxy:
             "PYTHONPATH": str(ROOT),
         }
 
-    def start(self, base: Mapping[str, object] | None = None) -> None:
-        """Start Caddy with ``base`` as its configuration, then the ingress."""
+    def start(self, base: Mapping[str, object] | None = None, **settings: str) -> None:
+        """Start Caddy with ``base`` as its configuration, then the ingress, with ``settings`` beside its own."""
         self.start_caddy(base)
-        self.start_ingress()
+        self.start_ingress(**settings)
         wait_until("Caddy's own authority", self._fetch_ca, 60, 0.2)
 
     def stop(self) -> None:
@@ -78,10 +82,10 @@ class Proxy:
         """End Caddy."""
         self._stop("caddy", how)
 
-    def start_ingress(self) -> None:
+    def start_ingress(self, **settings: str) -> None:
         """Start the ingress from the checkout, in the node's network."""
         enter = ["nsenter", f"--net=/run/netns/{self.node.spec.netns}", sys.executable, "-m", "ingress"]
-        pid = spawn(enter, self.node.home / "ingress.log", env=self.environment)
+        pid = spawn(enter, self.node.home / "ingress.log", env={**self.environment, **settings})
         (self.node.home / "ingress.pid").write_text(str(pid))
 
     def stop_ingress(self, how: int = signal.SIGTERM) -> None:

@@ -56,6 +56,11 @@ class Testbed:
         """Caddy and the ingress, on the first node."""
         return Proxy(self.nodes[0])
 
+    @property
+    def agents(self) -> list[Proxy]:
+        """The other nodes' ingresses, which say what runs there."""
+        return [Proxy(node) for node in self.nodes[1:]]
+
     def up(self, options: Options) -> None:
         """Bring it up; what has been made is taken down again if that fails."""
         try:
@@ -70,6 +75,8 @@ class Testbed:
                     self.form_cluster()
                 if options.ingress and options.plugin:
                     self.proxy.start()
+                    for agent in self.agents if options.cluster else ():
+                        agent.start_ingress()
             self._builder.unlink()
         except BaseException:
             for node in self.nodes:
@@ -114,8 +121,9 @@ class Testbed:
     def down(self) -> None:
         """Remove every process, mount, namespace, link and file of it; what is gone already is passed over."""
         if self.home.exists():
-            with contextlib.suppress(Failed):
-                self.proxy.stop()
+            for proxy in (self.proxy, *self.agents):
+                with contextlib.suppress(Failed):
+                    proxy.stop()
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda node: node.end(), self.nodes))
         network.take_up(self.plan)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ingress.routes import Claim, State, Table, WebContainer, table
+from ingress.ledger import Claim, Ledger
+from ingress.routes import State, Table, WebContainer, table
 from stackpad.labels import WebRequest, Wire
 
 BASE = "stackpad.test"
@@ -27,7 +28,9 @@ def container(
 
 
 def made(*containers: WebContainer, before: Table | None = None, now: float = 100.0) -> Table:
-    return table(containers, before.claims if before else {}, base_domain=BASE, now=now)
+    """The table, without a thought of proofs; those are in test_ownership."""
+    ledger = before.ledger if before else Ledger()
+    return table(containers, ledger, base_domain=BASE, now=now, believe=True)
 
 
 def test_production_and_other_environments_have_their_names() -> None:
@@ -122,5 +125,5 @@ def test_the_table_is_the_same_whatever_the_order_of_containers() -> None:
 
 
 def test_claims_of_nobody_are_dropped() -> None:
-    before = Table(claims={"gone.example": Claim("acme/x/production", 1.0, {"": "web"})})
+    before = Table(ledger=Ledger({"gone.example": Claim("acme/x/production", 1.0, {"": "web"})}))
     assert made(container("a"), before=before).claims.keys() == {HOST}

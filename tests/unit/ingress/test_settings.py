@@ -8,6 +8,7 @@ from dataclasses import fields
 
 import pytest
 
+from ingress.ledger import How
 from ingress.settings import HELP, Settings
 from stackpad.errors import InvalidRequest
 
@@ -23,15 +24,24 @@ def test_everything_can_be_set() -> None:
         "BASE_DOMAIN": "a.example", "ORG": "ACME", "TLS": "internal", "ACME_EMAIL": "me@a.example",
         "ACME_CA": "https://ca.example/dir", "ACME_CA_ROOT": "/ca.pem", "DOCKER_HOST": "unix:///x", "CADDY_ADMIN": "/a",
         "ADMIN_SOCKET": "/b", "ASK_LISTEN": "[::1]:9", "HTTP_PORT": "8080", "HTTPS_PORT": "8443", "STATE_DIR": "/s",
-        "DRIVERS": "x, y", "LOG_LEVEL": "DEBUG",
+        "DOMAIN_PROOF": "DNS", "PROOF_DNS": "192.0.2.53, 127.0.0.1:5353 2001:db8::1 [2001:db8::2]:54 [2001:db8::3]",
+        "DRIVERS": "x, y", "LOG_LEVEL": "DEBUG", "NET_SOCKET": "/n", "ROLE": "Node",
     }  # fmt: skip
     assert environment.keys() == HELP.keys()
     settings = Settings.load(environment)
     assert settings.ask_address == "[::1]:9"
     assert settings.drivers == {"x", "y"}
+    assert settings.domain_proof == {How.DNS}
+    assert settings.proof_dns == (
+        ("192.0.2.53", 53), ("127.0.0.1", 5353), ("2001:db8::1", 53), ("2001:db8::2", 54), ("2001:db8::3", 53)
+    )  # fmt: skip
     defaults = Settings("a.example")
     same = [f.name for f in fields(Settings) if getattr(settings, f.name) == getattr(defaults, f.name)]
     assert same == ["base_domain"]
+
+
+def test_domains_can_be_believed() -> None:
+    assert Settings.load({"BASE_DOMAIN": "a.example", "DOMAIN_PROOF": "none"}).domain_proof == frozenset()
 
 
 def test_empty_is_unset() -> None:
@@ -46,6 +56,7 @@ def test_empty_is_unset() -> None:
         ("BASE_DOMAIN", "localhost", "is not a domain name"),
         ("ORG", "a.b", "ORG='a.b'"),
         ("TLS", "on", "use one of acme, internal"),
+        ("ROLE", "master", "use one of auto, control, node"),
         ("ACME_CA", "ca.example", "is not the https:// address"),
         ("ASK_LISTEN", "0.0.0.0:9180", "is not a loopback address"),
         ("ASK_LISTEN", "127.0.0.1", "is not a loopback address"),
@@ -53,6 +64,12 @@ def test_empty_is_unset() -> None:
         ("HTTP_PORT", "http", "HTTP_PORT='http' is not a port"),
         ("HTTPS_PORT", "65536", "HTTPS_PORT='65536' is not a port"),
         ("DRIVERS", ",", "DRIVERS names no driver"),
+        ("DOMAIN_PROOF", "txt", "use dns, http, dns,http or none"),
+        ("DOMAIN_PROOF", "none,dns", "use dns, http, dns,http or none"),
+        ("DOMAIN_PROOF", "operator", "use dns, http, dns,http or none"),
+        ("PROOF_DNS", "ns.example.org", "is not an address such as 192.0.2.53"),
+        ("PROOF_DNS", "192.0.2.53:0", "is not a port"),
+        ("PROOF_DNS", "[192.0.2.53", "is not a"),
         ("LOG_LEVEL", "loud", "use one of debug, info"),
     ],
 )

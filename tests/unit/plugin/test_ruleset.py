@@ -40,6 +40,10 @@ def sample() -> str:
         Element(FILTER, "peers4", "10.192.64.1"),
         Element(FILTER, "peers6", "fd00:0:0:100::1"),
         Element(FILTER, "guests4", "10.192.0.2"),
+        Element(FILTER, "gateways4", "10.192.64.1"),
+        Element(FILTER, "gateways6", "fd00:0:0:100::1"),
+        Element(FILTER, "web4", "10.192.7.2 . 8080"),
+        Element(FILTER, "web6", "fd00::2 . 8080"),
         Element(FILTER, "mesh_services", "2379"),
         Element(FILTER, "join_service", "4783"),
     }

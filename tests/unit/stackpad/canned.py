@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,6 @@ ROUTES: dict[str, Any] = {
 @contextmanager
 def served(socket: Path, answers: dict[str, Any]) -> Iterator[Path]:
     """Serve ``answers`` by path: text as it is, ``int`` as a status without a body, everything else as JSON."""
-    loop = asyncio.new_event_loop()
-    started = threading.Event()
 
     async def answer(request: web.Request) -> web.Response:
         found = answers.get(request.path, 404)
@@ -120,10 +118,23 @@ def served(socket: Path, answers: dict[str, Any]) -> Iterator[Path]:
             return web.Response(status=found)
         return web.Response(text=found if isinstance(found, str) else json.dumps(found))
 
+    def application() -> web.Application:
+        made = web.Application()
+        made.router.add_route("*", "/{path:.*}", answer)
+        return made
+
+    with hosted(socket, application) as path:
+        yield path
+
+
+@contextmanager
+def hosted(socket: Path, application: Callable[[], web.Application]) -> Iterator[Path]:
+    """Serve an application, which is made on the event loop it runs on."""
+    loop = asyncio.new_event_loop()
+    started = threading.Event()
+
     async def start() -> web.AppRunner:
-        application = web.Application()
-        application.router.add_route("*", "/{path:.*}", answer)
-        runner = web.AppRunner(application)
+        runner = web.AppRunner(application())
         await runner.setup()
         await web.UnixSite(runner, str(socket)).start()
         return runner

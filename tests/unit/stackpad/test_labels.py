@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingress import caddyconfig
+from ingress.ledger import Ledger
 from ingress.routes import State, WebContainer, table
 from stackpad import labels
 from stackpad.errors import InvalidRequest
@@ -179,7 +180,7 @@ def test_nothing_hostile_reaches_caddy(given_labels: dict[str, str], name: str, 
     for text in (host, *request.domains):
         assert PLAIN.fullmatch(text)
     one = WebContainer("id", name, request, "10.0.0.2", request.port or 80, State.UP, 1.0)
-    owned = caddyconfig.route(table([one], {}, base_domain=BASE, now=1.0), keep_streams=False)
-    plain = caddyconfig.route(table([], {}, base_domain=BASE, now=1.0), keep_streams=False)
+    owned = caddyconfig.route(table([one], Ledger(), base_domain=BASE, now=1.0, believe=True), keep_streams=False)
+    plain = caddyconfig.route(table([], Ledger(), base_domain=BASE, now=1.0), keep_streams=False)
     braces = json.dumps(owned).replace("{http.request.host}", "").count("{http") - json.dumps(plain).count("{http.error")
     assert braces <= 0 or "{http" not in "".join(given_labels.values())

@@ -1,0 +1,166 @@
+"""Between this node's web containers and the records by which the others hear of them; pure.
+
+What a record's labels ask for is decided by who reads it, with the same strict reading as for a container of one's own:
+a node that has been taken over can say nothing here that a container on it could not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ingress.routes import Problem, State, WebContainer
+from stackpad import labels, records
+from stackpad.errors import InvalidRequest
+
+REFUSED = "refused"
+"""State of a record whose container is not served at all; its reason says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the plugin has shown of the cluster: everything at once, or nothing (``node`` is empty) outside of one.
+
+    ``control`` says that this node holds the cluster's store, or is in no cluster; ``web``, ``hosts`` and ``networks``
+    are values by key, as the store has them. ``secret`` is the cluster's for proofs of domains.
+    """
+
+    node: str = ""
+    control: bool = True
+    connected: bool = False
+    nodes: Mapping[str, records.Node] = field(default_factory=dict)
+    alive: frozenset[str] = frozenset()
+    ingresses: Mapping[str, records.Ingress] = field(default_factory=dict)
+    web: Mapping[str, bytes] = field(default_factory=dict)
+    hosts: Mapping[str, bytes] = field(default_factory=dict)
+    networks: Mapping[str, bytes] = field(default_factory=dict)
+    secret: bytes = field(default=b"", repr=False)
+
+    def heard(self, asked: Iterable[str], *, own: bool) -> frozenset[str]:
+        """The nodes whose list of web containers is whole and of now; this one too if ``own`` is.
+
+        ``asked`` are all nodes there is anything of: those that are no part of the cluster any more have nothing left.
+        """
+        others = {
+            node
+            for node, ingress in self.ingresses.items()
+            if node in self.alive and ingress.complete and not ingress.stale
+        }
+        gone = {node for node in asked if node and self.nodes and node not in self.nodes}
+        mine = {self.node, ""} if own else set()
+        return frozenset((others | gone) - {self.node}) | mine
+
+
+def seen(values: Mapping[str, bytes], *, node: str, control: bool, connected: bool, secret: bytes = b"") -> Seen:
+    """What ``values`` by key mean; one that does not fit is left out."""
+    nodes: dict[str, records.Node] = {}
+    ingresses: dict[str, records.Ingress] = {}
+    alive: set[str] = set()
+    kept: dict[str, dict[str, bytes]] = {records.WEB: {}, records.HOSTS: {}, records.NETWORKS: {}}
+    for key, value in values.items():
+        for prefix, there in kept.items():
+            if key.startswith(prefix):
+                there[key] = value
+        if key.startswith(records.NODES):
+            nodes.update((one.owner, one) for one in records.readable([value], records.Node))
+        elif key.startswith(records.INGRESSES):
+            ingresses.update((one.owner, one) for one in records.readable([value], records.Ingress))
+        elif key.startswith(records.ALIVE):
+            alive.add(key.removeprefix(records.ALIVE))
+    return Seen(
+        node,
+        control,
+        connected,
+        nodes,
+        frozenset(alive),
+        ingresses,
+        kept[records.WEB],
+        kept[records.HOSTS],
+        kept[records.NETWORKS],
+        secret,
+    )
+
+
+def word(containers: Iterable[WebContainer], problems: Iterable[Problem], *, org: str) -> tuple[records.Web, ...]:
+    """What this node says of its own; the plugin puts its id in as the owner."""
+    told = [
+        records.Web(
+            owner="",
+            id=container.id,
+            name=container.name,
+            network=container.network,
+            org=org,
+            labels=dict(container.labels),
+            state=container.state,
+            address=container.address or "",
+            port=container.port or 0,
+            reason=container.reason,
+            since=container.since,
+        )
+        for container in containers
+    ]
+    told += [
+        records.Web(owner="", id=p.container, name=p.name, network="", org=org, labels={}, state=REFUSED, reason=p.text)
+        for p in problems
+    ]
+    return tuple(sorted(told, key=lambda one: one.id))
+
+
+class Others:
+    """The web containers of all other nodes; what a record means is worked out once for as long as it stays."""
+
+    def __init__(self, base_domain: str) -> None:
+        self._base_domain = base_domain
+        self._read: dict[str, tuple[bytes, WebContainer | Problem | None]] = {}
+
+    def read(self, seen: Seen) -> tuple[list[WebContainer], list[Problem]]:
+        """Containers and problems; those of a node that gives no sign of life are down."""
+        own = records.key(records.WEB, seen.node) + "/" if seen.node else records.WEB
+        fresh: dict[str, tuple[bytes, WebContainer | Problem | None]] = {}
+        containers, problems = [], []
+        for key, value in seen.web.items():
+            if key.startswith(own):
+                continue
+            before = self._read.get(key)
+            fresh[key] = before if before is not None and before[0] == value else (value, self._one(key, value))
+            found = fresh[key][1]
+            if isinstance(found, Problem):
+                problems.append(found)
+            elif found is not None:
+                if found.node not in seen.alive and found.state is not State.DOWN:
+                    name = seen.nodes[found.node].name if found.node in seen.nodes else found.node
+                    found = replace(found, state=State.DOWN, reason=f"its node {name} gives no sign of life")
+                containers.append(found)
+        self._read = fresh
+        return containers, problems
+
+    def _one(self, key: str, value: bytes) -> WebContainer | Problem | None:
+        for record in records.readable([value], records.Web):
+            if key != records.key(records.WEB, record.owner, record.id):
+                continue
+            if record.state == REFUSED:
+                return Problem(record.id, record.name, record.reason)
+            try:
+                return _container(record, self._base_domain)
+            except (InvalidRequest, ValueError) as error:
+                return Problem(record.id, record.name, str(error))
+        return None
+
+
+def _container(record: records.Web, base_domain: str) -> WebContainer:
+    request = labels.web(record.labels, name=record.name, network=record.network, org=record.org, base_domain=base_domain)
+    return WebContainer(
+        id=record.id,
+        name=record.name,
+        request=request,
+        address=record.address or None,
+        port=record.port or None,
+        state=State(record.state),
+        since=record.since,
+        # Its own ingress has looked whether it is healthy, or its port accepts.
+        checked=True,
+        reason=record.reason,
+        node=record.owner,
+        network=record.network,
+        labels=tuple(sorted(record.labels.items())),
+    )

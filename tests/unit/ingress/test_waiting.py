@@ -1,0 +1,138 @@
+"""Domains that are not served, in the table: for whom, why not, and what their pointing here is worth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ingress import ledger as book
+from ingress.deciding import Standing
+from ingress.ledger import Claim, How, Ledger, Proof, Ruling
+from ingress.routes import Table, Waiting, WebContainer, table
+from tests.unit.ingress.test_routes import BASE, HOST, container
+
+SHOP, RIVAL = "acme/shop/production", "acme/rival/production"
+DOMAIN = "www.example.org"
+DNS = Proof(5.0, How.DNS)
+
+
+def made(*containers: WebContainer, ledger: Ledger | None = None, **known: Any) -> Table:
+    return table(containers, ledger or Ledger(), base_domain=BASE, now=100.0, **known)
+
+
+def shop(**asks: Any) -> WebContainer:
+    return container("a", **{"domains": (DOMAIN,), **asks})
+
+
+def rival(**asks: Any) -> WebContainer:
+    return container("b", project="rival", since=2.0, **{"domains": (DOMAIN,), **asks})
+
+
+def test_a_domain_waits_for_its_proof_and_the_containers_other_hosts_do_not() -> None:
+    found = made(shop())
+    assert [host.host for host in found.hosts] == [HOST]
+    assert found.waiting == (Waiting(DOMAIN, SHOP, "web", 100.0, Standing.UNPROVED),)
+    assert not found.problems
+    assert found.claims[DOMAIN] == Claim(SHOP, 100.0, {"": "web"})
+    proved = made(shop(), ledger=book.prove(found.ledger, DOMAIN, SHOP, DNS))
+    assert [host.host for host in proved.hosts] == [HOST, DOMAIN]
+    assert not proved.waiting
+    assert proved.claims[DOMAIN] == Claim(SHOP, 100.0, {"": "web"}, DNS)
+    assert made(shop(), ledger=proved.ledger).ledger == proved.ledger
+
+
+def test_until_somebody_has_proved_it_everybody_may() -> None:
+    both = made(rival(), shop())
+    assert [(one.owner, one.rivals, one.dns_only) for one in both.waiting] == [
+        (SHOP, (RIVAL,), True),
+        (RIVAL, (SHOP,), True),
+    ]
+    assert not both.problems, "nobody has lost yet"
+    after = made(rival(), shop(), ledger=book.prove(both.ledger, DOMAIN, RIVAL, DNS))
+    assert {host.host: host.owner for host in after.hosts}[DOMAIN] == RIVAL
+    (problem,) = after.problems
+    assert (problem.name, problem.conflict) == ("a", True)
+    assert f"{DOMAIN} belongs to {RIVAL}" in problem.text
+    assert not after.waiting
+
+
+def test_losers_take_over_only_after_a_release_and_a_proof_of_their_own() -> None:
+    held = made(shop(), rival(), ledger=Ledger({DOMAIN: Claim(SHOP, 1.0, {"": "web"}, DNS)}))
+    assert {host.host: host.owner for host in held.hosts}[DOMAIN] == SHOP
+    gone = made(rival(), ledger=held.ledger)
+    assert [(one.owner, one.standing, one.dns_only) for one in gone.waiting] == [(RIVAL, Standing.UNPROVED, False)]
+    assert DOMAIN not in {host.host for host in gone.hosts}
+    back = made(shop(), rival(), ledger=gone.ledger)
+    assert back.claims[DOMAIN].proof is None, "a proof ends with its claim"
+    assert book.merge(held.ledger, gone.ledger).claims[DOMAIN].owner == RIVAL, "an old copy does not undo it"
+
+
+def test_a_node_that_is_not_heard_releases_nothing() -> None:
+    elsewhere = Claim(SHOP, 1.0, {"": "web"}, DNS, ("n2",))
+    held = Ledger({DOMAIN: elsewhere, "old.example": elsewhere})
+    found = made(rival(), ledger=held)
+    assert found.claims[DOMAIN] == held.claims[DOMAIN]
+    assert found.claims["old.example"] == held.claims["old.example"]
+    assert DOMAIN not in {host.host for host in found.hosts}
+    (problem,) = found.problems
+    assert f"{DOMAIN} belongs to {SHOP}" in problem.text
+    heard = made(rival(), ledger=held, heard=("", "n2"))
+    assert heard.claims.keys() == {DOMAIN, "rival.acme.stackpad.test"}
+    assert heard.claims[DOMAIN].owner == RIVAL
+
+
+def test_containers_of_several_nodes_hold_a_claim_together() -> None:
+    both = made(replace(shop(), node="n1"), replace(shop(), id="c", node="n2"), heard=("", "n1", "n2"))
+    assert both.claims[DOMAIN].nodes == ("n1", "n2")
+    one = made(replace(shop(), node="n1"), ledger=both.ledger, heard=("", "n1"))
+    assert one.claims[DOMAIN].nodes == ("n1", "n2")
+    heard = made(replace(shop(), node="n1"), ledger=one.ledger, heard=("", "n1", "n2"))
+    assert heard.claims[DOMAIN].nodes == ("n1",)
+
+
+@pytest.mark.parametrize(
+    ("holder", "name", "proof", "strict"),
+    [
+        (RIVAL, "example.org", DNS, True),
+        (RIVAL, "*.example.org", DNS, True),
+        (RIVAL, "*.example.org", Proof(1.0, How.OPERATOR), True),
+        (SHOP, "example.org", DNS, False),
+        (RIVAL, "example.org", None, False),
+        (RIVAL, "example.net", DNS, False),
+        (RIVAL, "a.www.example.org", DNS, False),
+        (RIVAL, "xexample.org", DNS, False),
+    ],
+)
+def test_pointing_here_proves_nothing_below_anothers_domain(
+    holder: str, name: str, proof: Proof | None, strict: bool
+) -> None:
+    """Its wildcard record would have any name below it point here."""
+    ledger = Ledger({name: Claim(holder, 1.0, {"": "web"}, proof, ("elsewhere",))})
+    (one,) = (one for one in made(shop(), ledger=ledger).waiting if one.host == DOMAIN)
+    assert one.dns_only is strict
+
+
+def test_wildcards_are_proved_by_dns_only() -> None:
+    (one,) = made(shop(domains=("*.example.org",))).waiting
+    assert (one.host, one.dns_only) == ("*.example.org", True)
+
+
+def test_the_operators_word() -> None:
+    forbidden = made(shop(), rival(), ledger=Ledger(rulings={DOMAIN: Ruling(False, "", 1.0)}))
+    assert {one.standing for one in forbidden.waiting} == {Standing.FORBIDDEN}
+    kept = made(shop(), ledger=Ledger(rulings={DOMAIN: Ruling(True, RIVAL, 1.0)}))
+    assert [(one.standing, one.kept_for) for one in kept.waiting] == [(Standing.FORBIDDEN, RIVAL)]
+    came = made(shop(), rival(), ledger=kept.ledger)
+    assert {host.host: host.owner for host in came.hosts}[DOMAIN] == RIVAL
+
+
+def test_a_service_that_finds_its_path_taken_is_a_conflict_too() -> None:
+    found = made(container("web"), container("other", service="other", since=2))
+    assert [(problem.name, problem.conflict) for problem in found.problems] == [("other", True)]
+
+
+def test_the_table_is_the_same_whatever_the_order_of_containers() -> None:
+    some = [shop(), rival(), container("c", project="third", domains=(DOMAIN, "c.example.org"), since=3.0)]
+    assert made(*some) == made(*reversed(some))
