@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ingress import shared, sites
 from ingress.caddy import Caddy
+from ingress.certificates import by_name
 from ingress.deciding import Standing
 from ingress.fleet import Fleet
 from ingress.follower import Follower
@@ -26,7 +27,8 @@ from ingress.lookups import Lookups
 from ingress.ownership import Ownership
 from ingress.remote import Others, word
 from ingress.report import Facts, report
-from ingress.routes import Problem, State, Table, WebContainer, table
+from ingress.routes import HostRoute, Problem, State, Table, WebContainer, table
+from ingress.seen import Seen
 from ingress.settings import Settings
 from ingress.web import admin, asked
 from stackpad.engine import Engine
@@ -51,6 +53,7 @@ class Ingress:
         self.registry = CollectorRegistry()
         self._settings = settings
         self._caddy = Caddy(settings)
+        self._seen = Seen(settings.https_port, settings.seen_file)
         self._dirty = asyncio.Event()
         self._ownership = Ownership(settings, self._dirty.set, lookups)
         self._prober = Prober(self._dirty.set)
@@ -67,7 +70,10 @@ class Ingress:
         self._repairs = Counter("stackpad_ingress_repairs_total", "Times Caddy had lost ours", registry=self.registry)
         self._seconds = Histogram("stackpad_ingress_apply_seconds", "Time of a write", registry=self.registry)
         self._hosts = Gauge("stackpad_ingress_hosts", "Hosts by state", ["state"], registry=self.registry)
+        self._asked = Counter("stackpad_ingress_asked_total", "Questions of Caddy", ["answer"], registry=self.registry)
         for name, text, value in (
+            ("certificate_problems", "Certificates not used as asked", lambda: len(self._caddy.certificates.problems)),
+            ("earliest_expiry_seconds", "When the first known certificate ends (Unix time)", self._earliest),
             ("problems", "Containers not served as they ask", lambda: len(self.report()["problems"])),
             ("conflicts", "Containers at whose name somebody else is served", self._conflicts),
             ("rejected_hosts", "Hosts Caddy refuses", lambda: len(self._rejected)),
@@ -80,7 +86,7 @@ class Ingress:
     async def run(self) -> None:
         """Serve until cancelled."""
         async with contextlib.AsyncExitStack() as stack:
-            answers = asked(self.knows, self._ownership.answer)
+            answers = asked(self.asked, self._ownership.answer)
             await sites.serve(stack, answers, host=self._settings.ask_host, port=self._settings.ask_port)
             commands = admin(self.report, self.registry, self._ownership)
             await sites.serve(stack, commands, path=str(self._settings.admin_socket))
@@ -90,10 +96,19 @@ class Ingress:
                 tasks.create_task(self._fleet.run(), name="fleet")
                 tasks.create_task(self._ownership.run(), name="prover")
                 tasks.create_task(self._write(), name="writer")
+                tasks.create_task(self._seen.run(), name="certificates seen")
 
     def knows(self, host: str) -> bool:
         """Whether a certificate may be had for ``host``."""
         return host in self._known
+
+    def asked(self, host: str) -> bool:
+        """What Caddy is answered when it asks whether it may have a certificate for ``host``."""
+        known = self.knows(host)
+        self._asked.labels("yes" if known else "no").inc()
+        if known:
+            self._seen.asked(host)
+        return known
 
     def report(self) -> dict[str, Any]:
         """The table and everything to say about it, for people and programs."""
@@ -109,6 +124,8 @@ class Ingress:
                 problems=problems,
                 rejected=self._rejected,
                 reason=self._ownership.reason,
+                certificate=self._certificate,
+                certificate_problems=self._caddy.certificates.problems,
             )
         )
 
@@ -134,6 +151,14 @@ class Ingress:
     def _conflicts(self) -> int:
         return sum(problem.conflict for problem in self._table.problems)
 
+    def _certificate(self, host: HostRoute) -> dict[str, Any]:
+        found, reason = self._seen.of(host.host)
+        certificate = None if found is None else {"issuer": found.issuer, "not_after": found.not_after}
+        return {"certificate": certificate, "certificate_reason": reason}
+
+    def _earliest(self) -> float:
+        return self._seen.earliest(host.host for host in self._table.hosts)
+
     async def _write(self) -> None:
         """The only writer: the first change at once, those that follow together a little later."""
         while True:
@@ -153,11 +178,13 @@ class Ingress:
                     self._recompute()
                 if not changed:
                     if await self._caddy.in_step():
+                        self._cover()
                         continue
                     self._count_repair()
                 began = time.monotonic()
                 wrote = await self._apply()
                 took = time.monotonic() - began
+                self._cover()
                 # After the visitors: what cannot be kept on disk, or in the store, is served all the same.
                 self._ownership.save()
                 await self._share()
@@ -241,6 +268,11 @@ class Ingress:
             self._log.error("Caddy refuses a host", host=host, reason=reason)
         self._rejected = applied.rejected
         return applied.writes
+
+    def _cover(self) -> None:
+        """Say which hosts have their certificates from elsewhere than on demand."""
+        there = self._caddy.certificates
+        self._seen.cover(by_name(there.pairs), there.wildcards(self._table), self._known)
 
     def _trouble(self, problem: str | None) -> None:
         if problem != self._problem and problem is not None:

@@ -35,7 +35,7 @@ class Caddy:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._api = AdminApi(settings.caddy_admin)
-        self._certificates = Certificates(self._api, settings)
+        self.certificates = Certificates(self._api, settings)
         self._proofs = ProofRoute(self._api, settings, wanted=How.HTTP in settings.domain_proof)
         self._keep_streams: bool | None = None
         self._accepted: frozenset[HostRoute] = frozenset()
@@ -53,7 +53,7 @@ class Caddy:
         if self._given is None:
             return False
         generation, table = self._given
-        if await self.generation() != generation or not await self._certificates.in_step(table):
+        if await self.generation() != generation or not await self.certificates.in_step(table):
             return False
         return await self._proofs.in_step()
 
@@ -107,8 +107,18 @@ class Caddy:
             self._keep_streams = None  # it may be another Caddy than before
             self._given = None
             self._proofs.forget()
+            self.certificates.forget()
+        try:
+            await self._tell(table, there)
+        except Rejected as error:
+            # No host is to be blamed for a certificate file that has gone bad since Caddy read it.
+            if not await self.certificates.mend(error):
+                raise
+            await self._tell(table, await self.generation())
+
+    async def _tell(self, table: Table, there: str | None) -> None:
         # The certificates' policy first: a host that is served without would fail its first handshakes.
-        await self._certificates.ensure(table)
+        await self.certificates.ensure(table)
         try:
             self._given = (await self._write(table, there, keep_streams=self._keep_streams is not False), table)
         except Rejected as error:

@@ -19,8 +19,8 @@ from ingress.proof import PATH
 from ingress.routes import HostRoute, PathRoute, Table
 from stackpad.labels import Wire
 
-OBJECT, MARKER, POLICY = "stackpad", "stackpad-gen", "stackpad-tls"
-"""Our ``@id`` s in Caddy's configuration: the route, the generation in it, the TLS policy."""
+OBJECT, MARKER, POLICY, DNS_POLICY = "stackpad", "stackpad-gen", "stackpad-tls", "stackpad-dns"
+"""Our ``@id`` s in Caddy's configuration: the route, the generation in it, the TLS policies for hosts and wildcards."""
 
 PROOF, PROOF_SERVER = "stackpad-proof", "stackpad-http"
 """And those of what answers on the HTTP port when a domain is proved: the route, the server if that is ours."""
@@ -112,14 +112,18 @@ def policy(subjects: Iterable[str], *, tls: str, email: str, ca: str, ca_root: s
 
     One for all names would take the operator's sites too, those that have no policy: for them we would refuse.
     """
-    if tls == "internal":
-        issuer: Json = {"module": "internal"}
-    else:
-        issuer = {"module": "acme"}
-        issuer |= {"email": email} if email else {}
-        issuer |= {"ca": ca} if ca else {}
-        issuer |= {"trusted_roots_pem_files": [ca_root]} if ca_root else {}
+    issuer = {"module": "internal"} if tls == "internal" else authority(email=email, ca=ca, ca_root=ca_root)
     return {"@id": POLICY, "subjects": list(subjects), "on_demand": True, "issuers": [issuer]}
+
+
+def authority(*, email: str, ca: str, ca_root: str, dns: Json | None = None) -> Json:
+    """An ACME authority as issuer; with ``dns``, the provider of Caddy's through which it is shown who we are."""
+    issuer: Json = {"module": "acme"}
+    issuer |= {"email": email} if email else {}
+    issuer |= {"ca": ca} if ca else {}
+    issuer |= {"trusted_roots_pem_files": [ca_root]} if ca_root else {}
+    issuer |= {"challenges": {"dns": {"provider": dns}}} if dns else {}
+    return issuer
 
 
 def subjects(table: Table, base_domain: str, taken: Collection[str]) -> list[str]:
@@ -134,7 +138,8 @@ def taken(tree: Any) -> frozenset[str]:
     """Host names an operator's configuration has sites or TLS policies for; ours are left out."""
     apps = (tree or {}).get("apps") or {}
     policies = ((apps.get("tls") or {}).get("automation") or {}).get("policies") or []
-    named = {str(name).lower() for one in policies if one.get("@id") != POLICY for name in one.get("subjects") or ()}
+    ours = (POLICY, DNS_POLICY)
+    named = {str(name).lower() for one in policies if one.get("@id") not in ours for name in one.get("subjects") or ()}
     return frozenset(named | {name.lower() for name in _hosts_in((apps.get("http") or {}).get("servers"))})
 
 

@@ -1,4 +1,5 @@
-"""Our part of Caddy's TLS automation: one policy that has certificates on demand, and who is asked before.
+"""Our part of Caddy's TLS: the operator's certificate files, wildcards by DNS, and one policy by which all other hosts
+have their certificates on demand, with who is asked before.
 
 Level-triggered: what is there is looked at each time, and only what is missing or different is written. An operator's own
 policies and permission stay as they are.
@@ -13,28 +14,78 @@ import structlog
 from ingress import caddyconfig
 from ingress.adminapi import AdminApi, Rejected
 from ingress.caddyconfig import Json
+from ingress.caddydns import Wildcards
+from ingress.caddyfiles import LoadedFiles
+from ingress.certfiles import CertificateFiles
+from ingress.certificates import Pair, by_name
 from ingress.routes import Table
 from ingress.settings import Settings
 
 _AUTOMATION = ("apps", "tls", "automation")
 _PATH = "/config/" + "/".join(_AUTOMATION)
+_TLS = "/config/apps/tls"
 
 
 class Certificates:
-    """Keeps policy and permission where they belong."""
+    """Keeps files, policies and permission where they belong."""
 
     def __init__(self, api: AdminApi, settings: Settings) -> None:
         self._api, self._settings = api, settings
+        self._files = LoadedFiles(api, CertificateFiles(settings.certificates))
+        dns = settings.acme_dns
+        authority = caddyconfig.authority(
+            email=settings.acme_email, ca=settings.acme_ca, ca_root=settings.acme_ca_root, dns=dns
+        )
+        self._wildcards = Wildcards(api, authority if dns else None)
         self._taken: frozenset[str] = frozenset()
         self._log = structlog.get_logger("caddy")
 
+    @property
+    def pairs(self) -> list[Pair]:
+        """The operator's certificates that Caddy has."""
+        return self._files.pairs
+
+    @property
+    def problems(self) -> list[str]:
+        """Why other certificates are not used as the operator asks."""
+        return [*self._files.problems, *filter(None, [self._wildcards.problem])]
+
+    def wildcards(self, table: Table) -> list[str]:
+        """Names such as ``*.acme.example.org`` that Caddy has certificates for by DNS."""
+        others = {*by_name(self._files.pairs), *self._taken}
+        return self._wildcards.wanted(table, self._settings.base_domain, others)
+
+    def forget(self) -> None:
+        """It may be another Caddy than before: what that one would not have is tried again."""
+        self._files.forget()
+        self._wildcards.forget()
+
     async def in_step(self, table: Table) -> bool:
         """Whether Caddy has what ``table`` needs."""
-        return self._fits(table, await self._api.get(_PATH))
+        await self._files.look()
+        tls = await self._api.get(_TLS)
+        return (
+            self._fits(table, (tls or {}).get("automation"))
+            and self._files.fits(tls)
+            and self._wildcards.fits(tls, self.wildcards(table))
+        )
 
     async def ensure(self, table: Table) -> None:
         """Bring Caddy to what ``table`` needs; raises :class:`Rejected` or :class:`stackpad.errors.Unavailable`."""
-        automation = await self._api.get(_PATH)
+        tls = await self._api.get(_TLS)
+        # Files first: while one of them cannot be used, Caddy refuses everything else.
+        await self._files.ensure(tls)
+        await self._ensure_policy(table, (tls or {}).get("automation"))
+        tls = await self._api.get(_TLS)
+        if not self._wildcards.fits(tls, self.wildcards(table)):
+            self._taken = caddyconfig.taken(await self._api.tree())
+            await self._wildcards.ensure(tls, self.wildcards(table))
+
+    async def mend(self, error: Rejected) -> bool:
+        """After Caddy refused something: whether that was for a certificate file, and is over."""
+        return await self._files.mend(error)
+
+    async def _ensure_policy(self, table: Table, automation: Any) -> None:
         if self._fits(table, automation):
             return
         self._taken = caddyconfig.taken(await self._api.tree())

@@ -12,7 +12,10 @@ from ingress.routes import HostRoute, PathRoute, Problem, Table, Waiting
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything a report is made of; ``rejected`` are hosts Caddy refuses, ``reason`` says why a domain waits."""
+    """Everything a report is made of; ``rejected`` are hosts Caddy refuses, ``reason`` says why a domain waits.
+
+    ``certificate`` says what is known of a host's certificate.
+    """
 
     control: bool
     problem: str | None
@@ -22,6 +25,8 @@ class Facts:
     problems: Iterable[Problem]
     rejected: Mapping[str, str] = field(default_factory=dict)
     reason: Callable[[Waiting], str] = lambda _: ""
+    certificate: Callable[[HostRoute], Mapping[str, Any]] = lambda _: {}
+    certificate_problems: Iterable[str] = ()
 
 
 def report(facts: Facts) -> dict[str, Any]:
@@ -37,6 +42,7 @@ def report(facts: Facts) -> dict[str, Any]:
         "stale": facts.stale,
         "routes": routes + [_waiting(one, facts.reason(one)) for one in facts.table.waiting],
         "problems": [{"container": p.name, "id": p.container, "problem": p.text} for p in facts.problems],
+        "certificate_problems": list(facts.certificate_problems),
     }
 
 
@@ -73,6 +79,7 @@ def _route(facts: Facts, names: Mapping[str, str], host: HostRoute, path: PathRo
             for member in path.members
         ],
         "since": host.since,
+        **facts.certificate(host),
     }
 
 

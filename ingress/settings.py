@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from ingress.ledger import How
 from ingress.proof import METHODS
@@ -16,6 +20,7 @@ from stackpad.hosts import LABEL, host_name
 LEVELS = ("debug", "info", "warning", "error")
 ISSUERS = ("acme", "internal")
 ROLES = ("auto", "control", "node")
+PROVIDER = re.compile(r"[a-z0-9_]{1,50}")
 
 HELP = {
     "BASE_DOMAIN": "domain under which projects get their names; required, e.g. stackpad.test",
@@ -24,6 +29,8 @@ HELP = {
     "ACME_EMAIL": "address the authority may write to",
     "ACME_CA": "directory of another ACME authority",
     "ACME_CA_ROOT": "file with the root certificate that authority is trusted by",
+    "ACME_DNS": 'DNS provider of Caddy\'s, for wildcards of organisations: {"name": "…", …}, as in its JSON',
+    "CERTIFICATES": "directory of certificates of your own, NAME.crt with NAME.key; Caddy reads them, too",
     "DOCKER_HOST": "the engine's socket (default: unix:///run/docker.sock)",
     "CADDY_ADMIN": "Caddy's admin socket (default: /run/caddy/admin.sock)",
     "ADMIN_SOCKET": "our own socket for the command line (default: /run/stackpad/ingress.sock)",
@@ -51,6 +58,8 @@ class Settings:
     acme_email: str = ""
     acme_ca: str = ""
     acme_ca_root: str = ""
+    acme_dns: dict[str, Any] | None = None
+    certificates: Path | None = None
     docker_host: str = "unix:///run/docker.sock"
     caddy_admin: Path = Path("/run/caddy/admin.sock")
     admin_socket: Path = Path("/run/stackpad/ingress.sock")
@@ -70,6 +79,11 @@ class Settings:
     def claims_file(self) -> Path:
         """Where who owns which host name is kept."""
         return self.state_dir / "claims.json"
+
+    @property
+    def seen_file(self) -> Path:
+        """Where the certificates that hosts were seen with are kept."""
+        return self.state_dir / "certificates.json"
 
     @property
     def ask_address(self) -> str:
@@ -94,14 +108,17 @@ class Settings:
         ca = text("ACME_CA", "")
         if ca and not ca.startswith("https://"):
             raise InvalidRequest(f"ACME_CA={ca!r} is not the https:// address of an ACME directory")
+        tls = _one_of("TLS", text("TLS", "acme"), ISSUERS)
         host, port = _listen(text("ASK_LISTEN", "127.0.0.1:9180"))
         return cls(
             base_domain=host_name(environment["BASE_DOMAIN"]),
             org=org,
-            tls=_one_of("TLS", text("TLS", "acme"), ISSUERS),
+            tls=tls,
             acme_email=text("ACME_EMAIL", ""),
             acme_ca=ca,
             acme_ca_root=text("ACME_CA_ROOT", ""),
+            acme_dns=_provider(text("ACME_DNS", ""), tls),
+            certificates=_directory(text("CERTIFICATES", "")),
             docker_host=text("DOCKER_HOST", "unix:///run/docker.sock"),
             caddy_admin=Path(text("CADDY_ADMIN", "/run/caddy/admin.sock")),
             admin_socket=Path(text("ADMIN_SOCKET", "/run/stackpad/ingress.sock")),
@@ -159,3 +176,24 @@ def _listen(text: str) -> tuple[str, int]:
     if not loopback:
         raise InvalidRequest(f"ASK_LISTEN={text!r} is not a loopback address with a port, such as 127.0.0.1:9180")
     return host.strip("[]"), _port("ASK_LISTEN", port)
+
+
+def _provider(text: str, tls: str) -> dict[str, Any] | None:
+    """A DNS provider as it stands in Caddy's JSON; its words are not repeated, since they hold a secret."""
+    if not text:
+        return None
+    try:
+        provider = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise InvalidRequest('ACME_DNS is no JSON object such as {"name": "cloudflare", "api_token": "…"}') from error
+    if not PROVIDER.fullmatch(str(provider.get("name", ""))):
+        raise InvalidRequest('ACME_DNS has no "name" of one of Caddy\'s modules dns.providers.*, such as "cloudflare"')
+    if tls != "acme":
+        raise InvalidRequest(f"ACME_DNS is for certificates of a public authority, and TLS={tls}; unset one of them")
+    return provider
+
+
+def _directory(text: str) -> Path | None:
+    if text and not text.startswith("/"):
+        raise InvalidRequest(f"CERTIFICATES={text!r} is not an absolute path; Caddy reads the files by it, too")
+    return Path(text) if text else None

@@ -19,8 +19,19 @@ from tests.testbed.shell import Failed, run, say, step
 CONTAINER = "stackpad-ingress"
 CADDY_ADMIN = "/run/caddy/admin.sock"
 PASSED_ON = (
-    "BASE_DOMAIN", "ORG", "TLS", "ACME_EMAIL", "ACME_CA", "CADDY_ADMIN", "DOMAIN_PROOF", "PROOF_DNS", "LOG_LEVEL",
-)  # fmt: skip
+    "BASE_DOMAIN",
+    "ORG",
+    "TLS",
+    "ACME_EMAIL",
+    "ACME_CA",
+    "ACME_CA_ROOT",
+    "ACME_DNS",
+    "CERTIFICATES",
+    "CADDY_ADMIN",
+    "DOMAIN_PROOF",
+    "PROOF_DNS",
+    "LOG_LEVEL",
+)
 
 
 def main() -> int:
@@ -58,6 +69,10 @@ def install() -> int:
         run("docker", "load", "--quiet", "--input", archive)
         run("docker", "rm", "--force", CONTAINER, check=False)
         settings = [f"--env={name}={os.environ[name]}" for name in PASSED_ON if os.environ.get(name)]
+        certificates = os.environ.get("CERTIFICATES")
+        if certificates:
+            # The same path as outside: it is also what Caddy is told.
+            settings.append(f"--volume={certificates}:{certificates}:ro")
         run(
             "docker", "run", "--detach", "--name", CONTAINER, "--restart", "always", "--network", "host",
             "--volume", "/run:/run", "--volume", "/var/lib/stackpad:/var/lib/stackpad", *settings, images.INGRESS,

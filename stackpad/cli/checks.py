@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from stackpad.cli.clusterchecks import cluster
 from stackpad.cli.facts import Check, Facts, Level, Unknown
 from stackpad.cli.render import Grid, clean
+from stackpad.cli.reports import Routes
 
 TABLES = ("inet stackpad", "bridge stackpad")
 OLDEST_ENGINE = (20, 10, 0)
@@ -272,6 +273,13 @@ def _ingress(facts: Facts) -> Iterator[Check]:
         )
     else:
         yield Check("ingress", Level.OK, f"in step; routes: {len(facts.ingress.routes)}")
+    if isinstance(facts.ingress, Routes) and facts.ingress.certificate_problems:
+        yield Check(
+            "certificates",
+            Level.WARNING,
+            "\n".join(map(clean, facts.ingress.certificate_problems[:MAX_NAMED])),
+            "the hosts they are for have certificates on demand meanwhile; stackpad routes shows all",
+        )
     if facts.caddy is None:
         yield _skipped("Caddy", "no admin socket on this node")
     elif isinstance(facts.caddy, Unknown):

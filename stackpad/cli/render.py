@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from stackpad.cli.reports import DomainCheck, DomainReport, NetworkReport, PortReport, Routes, Status
+from stackpad.cli.reports import DomainCheck, DomainReport, NetworkReport, PortReport, RouteReport, Routes, Status
 
 NOTHING = "-"
 
@@ -148,11 +148,12 @@ def routes(report: Routes, now: float) -> Grid:
             clean(route.owner),
             clean(route.service),
             "\n".join(route.upstreams) or NOTHING,
+            _certificate(route),
             f"{duration(now - route.since)} ago",
         )
         for route in sorted(report.routes, key=lambda route: (route.host, route.path))
     )
-    heads = ("HOST", "STATE", "OWNER", "SERVICE", "UPSTREAMS", "SINCE")
+    heads = ("HOST", "STATE", "OWNER", "SERVICE", "UPSTREAMS", "CERTIFICATE", "SINCE")
     notes = tuple(map(clean, _ingress_problems(report)))
     return Grid(heads, rows, notes, "no routes; label a container with stackpad.type=web")
 
@@ -204,6 +205,13 @@ def clean(value: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
+def _certificate(route: RouteReport) -> str:
+    if route.certificate is None:
+        return f"none: {clean(route.certificate_reason)}" if route.certificate_reason else NOTHING
+    until = datetime.datetime.fromtimestamp(route.certificate.not_after, datetime.UTC)
+    return f"{clean(route.certificate.issuer)}, until {until:%Y-%m-%d}"
+
+
 def _ingress(routes_: Routes) -> str:
     count = Counter(route.state for route in routes_.routes)
     states = ", ".join(f"{number} {state}" for state, number in sorted(count.items()))
@@ -214,6 +222,7 @@ def _ingress_problems(routes_: Routes) -> list[str]:
     lines = [] if routes_.problem is None else [f"ingress: {routes_.problem}"]
     if routes_.stale:
         lines.append("ingress: the Docker engine does not answer; the routes are those known last")
+    lines += [f"certificate: {problem}" for problem in routes_.certificate_problems]
     return lines + [f"container {p.container or p.id[:12]}: {p.problem}" for p in routes_.problems]
 
 

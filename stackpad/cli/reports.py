@@ -165,8 +165,15 @@ class PortReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.container or self.endpoint[:12]
 
 
+class CertificateReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A certificate as a visitor is shown it; ``not_after`` is Unix time."""
+
+    issuer: str = ""
+    not_after: float = 0.0
+
+
 class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One host and path of the ingress's table; ``since`` is Unix time."""
+    """One host and path of the ingress's table; ``since`` is Unix time. A reason says why there is no certificate."""
 
     host: str = ""
     path: str = "/"
@@ -176,6 +183,8 @@ class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     upstreams: tuple[str, ...] = ()
     since: float = 0.0
+    certificate: CertificateReport | None = None
+    certificate_reason: str | None = None
 
 
 class RouteProblem(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,11 +202,12 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     stale: bool = False
     routes: tuple[RouteReport, ...] = ()
     problems: tuple[RouteProblem, ...] = ()
+    certificate_problems: tuple[str, ...] = ()
 
     @property
     def troubled(self) -> bool:
         """Whether Caddy is not in step, or somebody is not served as they ask."""
-        return self.problem is not None or self.stale or bool(self.problems)
+        return self.problem is not None or self.stale or bool(self.problems) or bool(self.certificate_problems)
 
 
 class DomainReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import structlog
 
-from tests.bench import mesh, resolver, simulated, thousands
+from tests.bench import asking, mesh, resolver, simulated, thousands
 from tests.bench.measure import Bench
 from tests.e2e.workbench import Workbench
 from tests.testbed import testbed
@@ -81,11 +81,16 @@ def _resolver() -> str:
     return _table(("", "stackpad", "dnsmasq"), [*resolver.serving(5, 1.0), *resolver.changes(20)])
 
 
+def _ingress() -> str:
+    return _table(("", "found", "goal"), asking.rows(2000))
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "one node": _one_node,
     "between nodes": _between_nodes,
     "many nodes": _many_nodes,
     "resolver": _resolver,
+    "ingress": _ingress,
 }
 
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,7 @@ from aiohttp import web
 
 from ingress import routes
 from ingress.caddy import Caddy
+from ingress.certificates import issued
 from ingress.ledger import Ledger
 from ingress.routes import State, Table, WebContainer
 from ingress.settings import Settings
@@ -141,6 +143,10 @@ class Shop:
     adapter: Caddy
     known: set[str] = field(default_factory=set)
     questions: list[str] = field(default_factory=list)
+    heard: list[Callable[[str], None]] = field(default_factory=list)
+    """Told of each question that was answered with yes."""
+    asking: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    """Closed, nobody is there to be asked."""
 
     async def apply(self, *containers: WebContainer, before: Table | None = None) -> Table:
         """Have Caddy serve these, and nothing else; fails if it refuses a host."""
@@ -165,6 +171,21 @@ class Shop:
         body, _, status = output.decode(errors="replace").rpartition("\n")
         return int(status or 0), body
 
+    async def issuer(self, host: str = HOST) -> str | None:
+        """Whose word the certificate is that a visitor is shown, whether or not it is believed; ``None`` without one."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        try:
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1", self.settings.https_port, ssl=context, server_hostname=host
+            )
+        except ssl.SSLError:
+            return None
+        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.transport.abort()
+        return issued(bytes(der)).issuer
+
     async def status(self, host: str = HOST, path: str = "/", *options: str) -> int:
         """The status alone."""
         return (await self.visit(host, path, *options))[0]
@@ -187,9 +208,13 @@ async def shop(binary: str, home: Path, **changes: Any) -> AsyncIterator[Shop]:
 
     def known(host: str) -> bool:
         made.questions.append(host)
+        if host in made.known:
+            for one in made.heard:
+                one(host)
         return host in made.known
 
-    async with serving(asked(known), settings.ask_port):
+    async with made.asking:
+        await made.asking.enter_async_context(serving(asked(known), settings.ask_port))
         await caddy.start()
         try:
             yield made

@@ -21,10 +21,11 @@ def test_only_the_base_domain_is_required() -> None:
 
 def test_everything_can_be_set() -> None:
     environment = {
-        "BASE_DOMAIN": "a.example", "ORG": "ACME", "TLS": "internal", "ACME_EMAIL": "me@a.example",
+        "BASE_DOMAIN": "a.example", "ORG": "ACME", "TLS": "acme", "ACME_EMAIL": "me@a.example",
         "ACME_CA": "https://ca.example/dir", "ACME_CA_ROOT": "/ca.pem", "DOCKER_HOST": "unix:///x", "CADDY_ADMIN": "/a",
         "ADMIN_SOCKET": "/b", "ASK_LISTEN": "[::1]:9", "HTTP_PORT": "8080", "HTTPS_PORT": "8443", "STATE_DIR": "/s",
         "DOMAIN_PROOF": "DNS", "PROOF_DNS": "192.0.2.53, 127.0.0.1:5353 2001:db8::1 [2001:db8::2]:54 [2001:db8::3]",
+        "ACME_DNS": '{"name": "x"}', "CERTIFICATES": "/c",
         "DRIVERS": "x, y", "LOG_LEVEL": "DEBUG", "NET_SOCKET": "/n", "ROLE": "Node",
     }  # fmt: skip
     assert environment.keys() == HELP.keys()
@@ -37,7 +38,7 @@ def test_everything_can_be_set() -> None:
     )  # fmt: skip
     defaults = Settings("a.example")
     same = [f.name for f in fields(Settings) if getattr(settings, f.name) == getattr(defaults, f.name)]
-    assert same == ["base_domain"]
+    assert same == ["base_domain", "tls"]
 
 
 def test_domains_can_be_believed() -> None:
@@ -58,6 +59,11 @@ def test_empty_is_unset() -> None:
         ("TLS", "on", "use one of acme, internal"),
         ("ROLE", "master", "use one of auto, control, node"),
         ("ACME_CA", "ca.example", "is not the https:// address"),
+        ("ACME_DNS", '["x"]', "ACME_DNS is no JSON object"),
+        ("ACME_DNS", "cloudflare", "ACME_DNS is no JSON object"),
+        ("ACME_DNS", '{"api_token": "secret"}', 'ACME_DNS has no "name"'),
+        ("ACME_DNS", '{"name": "a.b"}', 'ACME_DNS has no "name"'),
+        ("CERTIFICATES", "certificates", "is not an absolute path"),
         ("ASK_LISTEN", "0.0.0.0:9180", "is not a loopback address"),
         ("ASK_LISTEN", "127.0.0.1", "is not a loopback address"),
         ("ASK_LISTEN", "127.0.0.1:0", "is not a port"),
@@ -77,6 +83,15 @@ def test_what_is_wrong_is_told_with_its_value(name: str, value: str, words: str)
     with pytest.raises(InvalidRequest) as caught:
         Settings.load({"BASE_DOMAIN": "a.example", name: value})
     assert words in str(caught.value)
+
+
+def test_a_provider_of_caddys_is_taken_as_it_is_and_its_secrets_are_not_repeated() -> None:
+    provider = '{"name": "cloudflare", "api_token": "{env.CF_TOKEN}"}'
+    made = Settings.load({"BASE_DOMAIN": "a.example", "ACME_DNS": provider})
+    assert made.acme_dns == {"name": "cloudflare", "api_token": "{env.CF_TOKEN}"}
+    with pytest.raises(InvalidRequest, match="TLS=internal; unset one") as caught:
+        Settings.load({"BASE_DOMAIN": "a.example", "ACME_DNS": provider, "TLS": "internal"})
+    assert "CF_TOKEN" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,14 @@ def test_ingress(report: Routes | Unknown | None, expected: Level) -> None:
     assert level(replace(WELL, ingress=report), "ingress") is expected
 
 
+def test_certificates_that_are_not_used() -> None:
+    bad = Routes(certificate_problems=("a.crt has \x1b[2Jexpired", "b.key is missing"))
+    (check,) = [c for c in diagnose(replace(WELL, ingress=bad)) if c.name == "certificates"]
+    assert check.level is Level.WARNING
+    assert check.detail == "a.crt has \\x1b[2Jexpired\nb.key is missing"
+    assert level(replace(WELL, ingress=bad), "ingress") is Level.OK
+
+
 def test_a_plugin_that_is_not_ready_or_reports() -> None:
     waiting = replace(WELL, status=msgspec.convert({**STATUS, "ready": False, "problems": ["a\nb"]}, Status))
     assert level(waiting, "reconciled") is Level.PROBLEM
