@@ -27,12 +27,14 @@ from ingress.lookups import Lookups
 from ingress.ownership import Ownership
 from ingress.remote import Others, word
 from ingress.report import Facts, report
-from ingress.routes import HostRoute, Problem, State, Table, WebContainer, table
+from ingress.routes import HostRoute, Problem, State, Table, WebContainer
 from ingress.seen import Seen
 from ingress.settings import Settings
+from ingress.tables import table
 from ingress.web import admin, asked
 from stackpad.engine import Engine
 from stackpad.errors import StackpadError
+from stackpad.hosts import covered
 
 LOOK = 1.0
 """Seconds between two looks whether Caddy still has what is ours."""
@@ -100,7 +102,7 @@ class Ingress:
 
     def knows(self, host: str) -> bool:
         """Whether a certificate may be had for ``host``."""
-        return host in self._known
+        return covered(host, self._known)
 
     def asked(self, host: str) -> bool:
         """What Caddy is answered when it asks whether it may have a certificate for ``host``."""

@@ -1,8 +1,9 @@
 """What Caddy is told: one owned object with a table in it; pure.
 
 Layout: most hosts are a line of a ``map`` from host name to upstream and state, since Caddy sets a route up anew for
-every change anywhere and finds it by walking the list. Hosts that need more (replicas, paths, h2c) have a route of their
-own before it. Tenants' hosts never stand in a ``host`` matcher: Caddy would manage a certificate for each.
+every change anywhere and finds it by walking the list. Hosts that need more (replicas, paths, h2c, options) have a
+route of their own before it. Names that are in neither are looked up once more among the wildcards, which have the same
+layout. Tenants' hosts never stand in a ``host`` matcher: Caddy would manage a certificate for each.
 
 Every unknown host ends in a 404 of ours; Caddy itself would answer 200 with an empty body.
 """
@@ -14,9 +15,12 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from ingress.pages import page
+from ingress import caddyanswers, caddyoptions
+from ingress.caddyanswers import Json as Json
+from ingress.caddyanswers import refusal, static, subroute
 from ingress.proof import PATH
 from ingress.routes import HostRoute, PathRoute, Table
+from stackpad.hosts import WILDCARD, above
 from stackpad.labels import Wire
 
 OBJECT, MARKER, POLICY, DNS_POLICY = "stackpad", "stackpad-gen", "stackpad-tls", "stackpad-dns"
@@ -25,38 +29,21 @@ OBJECT, MARKER, POLICY, DNS_POLICY = "stackpad", "stackpad-gen", "stackpad-tls",
 PROOF, PROOF_SERVER = "stackpad-proof", "stackpad-http"
 """And those of what answers on the HTTP port when a domain is proved: the route, the server if that is ours."""
 
-HOST = "{http.request.host}"
-RETRY_AFTER = "5"
+HOST, BELOW = "{http.request.host}", "{http.vars.sp_below}"
+"""What a host is found by: its name; for wildcards, the one that the name is below of."""
 
 DRAIN = "1h"
 """How long a WebSocket outlives a change of configuration, where Caddy can do that (2.7 and newer)."""
 
-Json = dict[str, Any]
-
 
 def route(table: Table, *, keep_streams: bool) -> Json:
     """The owned object. ``keep_streams`` uses ``stream_close_delay``, which Caddy knows since 2.7."""
-    special = [entry for host in table.hosts if host.simple is None for entry in _special(host, keep_streams)]
-    mappings = [_mapping(host.host, simple) for host in table.hosts if (simple := host.simple) is not None]
-    routes: list[Json] = [
-        {"handle": [{"handler": "subroute", "routes": special}]},
-        {
-            "handle": [
-                {
-                    "handler": "map",
-                    "source": HOST,
-                    "destinations": ["{sp_up}", "{sp_state}"],
-                    "mappings": mappings,
-                    "defaults": ["", "unknown"],
-                }
-            ]
-        },
-        _answer("unknown", 404),
-        _answer("down", 503),
-        {"handle": [_proxy(["{sp_up}"], Wire.HTTP, keep_streams)]},
-    ]
+    exact = [host for host in table.hosts if not host.host.startswith(WILDCARD)]
+    wild = [host for host in table.hosts if host.host.startswith(WILDCARD)]
+    unknown = _wildcards(wild, keep_streams) if wild else {"handle": [static(404)]}
+    routes = _layout(exact, HOST, "sp_", unknown, keep_streams)
     # Error pages belong to the subroute, not to the server: what the operator's own sites answer is theirs.
-    body = {"handler": "subroute", "routes": routes, "errors": {"routes": [_error(502), _error(503), _error(504)]}}
+    body = {**subroute(routes), "errors": {"routes": caddyanswers.errors()}}
     marker = {"@id": MARKER, "handler": "vars", "stackpad_generation": digest(body)}
     return {"@id": OBJECT, "handle": [marker, body], "terminal": True}
 
@@ -73,7 +60,7 @@ def proof_route(address: str) -> Json:
 
 def proof_server(owned: Json, listen: list[str], *, redirected: bool) -> Json:
     """A server of our own for it. Where Caddy adds no redirects to it, it says itself that there is nothing else."""
-    rest: list[Json] = [] if redirected else [{"handle": [_static(404)], "terminal": True}]
+    rest: list[Json] = [] if redirected else [{"handle": [static(404)], "terminal": True}]
     return {"@id": PROOF_SERVER, "listen": listen, "routes": [owned, *rest]}
 
 
@@ -90,6 +77,47 @@ def redirects(tree: Any) -> bool:
         not automatic.get("disable") and not automatic.get("disable_redirects")
         for automatic in (there.get("automatic_https") or {} for there in _servers(tree).values())
     )
+
+
+def _layout(hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_streams: bool) -> list[Json]:
+    """Routes for hosts found by ``name``; ``unknown`` is the one for all others."""
+    up, state = f"{{{prefix}up}}", f"{{{prefix}state}}"
+    special = [entry for host in hosts if host.simple is None for entry in _special(host, name, keep_streams)]
+    mappings = [_mapping(host.host, simple) for host in hosts if (simple := host.simple) is not None]
+    table = {"handler": "map", "source": name, "destinations": [up, state], "mappings": mappings}
+
+    def where(wanted: str, handlers: list[Json]) -> Json:
+        return {"match": [{"vars": {state: [wanted]}}], "handle": handlers, "terminal": True}
+
+    elsewhere = [
+        where("down", [static(503)]),
+        where("maintenance", [caddyanswers.maintenance()]),
+        where("redirect", [caddyanswers.redirect(up)]),
+        unknown,
+    ]
+    return [
+        {"handle": [subroute(special)]},
+        {"handle": [{**table, "defaults": ["", "unknown"]}]},
+        # Each look at the state walks the table: one for all that are up.
+        {"match": [{"not": [{"vars": {state: ["up"]}}]}], "handle": [subroute(elsewhere)], "terminal": True},
+        {"handle": [_proxy([up], Wire.HTTP, keep_streams)]},
+    ]
+
+
+def _wildcards(hosts: list[HostRoute], keep_streams: bool) -> Json:
+    # The first label has a dot for its end and no wildcard in it: a visitor's own "*" stands for nothing.
+    below = {"input_regexp": "^[^.*]+\\.(.+)$", "outputs": ["*.$1"]}
+    lookup = {
+        "handler": "map",
+        "source": HOST,
+        "destinations": ["{sp_parent}"],
+        "mappings": [below],
+        "defaults": ["none"],
+    }
+    # Kept, or the expression would be tried for each wildcard anew.
+    keep = {"handler": "vars", "sp_below": "{sp_parent}"}
+    routes = _layout(hosts, BELOW, "sp_wild_", {"handle": [static(404)]}, keep_streams)
+    return {"handle": [lookup, keep, subroute(routes)]}
 
 
 def generation(owned: Json) -> str:
@@ -130,7 +158,9 @@ def subjects(table: Table, base_domain: str, taken: Collection[str]) -> list[str
     """Names our policy is for: all the platform can make, and those custom domains that are not the operator's own."""
     platform = (f"*.*.{base_domain}",)
     custom = (host.host for host in table.hosts if not host.host.endswith(f".{base_domain}"))
-    own = (name for name in custom if name not in taken and f"*.{name.partition('.')[2]}" not in taken)
+    # An operator's site that has no policy would come under a wildcard's.
+    beside = {above(name) for name in taken}
+    own = (name for name in custom if name not in taken and above(name) not in taken and name not in beside)
     return [*platform, *own]
 
 
@@ -216,24 +246,38 @@ def _place(listen: str) -> tuple[str, int, int]:
 
 
 def _mapping(host: str, simple: PathRoute) -> Json:
+    if simple.redirect:
+        return {"input": host, "outputs": [simple.redirect, "redirect"]}
+    if simple.options.maintenance:
+        return {"input": host, "outputs": ["", "maintenance"]}
     if simple.upstreams:
         return {"input": host, "outputs": [simple.upstreams[0], "up"]}
     return {"input": host, "outputs": ["", "down"]}
 
 
-def _special(host: HostRoute, keep_streams: bool) -> Iterable[Json]:
+def _special(host: HostRoute, name: str, keep_streams: bool) -> Iterable[Json]:
     for path in host.paths:
-        match: Json = {"vars": {HOST: [host.host]}}
+        match: Json = {"vars": {name: [host.host]}}
         if path.path:
             match["path"] = [path.path, f"{path.path}/*"]
-        handle = [_proxy(path.upstreams, path.wire, keep_streams)] if path.upstreams else [_static(503)]
-        yield {"match": [match], "handle": handle, "terminal": True}
+        yield {"match": [match], "handle": _handlers(path, keep_streams), "terminal": True}
     if host.paths[-1].path:
         # Paths alone leave the rest of the host to nobody.
-        yield {"match": [{"vars": {HOST: [host.host]}}], "handle": [_static(404)], "terminal": True}
+        yield refusal({"vars": {name: [host.host]}}, static(404))
 
 
-def _proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool) -> Json:
+def _handlers(path: PathRoute, keep_streams: bool) -> list[Json]:
+    if path.redirect:
+        return [caddyanswers.redirect(path.redirect)]
+    if path.options.maintenance:
+        return [caddyanswers.maintenance()]
+    if not path.upstreams:
+        return [static(503)]
+    proxy = _proxy(path.upstreams, path.wire, keep_streams, remember=caddyoptions.remembers(path.options))
+    return caddyoptions.around(path, proxy)
+
+
+def _proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool, *, remember: bool = True) -> Json:
     dials = [{"dial": upstream} for upstream in upstreams]
     proxy: Json = {
         "handler": "reverse_proxy",
@@ -245,8 +289,10 @@ def _proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool) -> Json:
     if len(dials) > 1:
         # By number and without a pause: Caddy ends a pause, and with it the visit, when its configuration changes, and
         # the death of a replica is a change. The one that failed is passed over, so that this many find any that lives.
-        proxy["load_balancing"] = {"retries": len(dials), "selection_policy": {"policy": "round_robin"}}
-        proxy["health_checks"] = {"passive": {"fail_duration": "3s", "max_fails": 1}}
+        retries = len(dials) if remember else 4 * len(dials)
+        proxy["load_balancing"] = {"retries": retries, "selection_policy": {"policy": "round_robin"}}
+        if remember:
+            proxy["health_checks"] = {"passive": {"fail_duration": "3s", "max_fails": 1}}
     else:
         proxy["load_balancing"] = {"try_duration": "5s", "try_interval": "50ms"}
     if wire is Wire.H2C:
@@ -254,22 +300,3 @@ def _proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool) -> Json:
     if keep_streams:
         proxy["stream_close_delay"] = DRAIN
     return proxy
-
-
-def _answer(state: str, status: int) -> Json:
-    return {"match": [{"vars": {"{sp_state}": [state]}}], "handle": [_static(status)], "terminal": True}
-
-
-def _static(status: int) -> Json:
-    headers = {"Content-Type": ["text/html; charset=utf-8"], "Cache-Control": ["no-store"]}
-    if status in {502, 503, 504}:
-        headers["Retry-After"] = [RETRY_AFTER]
-    return {"handler": "static_response", "status_code": str(status), "headers": headers, "body": page(status)}
-
-
-def _error(status: int) -> Json:
-    return {
-        "match": [{"vars": {"{http.error.status_code}": [str(status)]}}],
-        "handle": [_static(status)],
-        "terminal": True,
-    }

@@ -20,8 +20,7 @@ import dns.resolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ingress import proof
-from stackpad.errors import StackpadError
-from stackpad.labels import shown
+from stackpad.errors import StackpadError, shown
 
 PATIENCE = 5.0
 """Seconds for each question; a name server is asked more than once in that time."""

@@ -15,7 +15,7 @@ from ingress import proof
 from ingress.ledger import How
 from ingress.lookups import Absent, Lookups
 from ingress.proofqueue import Queue, Target
-from stackpad.labels import shown
+from stackpad.errors import shown
 
 _SEVERAL = 3
 """Records of others that are shown to who has not found theirs among them."""

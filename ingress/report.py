@@ -66,9 +66,10 @@ def _route(facts: Facts, names: Mapping[str, str], host: HostRoute, path: PathRo
         "path": path.path or "/",
         "owner": host.owner,
         "service": path.service,
-        "state": "rejected" if host.host in facts.rejected else path.state,
+        "state": "rejected" if host.host in facts.rejected else path.answers,
         "reason": facts.rejected.get(host.host) or path.reason,
         "upstreams": list(path.upstreams),
+        "options": list(path.options.labels),
         "containers": [
             {
                 "name": member.name,

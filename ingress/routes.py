@@ -1,19 +1,16 @@
-"""From containers to the table of hosts: who is served where, who is not, and why.
-
-Pure. The inputs are what the engine says of the web containers, whether their ports accept, and the ledger of who owns
-which host name; the output is the whole table anew, with the ledger as it is from now on. Who gets a name is decided in
-:mod:`ingress.deciding`, name by name; here the names meet their containers, and those who do not get one are told.
-"""
+"""What the ingress holds in its hands: web containers, and the table of hosts that is made of them; pure values."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from ingress.deciding import Ask, Decision, Standing, decide
-from ingress.ledger import HERE, Claim, How, Ledger, Owner, Released, remembered
+from ingress.deciding import Standing
+from ingress.ledger import HERE, Claim, Ledger, Owner
+from stackpad import routeoptions
 from stackpad.labels import WebRequest, Wire
+from stackpad.routeoptions import RouteOptions
 
 
 class State(StrEnum):
@@ -76,7 +73,8 @@ class Member:
 class PathRoute:
     """Where requests below a path of a host go; no upstreams means that nobody is up.
 
-    ``members`` are for people: two routes that differ in them alone are the same to Caddy, and equal.
+    ``redirect`` is the host that visitors are sent on to instead. ``members`` are for people: two routes that differ in
+    them alone are the same to Caddy, and equal.
     """
 
     path: str
@@ -85,10 +83,31 @@ class PathRoute:
     wire: Wire
     state: State
     members: tuple[Member, ...] = field(default=(), compare=False)
+    options: RouteOptions = routeoptions.NONE
+    redirect: str = ""
+
+    @property
+    def answers(self) -> str:
+        """What visitors meet, for people: a redirect, maintenance, or the state of those behind the route."""
+        if self.redirect:
+            return "redirect"
+        return "maintenance" if self.options.maintenance else self.state
+
+    @property
+    def plain(self) -> bool:
+        """Whether a line of the table can say it, but for the path: no options, HTTP/1.1, at most one upstream."""
+        if self.redirect or self.options.maintenance or not self.upstreams:
+            return True
+        asked = replace(self.options, canonical="")
+        return len(self.upstreams) == 1 and self.wire is Wire.HTTP and asked == routeoptions.NONE
 
     @property
     def reason(self) -> str | None:
-        """Why nobody is up; ``None`` where somebody is."""
+        """Why visitors do not get an answer of the service; ``None`` where they do."""
+        if self.redirect:
+            return f"visitors are sent on to {self.redirect}"
+        if self.options.maintenance:
+            return f"its label {routeoptions.MAINTENANCE} says so"
         if self.state is State.UP:
             return None
         return "; ".join(f"{member.name}: {member.reason}" for member in self.members if member.reason) or None
@@ -111,10 +130,9 @@ class HostRoute:
 
     @property
     def simple(self) -> PathRoute | None:
-        """The only route, if the table can say it in a line: whole host, plain HTTP, at most one upstream."""
+        """The only route, if the table can say it in a line: the whole host, and plain."""
         first = self.paths[0]
-        plain = len(self.paths) == 1 and not first.path and first.wire is Wire.HTTP
-        return first if plain and len(first.upstreams) < 2 else None
+        return first if len(self.paths) == 1 and not first.path and first.plain else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,147 +176,3 @@ class Table:
     def claims(self) -> Mapping[str, Claim]:
         """Who owns which host name."""
         return self.ledger.claims
-
-
-def table(
-    containers: Iterable[WebContainer],
-    ledger: Ledger,
-    *,
-    base_domain: str,
-    now: float,
-    heard: Collection[str] = (HERE,),
-    here: str = HERE,
-    believe: bool = False,
-) -> Table:
-    """The table for ``containers``, given the ``ledger`` of the last one.
-
-    Containers ask in the order of their start, so that of two newcomers the earlier wins, whatever order they are listed
-    in. ``heard`` are the nodes whose lists are complete: a claim is over when none of its nodes can have anybody left who
-    asks, so that a node that is not heard releases nothing. ``here`` is this node, whose containers come
-    first. ``believe`` needs no proof of custom domains.
-    """
-    asking: dict[str, list[WebContainer]] = {}
-    for container in sorted(containers, key=lambda c: (c.since, c.id)):
-        for host in dict.fromkeys((container.request.platform_host(base_domain), *container.request.domains)):
-            asking.setdefault(host, []).append(container)
-    claims: dict[str, Claim] = {}
-    released: dict[str, Released] = {}
-    hosts: list[HostRoute] = []
-    problems: list[Problem] = []
-    waiting: list[Waiting] = []
-    for host in sorted(asking.keys() | ledger.claims.keys()):
-        there = asking.get(host, [])
-        before = ledger.claims.get(host)
-        made = decide(
-            [Ask(c.owner, c.request.path, c.request.service, c.node) for c in there],
-            before,
-            now=now,
-            platform=_is_platform(host, base_domain),
-            ruling=ledger.rulings.get(host),
-            released=ledger.released.get(host),
-            heard=heard,
-            believe=believe,
-        )
-        if made.released is not None and before is not None and _is_worth_remembering(before):
-            released[host] = made.released
-        if made.claim is None:
-            continue
-        claims[host] = made.claim
-        own = [container for container in there if container.owner == made.claim.owner]
-        problems += _losers(host, there, made)
-        if made.standing is Standing.ACTIVE:
-            hosts += _host(host, made.claim, own, here)
-        else:
-            waiting += _waiting(host, there, made, ledger)
-    marks = remembered({**ledger.released, **released} if released else ledger.released, now)
-    found = Ledger(claims, ledger.rulings, marks)
-    return Table(tuple(hosts), found, tuple(problems), tuple(_strict(one, claims) for one in waiting))
-
-
-def _is_platform(host: str, base_domain: str) -> bool:
-    return host.endswith(f".{base_domain}")
-
-
-def _is_worth_remembering(claim: Claim) -> bool:
-    """A proof that is over must not come back with an old ledger; other claims lose nothing by it."""
-    return claim.proof is not None and claim.proof.how is not How.PLATFORM
-
-
-def _host(host: str, claim: Claim, own: list[WebContainer], here: str) -> Iterable[HostRoute]:
-    serving: dict[str, list[WebContainer]] = {}
-    for container in own:
-        if claim.paths[container.request.path] == container.request.service:
-            serving.setdefault(container.request.path, []).append(container)
-    if serving:
-        paths = sorted(serving, key=lambda path: (-len(path), path))
-        yield HostRoute(host, claim.owner, claim.since, tuple(_route(path, serving[path], here) for path in paths))
-
-
-def _losers(host: str, there: list[WebContainer], made: Decision) -> Iterable[Problem]:
-    """Those who ask and do not get it. Nobody has lost a domain that nobody has proved."""
-    claim = made.claim
-    if claim is None:
-        return
-    for container in there:
-        path, service = container.request.path, container.request.service
-        if container.owner != claim.owner:
-            if made.standing is Standing.ACTIVE:
-                text = f"{host} belongs to {claim.owner}; ask for another name, or remove that one first"
-                yield Problem(container.id, container.name, text, conflict=True)
-        elif claim.paths[path] != service:
-            text = (
-                f"{host}{path or '/'} is served by {claim.paths[path]} of the same environment; "
-                f"give {service} a path of its own with stackpad.path"
-            )
-            yield Problem(container.id, container.name, text, conflict=True)
-
-
-def _waiting(host: str, there: list[WebContainer], made: Decision, ledger: Ledger) -> Iterable[Waiting]:
-    """What is to be said of a domain that is not served, for each owner that asks for it."""
-    first: dict[Owner, WebContainer] = {}
-    for container in there:
-        first.setdefault(container.owner, container)
-    ruling = ledger.rulings.get(host)
-    for owner, container in first.items():
-        mine = made.claim is not None and made.claim.owner == owner
-        since = made.claim.since if made.claim is not None and mine else container.since
-        yield Waiting(
-            host,
-            owner,
-            container.request.service,
-            since,
-            made.standing,
-            rivals=tuple(other for other in first if other != owner),
-            kept_for=ruling.owner if ruling is not None and ruling.allowed else "",
-        )
-
-
-def _strict(one: Waiting, claims: Mapping[str, Claim]) -> Waiting:
-    """With what its pointing here is worth: nothing where others ask for it, or have a domain above it."""
-    return replace(one, dns_only=bool(one.rivals) or one.host.startswith("*.") or _is_below(one, claims))
-
-
-def _is_below(one: Waiting, claims: Mapping[str, Claim]) -> bool:
-    """Whether a domain above it is another owner's: its wildcard record would have any name below it point here."""
-    parent = one.host.partition(".")[2]
-    while "." in parent:
-        for name in (parent, f"*.{parent}"):
-            claim = claims.get(name)
-            if claim is not None and claim.proof is not None and claim.owner != one.owner:
-                return True
-        parent = parent.partition(".")[2]
-    return False
-
-
-def _route(path: str, containers: list[WebContainer], here: str) -> PathRoute:
-    # What a service speaks is the word of its oldest container that is up: a route can speak one thing only.
-    up = sorted((container for container in containers if container.state is State.UP), key=lambda c: (c.since, c.id))
-    first = (up or containers)[0].request
-    # Those on this node come first: what need not go through the tunnel does not.
-    near = [container for container in up if container.node == here] or up
-    same = sorted({container.upstream for container in near if container.request.wire is first.wire})
-    states = {container.state for container in containers}
-    members = tuple(
-        sorted((Member(c.name, c.state, c.reason, c.node) for c in containers), key=lambda member: member.name)
-    )
-    return PathRoute(path, first.service, tuple(same), first.wire, next(s for s in State if s in states), members)

@@ -1,19 +1,22 @@
 """The grammar of host names; pure.
 
 RFC 1123 §2.1 with RFC 952's letters, digits and hyphens, RFC 1035's lengths, RFC 5891's ASCII form for names of other
-scripts. Nothing that passes has a meaning to Caddy beyond its letters: no wildcard, brace, port or address.
+scripts. Nothing that passes has a meaning to Caddy beyond its letters: no brace, port or address, and a wildcard only
+where it is asked for.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Collection
 
 import idna
 
 from stackpad.errors import InvalidRequest
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+WILDCARD = "*."
 MAX_LENGTH = 253
 """Characters of a whole name (RFC 1035 §2.3.4: 255 octets on the wire)."""
 
@@ -42,6 +45,32 @@ def host_name(text: str) -> str:
         if label.startswith("xn--"):
             _decodes(label, text)
     return name
+
+
+def domain_name(text: str) -> str:
+    """``text`` as :func:`host_name` has it, or a wildcard, which stands for one label: ``*.example.org``."""
+    rest = text.strip().removeprefix("*.")
+    if "*" in rest:
+        raise InvalidRequest(
+            f"{ascii(text)[:80]} is not a domain name: a wildcard is the whole first label, as in *.example.org"
+        )
+    name = host_name(rest)
+    if text.strip() == rest:
+        return name
+    if len(name) + 2 > MAX_LENGTH:
+        raise InvalidRequest(f"{ascii(text)[:80]} is too long; a name has up to {MAX_LENGTH} characters")
+    return f"{WILDCARD}{name}"
+
+
+def above(name: str) -> str:
+    """The wildcard that ``name`` is one label below; empty for one that is a wildcard itself."""
+    first, _, rest = name.partition(".")
+    return f"{WILDCARD}{rest}" if first not in {"*", ""} else ""
+
+
+def covered(name: str, names: Collection[str]) -> bool:
+    """Whether ``name`` is among ``names``, or one label below a wildcard among them."""
+    return WILDCARD[0] not in name and (name in names or above(name) in names)
 
 
 def _decodes(label: str, text: str) -> None:

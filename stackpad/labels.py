@@ -14,14 +14,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from stackpad.errors import InvalidRequest
-from stackpad.hosts import LABEL, host_name
+from stackpad import routeoptions
+from stackpad.errors import InvalidRequest, shown
+from stackpad.hosts import LABEL, WILDCARD, above, domain_name, host_name
+from stackpad.routeoptions import PATH, RouteOptions
 
 PREFIX = "stackpad."
-TYPE, PORT, PROTOCOL, PATH = "stackpad.type", "stackpad.port", "stackpad.protocol", "stackpad.path"
+TYPE, PORT, PROTOCOL = "stackpad.type", "stackpad.port", "stackpad.protocol"
 PROJECT, ORG, ENVIRONMENT, DOMAINS = "stackpad.project", "stackpad.org", "stackpad.environment", "stackpad.domains"
-KNOWN = (TYPE, PORT, PROTOCOL, PATH, PROJECT, ORG, ENVIRONMENT, DOMAINS)
-ONLY_WEB = (PORT, PROTOCOL, PATH, DOMAINS)
+KNOWN = (TYPE, PORT, PROTOCOL, PATH, PROJECT, ORG, ENVIRONMENT, DOMAINS, *routeoptions.KNOWN)
+ONLY_WEB = (PORT, PROTOCOL, PATH, DOMAINS, *routeoptions.KNOWN)
 """What is of use to a web service alone."""
 
 COMPOSE_SERVICE = "com.docker.compose.service"
@@ -60,6 +62,7 @@ class WebRequest:
     path: str
     wire: Wire
     domains: tuple[str, ...]
+    options: RouteOptions = routeoptions.NONE
 
     def platform_host(self, base_domain: str) -> str:
         """The host name that follows from organisation, project and environment."""
@@ -127,15 +130,32 @@ def web(labels: Mapping[str, str], *, name: str, network: str, org: str, base_do
         path=_path(labels.get(PATH, "")),
         wire=_wire(labels.get(PROTOCOL, Wire.HTTP)),
         domains=_domains(labels.get(DOMAINS, "")),
+        options=routeoptions.read(labels),
     )
     own = request.platform_host(base_domain)
     for domain in request.domains:
-        if domain != own and (domain == base_domain or domain.endswith(f".{base_domain}")):
-            raise InvalidRequest(
-                f"{DOMAINS}: {domain} lies under {base_domain}, where names follow from project and organisation; "
-                "a custom domain is one of your own"
-            )
+        _is_custom(domain, own, base_domain)
+    canonical = request.options.canonical
+    if canonical and canonical != own and canonical not in request.domains:
+        raise InvalidRequest(
+            f"{routeoptions.CANONICAL}={canonical} is none of the container's own names; add it to {DOMAINS}, or use "
+            f"one of {', '.join((own, *request.domains)[:5])}"
+        )
     return request
+
+
+def _is_custom(domain: str, own: str, base_domain: str) -> None:
+    bare = domain.removeprefix(WILDCARD)
+    if domain != own and (bare == base_domain or bare.endswith(f".{base_domain}")):
+        raise InvalidRequest(
+            f"{DOMAINS}: {domain} lies under {base_domain}, where names follow from project and organisation; "
+            "a custom domain is one of your own"
+        )
+    if domain == above(base_domain):
+        raise InvalidRequest(
+            f"{DOMAINS}: {domain} would stand for {base_domain} too, where names follow from project and organisation; "
+            "name the domains one by one"
+        )
 
 
 def _from_network(network: str) -> tuple[str, str]:
@@ -191,13 +211,7 @@ def _wire(text: str) -> Wire:
 def _domains(text: str) -> tuple[str, ...]:
     if len(text) > MAX_DOMAINS * 254:
         raise InvalidRequest(f"{DOMAINS} has {len(text)} characters; at most {MAX_DOMAINS} domains go there")
-    found = dict.fromkeys(host_name(word) for word in re.split(r"[\s,]+", text) if word)
+    found = dict.fromkeys(domain_name(word) for word in re.split(r"[\s,]+", text) if word)
     if len(found) > MAX_DOMAINS:
         raise InvalidRequest(f"{DOMAINS} names {len(found)} domains; at most {MAX_DOMAINS} go there")
     return tuple(found)
-
-
-def shown(value: str) -> str:
-    """A tenant's text as it is safe to show: one line, no control characters, not longer than a line."""
-    text = ascii(value)
-    return text if len(text) <= 80 else text[:76] + "..." + text[-1]

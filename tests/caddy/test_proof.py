@@ -18,8 +18,8 @@ from ingress.ledger import How
 from ingress.lookups import Lookups
 from ingress.ownership import Ownership
 from ingress.routes import Table, WebContainer
-from ingress.routes import table as table_of
 from ingress.settings import Settings
+from ingress.tables import table as table_of
 from ingress.web import asked
 from tests.caddy.test_coexistence import ANSWER, OWN, operators, restart, without_ours
 from tests.caddy.workshop import BASE, HOST, CaddyProcess, Shop, container, eventually, free_port, serving, upstream

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import json
 import socket
-import ssl
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from aiohttp import web
 
 from ingress.routes import State
 from stackpad.labels import Wire
-from tests.caddy.workshop import HOST, CaddyProcess, Shop, container, eventually, free_port, upstream
+from tests.caddy.workshop import HOST, CaddyProcess, Shop, browser, container, eventually, free_port, upstream, url
 
 
 async def test_a_host_is_served_and_its_neighbours_are_not(place: Shop) -> None:
@@ -169,10 +168,10 @@ async def test_events_come_while_the_stream_is_open(place: Shop) -> None:
         await response.write(b"data: second\n\n")
         return response
 
-    async with upstream(stream) as port, _browser() as session:
+    async with upstream(stream) as port, browser() as session:
         await place.apply(container(port=port))
         await place.status(HOST, "/", "--max-time", "1")  # the certificate
-        async with session.get(_url(place)) as response:
+        async with session.get(url(place)) as response:
             assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 10) == b"data: first\n\n"
             release.set()
             assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 10) == b"data: second\n\n"
@@ -186,10 +185,10 @@ async def test_websockets_pass_and_outlive_changes_where_caddy_can_do_that(place
             await there.send_str(f"echo {message.data}")
         return there
 
-    async with upstream(echo) as port, upstream() as other, _browser() as session:
+    async with upstream(echo) as port, upstream() as other, browser() as session:
         before = await place.apply(container(port=port))
         assert await place.status() in {400, 426}
-        async with session.ws_connect(_url(place)) as socket:
+        async with session.ws_connect(url(place)) as socket:
             await socket.send_str("one")
             assert await socket.receive_str(timeout=10) == "echo one"
             await place.apply(container(port=port), container("b", port=other, project="b", service="b"), before=before)
@@ -249,23 +248,3 @@ async def test_a_request_under_way_is_finished_over_changes(place: Shop) -> None
         await place.apply(before=made)
         release.set()
         assert await request == (200, "done"), "not even when its own host went"
-
-
-def _url(place: Shop) -> str:
-    return f"https://{HOST}:{place.settings.https_port}/"
-
-
-class _Here(aiohttp.abc.AbstractResolver):
-    """Every host is on this machine."""
-
-    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[aiohttp.abc.ResolveResult]:
-        return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": family or 2, "proto": 0, "flags": 0}]
-
-    async def close(self) -> None:
-        return None
-
-
-def _browser() -> aiohttp.ClientSession:
-    insecure = ssl.create_default_context()
-    insecure.check_hostname, insecure.verify_mode = False, ssl.CERT_NONE
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=insecure, resolver=_Here()))

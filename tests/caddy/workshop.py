@@ -22,13 +22,14 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from ingress import routes
+from ingress import tables
 from ingress.caddy import Caddy
 from ingress.certificates import issued
 from ingress.ledger import Ledger
 from ingress.routes import State, Table, WebContainer
 from ingress.settings import Settings
 from ingress.web import asked
+from stackpad.hosts import covered
 from stackpad.labels import WebRequest, Wire
 from tests.freeport import free_port as free_port
 
@@ -57,7 +58,7 @@ def container(name: str = "web-1", *, port: int, state: State = State.UP, **asks
 def table(*containers: WebContainer, before: Table | None = None) -> Table:
     """The table for these."""
     ledger = before.ledger if before else Ledger()
-    return routes.table(containers, ledger, base_domain=BASE, now=1.0, believe=True)
+    return tables.table(containers, ledger, base_domain=BASE, now=1.0, believe=True)
 
 
 async def eventually(condition: Callable[[], Any], what: str) -> None:
@@ -208,10 +209,11 @@ async def shop(binary: str, home: Path, **changes: Any) -> AsyncIterator[Shop]:
 
     def known(host: str) -> bool:
         made.questions.append(host)
-        if host in made.known:
+        known = covered(host, made.known)
+        if known:
             for one in made.heard:
                 one(host)
-        return host in made.known
+        return known
 
     async with made.asking:
         await made.asking.enter_async_context(serving(asked(known), settings.ask_port))
@@ -246,3 +248,25 @@ async def upstream(answer: str | Handler = "hello", port: int | None = None) -> 
     application.router.add_route("*", "/{path:.*}", answer if callable(answer) else say)
     async with serving(application, chosen):
         yield chosen
+
+
+def url(place: Shop, host: str = HOST, path: str = "/") -> str:
+    """Where a browser asks."""
+    return f"https://{host}:{place.settings.https_port}{path}"
+
+
+class _Here(aiohttp.abc.AbstractResolver):
+    """Every host is on this machine."""
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[aiohttp.abc.ResolveResult]:
+        return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": family or 2, "proto": 0, "flags": 0}]
+
+    async def close(self) -> None:
+        return None
+
+
+def browser() -> aiohttp.ClientSession:
+    """A visitor with WebSockets and streams, who takes any certificate."""
+    insecure = ssl.create_default_context()
+    insecure.check_hostname, insecure.verify_mode = False, ssl.CERT_NONE
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=insecure, resolver=_Here()))

@@ -13,9 +13,21 @@ import pytest
 from ingress import caddyconfig
 from ingress.routes import State
 from stackpad.labels import Wire
+from stackpad.routeoptions import RouteOptions
 from tests.unit.ingress.test_routes import container, made
 
 GOLDEN = Path(__file__).parents[2] / "golden"
+
+EVERYTHING = RouteOptions(
+    strip=True,
+    auth=(("bob", "$2b$04$ekq4YyCSNQvhXlC66UeCD.m0v2NoNXC9WfG8gkjskhpiw7rfIt4EO"),),
+    allow=("192.0.2.0/24", "2001:db8::/32"),
+    headers=(("X-Frame-Options", "DENY"),),
+    body=10_000_000,
+    sticky=True,
+)
+HEADERS = RouteOptions(headers=(("X-Frame-Options", "DENY"),))
+HOME = RouteOptions(canonical="home.example")
 
 TABLE = made(
     container("plain", project="blog", address="10.192.0.2"),
@@ -25,6 +37,12 @@ TABLE = made(
     container("two", address="10.192.0.4", domains=("www.example.org",)),
     container("api", service="api", path="/api", address="10.192.0.5"),
     container("grpc", project="grpc", wire=Wire.H2C, address="10.192.0.6"),
+    container("all", project="all", path="/a", address="10.192.0.7", options=EVERYTHING),
+    container("also", project="all", path="/a", address="10.192.0.8", options=EVERYTHING),
+    container("shut", project="shut", options=RouteOptions(maintenance=True)),
+    container("home", project="home", domains=("home.example", "www.home.example"), options=HOME, address="10.192.0.9"),
+    container("wide", project="wide", domains=("*.wide.example",), address="10.192.0.10"),
+    container("guarded", project="guarded", domains=("*.guarded.example",), options=HEADERS, address="10.192.0.11"),
     container("only", project="paths", path="/only", state=State.UNHEALTHY),
 )
 

@@ -16,8 +16,9 @@ from ingress.ledger import How, Proof
 from ingress.lookups import Lookups
 from ingress.ownership import Ownership
 from ingress.prover import Prover
-from ingress.routes import Table, WebContainer, table
+from ingress.routes import Table, WebContainer
 from ingress.settings import Settings
+from ingress.tables import table
 from stackpad.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from tests.nameserver import SERVFAIL, SILENCE, Zone, nameserver
 from tests.unit.ingress.test_routes import BASE

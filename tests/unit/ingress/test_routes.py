@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ingress.ledger import Claim, Ledger
-from ingress.routes import State, Table, WebContainer, table
+from ingress.routes import State, Table, WebContainer
+from ingress.tables import table
 from stackpad.labels import WebRequest, Wire
+from stackpad.routeoptions import NONE, RouteOptions
 
 BASE = "stackpad.test"
 HOST = "shop.acme.stackpad.test"
@@ -22,8 +26,9 @@ def container(
     address: str | None = "10.0.0.2",
     since: float = 1.0,
     wire: Wire = Wire.HTTP,
+    options: RouteOptions = NONE,
 ) -> WebContainer:
-    request = WebRequest("acme", project, environment, service, 80, path, wire, domains)
+    request = WebRequest("acme", project, environment, service, 80, path, wire, domains, options)
     return WebContainer(name, name, request, address, 80, state, since)
 
 
@@ -127,3 +132,109 @@ def test_the_table_is_the_same_whatever_the_order_of_containers() -> None:
 def test_claims_of_nobody_are_dropped() -> None:
     before = Table(ledger=Ledger({"gone.example": Claim("acme/x/production", 1.0, {"": "web"})}))
     assert made(container("a"), before=before).claims.keys() == {HOST}
+
+
+def owners(found: Table) -> dict[str, str]:
+    return {host.host: host.owner.split("/")[1] for host in found.hosts}
+
+
+def test_a_name_below_somebody_elses_wildcard_is_refused() -> None:
+    first = made(container("wide", domains=("*.x.example",)))
+    thief = container("t", project="rival", domains=("a.x.example", "x.example", "a.b.x.example"), since=0.0)
+    both = made(container("wide", domains=("*.x.example",)), thief, before=first)
+    (problem,) = both.problems
+    assert (problem.name, "a.x.example lies under *.x.example, which belongs to acme/shop" in problem.text) == ("t", True)
+    assert owners(both)["x.example"] == owners(both)["a.b.x.example"] == "rival", "one label deep, and no deeper"
+    assert "a.x.example" not in owners(both)
+    assert owners(made(thief, before=both))["a.x.example"] == "rival", "free again when the wildcard is"
+
+
+def test_who_had_a_name_before_somebodys_wildcard_keeps_it() -> None:
+    first = made(container("a", domains=("a.x.example",)))
+    wide = container("wide", project="rival", domains=("*.x.example",), since=0.0)
+    both = made(wide, container("a", domains=("a.x.example",)), before=first)
+    assert (owners(both)["a.x.example"], owners(both)["*.x.example"], both.problems) == ("shop", "rival", ())
+    other = container("b", service="b", path="/b", domains=("a.x.example",), since=3.0)
+    third = made(wide, container("a", domains=("a.x.example",)), other, before=both)
+    assert not third.problems, "a further path of a name one has is no new name"
+    again = made(wide, container("thief", project="third", domains=("*.x.example",)), before=both)
+    assert "*.x.example belongs to acme/rival" in again.problems[0].text
+
+
+def test_ones_own_names_below_ones_own_wildcard() -> None:
+    found = made(container("a", domains=("*.x.example", "a.x.example")), container("b", domains=("b.x.example",)))
+    assert set(owners(found).values()) == {"shop"}
+    assert not found.problems
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_a_wildcard_and_a_name_below_it_the_earlier_wins(order: int) -> None:
+    early = container("early", project="one", domains=("*.x.example",), since=1.0)
+    late = container("late", project="two", domains=("a.x.example",), since=2.0)
+    assert [problem.name for problem in made(*[early, late][::order]).problems] == ["late"]
+
+
+def redirects(found: Table) -> dict[str, str]:
+    return {f"{host.host}{path.path}": path.redirect for host in found.hosts for path in host.paths if path.redirect}
+
+
+def test_all_names_but_the_canonical_one_redirect() -> None:
+    options = RouteOptions(canonical="www.x.example")
+    found = made(container("a", domains=("x.example", "www.x.example", "*.x.example"), options=options))
+    assert redirects(found) == dict.fromkeys((HOST, "x.example", "*.x.example"), "www.x.example")
+    assert all(host.simple is not None for host in found.hosts)
+    states = {host.host: host.paths[0].answers for host in found.hosts}
+    assert (states["x.example"], states["www.x.example"]) == ("redirect", "up")
+
+
+def test_nobody_is_sent_to_a_name_that_is_somebody_elses() -> None:
+    first = made(container("owner", project="rival", domains=("www.x.example",)))
+    options = RouteOptions(canonical="www.x.example")
+    asking = container("a", domains=("x.example", "www.x.example"), options=options, since=0.0)
+    both = made(container("owner", project="rival", domains=("www.x.example",)), asking, before=first)
+    assert not redirects(both)
+    assert len(both.problems) == 1
+    other = container("b", service="b", path="/b", domains=("x.example",), options=options)
+    assert not redirects(made(container("a", domains=("www.x.example",)), other)), "nor to one where its path is not"
+
+
+@pytest.mark.parametrize("first", ["a.example", "b.example"])
+def test_two_replicas_that_name_each_others_canonical_name_make_no_loop(first: str) -> None:
+    domains = ("a.example", "b.example")
+    second = "b.example" if first == "a.example" else "a.example"
+    old = container("old", domains=domains, options=RouteOptions(canonical=first), since=1.0)
+    new = container("new", domains=domains, options=RouteOptions(canonical=second), since=2.0)
+    found = made(new, old)
+    assert redirects(found) == {HOST: first, second: first}
+    (problem,) = found.problems
+    assert (problem.name, "stackpad.canonical" in problem.text) == ("new", True)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_the_oldest_that_is_up_decides_and_who_differs_is_told_once(up: bool) -> None:
+    secret = RouteOptions(auth=(("bob", "$2y$..."),), body=5)
+    found = made(
+        container("old", address="10.0.0.2", domains=("x.example",), state=State.UP if up else State.DOWN),
+        container("new", address="10.0.0.3", domains=("x.example",), options=secret, since=2.0),
+        container("newer", address="10.0.0.4", domains=("x.example",), options=secret, since=3.0),
+        container("starting", domains=("x.example",), options=secret, state=State.STARTING, since=4.0),
+    )
+    expected = ("10.0.0.2:80",) if up else ("10.0.0.3:80", "10.0.0.4:80")
+    assert {host.paths[0].upstreams for host in found.hosts} == {expected}
+    assert {host.paths[0].options for host in found.hosts} == {NONE if up else secret}
+    assert [problem.name for problem in found.problems] == (["new", "newer"] if up else [])
+    for problem in found.problems:
+        assert "stackpad.auth, stackpad.body than old, the oldest of web that is up" in problem.text
+        assert "$2y$" not in problem.text
+
+
+def test_who_speaks_something_else_than_the_oldest_is_told() -> None:
+    found = made(container("old"), container("new", wire=Wire.H2C, since=2.0))
+    assert ["stackpad.protocol" in problem.text for problem in found.problems] == [True]
+
+
+def test_maintenance_is_said_whatever_the_container_does() -> None:
+    for state in State:
+        (host,) = made(container("a", state=state, options=RouteOptions(maintenance=True))).hosts
+        assert (host.paths[0].answers, host.simple is not None) == ("maintenance", True)
+        assert "stackpad.maintenance" in str(host.paths[0].reason)

@@ -10,7 +10,8 @@ import pytest
 from ingress import ledger as book
 from ingress.deciding import Standing
 from ingress.ledger import Claim, How, Ledger, Proof, Ruling
-from ingress.routes import Table, Waiting, WebContainer, table
+from ingress.routes import Table, Waiting, WebContainer
+from ingress.tables import table
 from tests.unit.ingress.test_routes import BASE, HOST, container
 
 SHOP, RIVAL = "acme/shop/production", "acme/rival/production"

@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 from ingress.ledger import How
 from ingress.lookups import Absent, Lookups
 from ingress.ownership import Ownership
-from ingress.routes import table
 from ingress.settings import Settings
+from ingress.tables import table
 from ingress.web import admin
 from stackpad.cli.app import app
 from tests.unit.ingress.test_routes import BASE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stackpad.errors import InvalidRequest
-from stackpad.hosts import host_name
+from stackpad.hosts import above, covered, domain_name, host_name
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,51 @@ def test_what_is_no_name_is_refused_with_its_value(text: str) -> None:
 def test_addresses_are_no_names(text: str) -> None:
     with pytest.raises(InvalidRequest, match="is an address"):
         host_name(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("*.example.org", "*.example.org"),
+        (" *.Bücher.example. ", "*.xn--bcher-kva.example"),
+        ("www.example.org", "www.example.org"),
+        ("*." + ".".join(["a" * 63] * 3 + ["b" * 59]), "*." + ".".join(["a" * 63] * 3 + ["b" * 59])),
+    ],
+)
+def test_a_wildcard_is_a_whole_first_label(text: str, name: str) -> None:
+    assert domain_name(text) == name == domain_name(name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["*", "*.", "*.org", "*.*.example.org", "**.example.org", "a*.example.org", "*a.example.org", "a.*.example.org",
+     "\uff0a.example.org", "*.192.0.2.1", "*.{env.HOME}.org", "*.." , ". *.example.org",
+     "*." + ".".join(["a" * 63] * 3 + ["b" * 60])],
+)  # fmt: skip
+def test_what_is_no_wildcard_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        domain_name(text)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "is_covered"),
+    [
+        ("exact.example", True),
+        ("a.wild.example", True),
+        ("a.b.wild.example", False),
+        ("wild.example", False),
+        ("*.wild.example", False),
+        (".wild.example", False),
+        ("", False),
+        ("example", False),
+        ("a.exact.example", False),
+    ],
+)
+def test_names_that_a_set_covers(name: str, is_covered: bool) -> None:
+    assert covered(name, {"exact.example", "*.wild.example"}) is is_covered
+
+
+def test_the_wildcard_above_a_name() -> None:
+    assert above("a.b.example") == "*.b.example"
+    assert above("*.b.example") == "", "one that is a wildcard is below none"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Iterator
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ingress import caddyconfig
 from ingress.ledger import Ledger
-from ingress.routes import State, WebContainer, table
+from ingress.routes import State, WebContainer
+from ingress.tables import table
 from stackpad import labels
 from stackpad.errors import InvalidRequest
 from stackpad.hosts import host_name
@@ -82,7 +83,13 @@ def test_replicas_are_known_by_their_service(given: dict[str, str], name: str, s
         ("stackpad.path", "api", "not a path"),
         ("stackpad.path", "/a/../b", "not a path"),
         ("stackpad.path", "/{http.request.host}", "not a path"),
-        ("stackpad.domains", "*.example.org", "not a domain name"),
+        ("stackpad.domains", "*.*.example.org", "the whole first label"),
+        ("stackpad.domains", "a.*.example.org", "the whole first label"),
+        ("stackpad.domains", "*a.example.org", "the whole first label"),
+        ("stackpad.domains", "*.org", "not a domain name"),
+        ("stackpad.domains", "*", "the whole first label"),
+        ("stackpad.domains", "*.acme.stackpad.test", "lies under stackpad.test"),
+        ("stackpad.domains", "*.stackpad.test", "lies under stackpad.test"),
         ("stackpad.domains", "example.org:80", "not a domain name"),
         ("stackpad.domains", "localhost", "not a domain name"),
         ("stackpad.domains", "192.0.2.1", "an address"),
@@ -136,6 +143,27 @@ def test_ones_own_platform_name_is_no_foreign_domain() -> None:
     assert read({"stackpad.domains": "my-app.acme.stackpad.test"}).domains == ("my-app.acme.stackpad.test",)
 
 
+def test_a_wildcard_of_ones_own() -> None:
+    assert read({"stackpad.domains": "*.Example.org, example.org"}).domains == ("*.example.org", "example.org")
+    given = {"stackpad.type": "web", "stackpad.domains": "*.example.org"}
+    with pytest.raises(InvalidRequest, match=r"would stand for apps\.example\.org too"):
+        web(given, name="web", network="shop", org="acme", base_domain="apps.example.org")
+
+
+@pytest.mark.parametrize("name", ["my-app.acme.stackpad.test", "www.example.org"])
+def test_the_canonical_name_is_one_of_the_containers_own(name: str) -> None:
+    domains = {"stackpad.domains": "www.example.org *.example.org"}
+    assert read({**domains, "stackpad.canonical": name}).options.canonical == name
+    for other in ("example.org", "a.example.org", "other.acme.stackpad.test"):
+        with pytest.raises(InvalidRequest, match=r"none of the container's own names; add it to stackpad\.domains"):
+            read({**domains, "stackpad.canonical": other})
+
+
+def test_an_option_that_cannot_be_meant_costs_the_whole_route() -> None:
+    with pytest.raises(InvalidRequest, match=r"stackpad\.auth is empty"):
+        read({"stackpad.auth": ""})
+
+
 def test_a_project_and_environment_too_long_for_one_label_are_refused() -> None:
     with pytest.raises(InvalidRequest):
         read({"stackpad.project": "a" * 40, "stackpad.environment": "b" * 40}).platform_host(BASE)
@@ -164,23 +192,95 @@ def test_a_host_name_that_passes_is_plain(text: str) -> None:
     assert host_name(found) == found
 
 
-HOSTILE = st.dictionaries(
-    st.sampled_from([*labels.KNOWN, labels.COMPOSE_SERVICE, "stackpad.x", "other"]),
-    st.one_of(st.text(), st.sampled_from(["{http.request.uri}", '"}]', "a.example", "/x", "80", "h2c", "acme", "\n"])),
+GOOD = {
+    "stackpad.type": ["web"],
+    "stackpad.port": ["80"],
+    "stackpad.path": ["", "/x", "/a.b/~c"],
+    "stackpad.protocol": ["h2c", "http"],
+    "stackpad.domains": ["a.example *.example.org", "*.example.org"],
+    "stackpad.canonical": ["a.example"],
+    "stackpad.strip": ["true", "false"],
+    "stackpad.auth": ["bob:$2b$04$ekq4YyCSNQvhXlC66UeCD.m0v2NoNXC9WfG8gkjskhpiw7rfIt4EO"],
+    "stackpad.allow": ["10.0.0.0/8 ::1"],
+    "stackpad.headers": ["X-A: b|X-C: $1 \"'<>\\\\", "X-A: http.request.host"],
+    "stackpad.body": ["10MB"],
+    "stackpad.sticky": ["true"],
+    "stackpad.maintenance": ["true", "false"],
+}
+BAD = ["{http.request.uri}", "{env.HOME}", '"}]', "\n", "X-A: {env.HOME}", "fe80::1%{env.HOME}", "*.{env.HOME}.org", "}{"]
+HOSTILE = st.fixed_dictionaries(
+    {},
+    optional={
+        label: st.one_of(
+            *(st.sampled_from(GOOD[label]) for _ in range(8) if label in GOOD), st.sampled_from(BAD), st.text()
+        )
+        for label in (*labels.KNOWN, labels.COMPOSE_SERVICE, "stackpad.x", "other")
+    },
 )
 
+OURS = re.compile(
+    r"\{(http\.request\.(host|port|uri)|http\.vars\.sp_below|http\.error\.(status_code|message)"
+    r"|sp_parent|sp_(wild_)?(up|state))\}"
+)
+"""Every placeholder that we use."""
 
-@given(HOSTILE, st.text(), st.text())
-def test_nothing_hostile_reaches_caddy(given_labels: dict[str, str], name: str, network: str) -> None:
-    try:
-        request = web(given_labels, name=name, network=network, org="acme", base_domain=BASE)
-        host = request.platform_host(BASE)
-    except InvalidRequest:
-        return
-    for text in (host, *request.domains):
-        assert PLAIN.fullmatch(text)
-    one = WebContainer("id", name, request, "10.0.0.2", request.port or 80, State.UP, 1.0)
-    owned = caddyconfig.route(table([one], Ledger(), base_domain=BASE, now=1.0, believe=True), keep_streams=False)
-    plain = caddyconfig.route(table([], Ledger(), base_domain=BASE, now=1.0), keep_streams=False)
-    braces = json.dumps(owned).replace("{http.request.host}", "").count("{http") - json.dumps(plain).count("{http.error")
-    assert braces <= 0 or "{http" not in "".join(given_labels.values())
+
+def texts(node: object) -> Iterator[str]:
+    """All keys and texts in a configuration."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield key
+            yield from texts(value)
+    elif isinstance(node, list):
+        for one in node:
+            yield from texts(one)
+    elif isinstance(node, str):
+        yield node
+
+
+def braces(node: object) -> bool:
+    """Whether a configuration has braces that are neither a placeholder of ours nor in a regular expression of ours."""
+    patterns = {match["pattern"] for match in _patterns(node)}
+    return any({"{", "}"} & set(OURS.sub("", text)) for text in texts(node) if text not in patterns)
+
+
+def _patterns(node: object) -> Iterator[dict[str, str]]:
+    if isinstance(node, dict):
+        if "header_regexp" in node:
+            yield from node["header_regexp"].values()
+        for value in node.values():
+            yield from _patterns(value)
+    elif isinstance(node, list):
+        for one in node:
+            yield from _patterns(one)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(HOSTILE, HOSTILE, st.text(), st.one_of(st.text(), st.just("my-app-production")))
+@example({label: texts[0] for label, texts in GOOD.items()}, {}, "web", "my-app-production")
+@example(
+    {label: texts[-1] for label, texts in GOOD.items() if label != "stackpad.canonical"},
+    {label: texts[0] for label, texts in GOOD.items()},
+    "web",
+    "my-app-production",
+)
+def test_nothing_hostile_reaches_caddy(one: dict[str, str], two: dict[str, str], name: str, network: str) -> None:
+    containers = []
+    for number, given_labels in enumerate((one, two)):
+        try:
+            request = web(given_labels, name=name, network=network, org="acme", base_domain=BASE)
+            hosts = (request.platform_host(BASE), *request.domains)
+        except InvalidRequest:
+            continue
+        assert all(PLAIN.fullmatch(host.removeprefix("*.")) for host in hosts)
+        address = f"10.0.0.{number + 2}"
+        containers.append(WebContainer(f"id{number}", name, request, address, request.port or 80, State.UP, 1.0))
+    owned = caddyconfig.route(table(containers, Ledger(), base_domain=BASE, now=1.0, believe=True), keep_streams=False)
+    assert not braces(owned)
+    assert "host" not in texts(owned), "Caddy would manage a certificate for each host in a matcher"
+
+
+def test_braces_are_found_where_they_are() -> None:
+    assert not braces({"a": "{sp_up}", "header_regexp": {"X": {"pattern": "[0-9]{3}"}}, "b": "[0-9]{3}"})
+    for bad in ({"a": "{env.HOME}"}, {"{x}": 1}, {"a": ["}"]}, {"a": "{sp_up"}):
+        assert braces(bad)

@@ -1,0 +1,172 @@
+"""From containers to the table of hosts: who is served where, who is not, and why; pure.
+
+The inputs are what the engines say of the web containers, whether their ports accept, and the ledger of who owns which
+host name; the output is the whole table anew, with the ledger as it is from now on. Who gets a name is decided in
+:mod:`ingress.deciding`, name by name; here the names meet their containers, and those who do not get one are told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from ingress.deciding import Ask, Decision, Standing, decide
+from ingress.ledger import HERE, Claim, How, Ledger, Owner, Released, remembered
+from ingress.replicas import differing, route
+from ingress.routes import HostRoute, Problem, Table, Waiting, WebContainer
+from stackpad.hosts import above
+
+
+def table(
+    containers: Iterable[WebContainer],
+    ledger: Ledger,
+    *,
+    base_domain: str,
+    now: float,
+    heard: Collection[str] = (HERE,),
+    here: str = HERE,
+    believe: bool = False,
+) -> Table:
+    """The table for ``containers``, given the ``ledger`` of the last one.
+
+    Containers ask in the order of their start, so that of two newcomers the earlier wins, whatever order they are listed
+    in. ``heard`` are the nodes whose lists are complete: a claim is over when none of its nodes can have anybody left who
+    asks, so that a node that is not heard releases nothing. ``here`` is this node, whose containers come
+    first. ``believe`` needs no proof of custom domains.
+    """
+    asking: dict[str, list[WebContainer]] = {}
+    for container in sorted(containers, key=lambda c: (c.since, c.id)):
+        for host in dict.fromkeys((container.request.platform_host(base_domain), *container.request.domains)):
+            asking.setdefault(host, []).append(container)
+    claims: dict[str, Claim] = {}
+    released: dict[str, Released] = {}
+    routed: list[tuple[str, Claim, list[str]]] = []
+    serving: dict[tuple[str, str], list[WebContainer]] = {}
+    problems: list[Problem] = []
+    waiting: list[Waiting] = []
+    for host in sorted(asking.keys() | ledger.claims.keys()):
+        before = ledger.claims.get(host)
+        there, below = _above(host, asking, claims, ledger) if believe else (asking.get(host, []), ())
+        problems += below
+        made = decide(
+            [Ask(c.owner, c.request.path, c.request.service, c.node) for c in there],
+            before,
+            now=now,
+            platform=_is_platform(host, base_domain),
+            ruling=ledger.rulings.get(host),
+            released=ledger.released.get(host),
+            heard=heard,
+            believe=believe,
+        )
+        if made.released is not None and before is not None and _is_worth_remembering(before):
+            released[host] = made.released
+        if made.claim is None:
+            continue
+        claims[host] = made.claim
+        own = [container for container in there if container.owner == made.claim.owner]
+        problems += _losers(host, there, made)
+        if made.standing is Standing.ACTIVE:
+            _serve(host, made.claim, own, serving)
+            routed.append((host, made.claim, sorted({c.request.path for c in own}, key=lambda path: (-len(path), path))))
+        else:
+            waiting += _waiting(host, there, made, ledger)
+    marks = remembered({**ledger.released, **released} if released else ledger.released, now)
+    hosts = tuple(
+        HostRoute(host, claim.owner, claim.since, tuple(route(host, path, serving, here) for path in kept))
+        for host, claim, paths in routed
+        if (kept := [path for path in paths if (host, path) in serving])
+    )
+    found = Ledger(claims, ledger.rulings, marks)
+    told = (*problems, *differing(serving))
+    return Table(hosts, found, told, tuple(_strict(one, claims) for one in waiting))
+
+
+def _is_platform(host: str, base_domain: str) -> bool:
+    return host.endswith(f".{base_domain}")
+
+
+def _is_worth_remembering(claim: Claim) -> bool:
+    """A proof that is over must not come back with an old ledger; other claims lose nothing by it."""
+    return claim.proof is not None and claim.proof.how is not How.PLATFORM
+
+
+def _serve(host: str, claim: Claim, own: list[WebContainer], serving: dict[tuple[str, str], list[WebContainer]]) -> None:
+    """Put the containers that have their paths of a host into ``serving``."""
+    for container in own:
+        if claim.paths[container.request.path] == container.request.service:
+            serving.setdefault((host, container.request.path), []).append(container)
+
+
+def _above(
+    host: str, asking: Mapping[str, list[WebContainer]], claims: Mapping[str, Claim], ledger: Ledger
+) -> tuple[list[WebContainer], list[Problem]]:
+    """Who may ask for a host where nothing is proved, and who may not: a new name below somebody else's wildcard.
+
+    Wildcards come before names in the order of names, so that theirs are decided.
+    """
+    there, wildcard = asking.get(host, []), above(host)
+    wide, before = claims.get(wildcard), ledger.claims.get(host)
+    if wide is None:
+        return there, []
+    begun = -math.inf if wildcard in ledger.claims else min(c.since for c in asking[wildcard] if c.owner == wide.owner)
+    held = before.owner if before is not None else ""
+    late = [c for c in there if c.owner not in {wide.owner, held} and c.since > begun]
+    text = f"{host} lies under {wildcard}, which belongs to {wide.owner}; ask for another name, or remove that one first"
+    return [c for c in there if c not in late], [Problem(c.id, c.name, text, conflict=True) for c in late]
+
+
+def _losers(host: str, there: list[WebContainer], made: Decision) -> Iterable[Problem]:
+    """Those who ask and do not get it. Nobody has lost a domain that nobody has proved."""
+    claim = made.claim
+    if claim is None:
+        return
+    for container in there:
+        path, service = container.request.path, container.request.service
+        if container.owner != claim.owner:
+            if made.standing is Standing.ACTIVE:
+                text = f"{host} belongs to {claim.owner}; ask for another name, or remove that one first"
+                yield Problem(container.id, container.name, text, conflict=True)
+        elif claim.paths[path] != service:
+            text = (
+                f"{host}{path or '/'} is served by {claim.paths[path]} of the same environment; "
+                f"give {service} a path of its own with stackpad.path"
+            )
+            yield Problem(container.id, container.name, text, conflict=True)
+
+
+def _waiting(host: str, there: list[WebContainer], made: Decision, ledger: Ledger) -> Iterable[Waiting]:
+    """What is to be said of a domain that is not served, for each owner that asks for it."""
+    first: dict[Owner, WebContainer] = {}
+    for container in there:
+        first.setdefault(container.owner, container)
+    ruling = ledger.rulings.get(host)
+    for owner, container in first.items():
+        mine = made.claim is not None and made.claim.owner == owner
+        since = made.claim.since if made.claim is not None and mine else container.since
+        yield Waiting(
+            host,
+            owner,
+            container.request.service,
+            since,
+            made.standing,
+            rivals=tuple(other for other in first if other != owner),
+            kept_for=ruling.owner if ruling is not None and ruling.allowed else "",
+        )
+
+
+def _strict(one: Waiting, claims: Mapping[str, Claim]) -> Waiting:
+    """With what its pointing here is worth: nothing where others ask for it, or have a domain above it."""
+    return replace(one, dns_only=bool(one.rivals) or one.host.startswith("*.") or _is_below(one, claims))
+
+
+def _is_below(one: Waiting, claims: Mapping[str, Claim]) -> bool:
+    """Whether a domain above it is another owner's: its wildcard record would have any name below it point here."""
+    parent = one.host.partition(".")[2]
+    while "." in parent:
+        for name in (parent, f"*.{parent}"):
+            claim = claims.get(name)
+            if claim is not None and claim.proof is not None and claim.owner != one.owner:
+                return True
+        parent = parent.partition(".")[2]
+    return False

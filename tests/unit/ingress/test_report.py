@@ -1,0 +1,42 @@
+"""What people and programs are told of the table, and who may have a certificate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ingress.app import Ingress
+from ingress.routes import Table
+from ingress.settings import Settings
+from stackpad.engine import Engine
+from stackpad.routeoptions import RouteOptions
+from tests.unit.ingress.test_routes import HOST, container, made
+
+HASH = "$2b$04$ekq4YyCSNQvhXlC66UeCD.m0v2NoNXC9WfG8gkjskhpiw7rfIt4EO"
+
+
+def ingress(tmp_path: Path, table: Table) -> Ingress:
+    there = Ingress(Settings(base_domain="stackpad.test", state_dir=tmp_path), Engine("unix:///nowhere"))
+    there._table = table
+    there._known = frozenset(host.host for host in table.hosts)
+    return there
+
+
+def test_options_are_named_and_secrets_are_not_told(tmp_path: Path) -> None:
+    options = RouteOptions(canonical=HOST, auth=(("bob", HASH),), body=5)
+    shut = container("shut", project="shut", options=RouteOptions(maintenance=True))
+    report = ingress(tmp_path, made(container("a", domains=("x.example",), options=options), shut)).report()
+    told = {route["host"]: (route["state"], route["options"], route["reason"]) for route in report["routes"]}
+    labels = ["stackpad.canonical", "stackpad.auth", "stackpad.body"]
+    assert told[HOST] == ("up", labels, None)
+    assert told["x.example"] == ("redirect", labels, f"visitors are sent on to {HOST}")
+    assert told["shut.acme.stackpad.test"][:2] == ("maintenance", ["stackpad.maintenance"])
+    assert "$2b$" not in json.dumps(report)
+
+
+def test_a_certificate_may_be_had_below_a_wildcard_of_the_table(tmp_path: Path) -> None:
+    there = ingress(tmp_path, made(container("a", domains=("*.x.example",))))
+    known = (HOST, "a.x.example", "xn--bcher-kva.x.example")
+    assert all(there.knows(name) for name in known)
+    unknown = ("x.example", "a.b.x.example", "*.x.example", "a.stackpad.test", "")
+    assert not any(there.knows(name) for name in unknown)
