@@ -83,7 +83,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         state.endpoints_changed = names.touch
         reconciler.facts_changed = cluster.networks_changed
         metrics.watch_cluster(cluster, names)
-        cluster.mesh.prime()
+        await cluster.mesh.prime()
         reconciler.beside("web", cluster.web_elements())
         claims, admission = Claims(cluster, settings), Admission(cluster, settings, state, reconciler, engine)
         ipam = Ipam(state, settings, kernel.routes, claims)

@@ -21,6 +21,7 @@ from aiohttp import web
 from plugin import joining, mesh, wants
 from plugin.attachments import Attachments
 from plugin.dataplane import Element
+from plugin.fence import Fence
 from plugin.guests import Guests
 from plugin.handover import SWITCH, Handover
 from plugin.joinservice import JoinService
@@ -29,10 +30,11 @@ from plugin.member import Member
 from plugin.membership import Membership, Memory
 from plugin.mesh import View
 from plugin.meshloop import MeshLoop
-from plugin.model import IPNet
+from plugin.model import IPNet, ip_network
 from plugin.publisher import own_records
 from plugin.reconciler import Reconciler
 from plugin.settings import Settings
+from plugin.sightings import Sightings
 from plugin.sites import Sites
 from plugin.state import State
 from plugin.storeloop import StoreLoop
@@ -49,6 +51,10 @@ from stackpad.runtime import Backoff
 
 READY = 15.0
 """Seconds the beginning of a cluster may take to the first view of its store."""
+
+
+SHOWN = 20
+"""Ranges that this node and another one have, of which as many are told."""
 
 
 class Cluster:
@@ -72,7 +78,7 @@ class Cluster:
         self.engine_version = ""
         self.attachments = Attachments(engine, lambda network: network in state.networks, self.networks_changed)
         self._memory, self.guests = Memory(directory_path), Guests(directory_path)
-        self.keys = Keys(settings.keys)
+        self.keys, self._fence = Keys(settings.keys), Fence(directory_path)
         self.damage = ""
         self.membership: Membership | None = self._remembered()
         self._seen = StoreView()
@@ -82,7 +88,7 @@ class Cluster:
         self.shown_changed: Callable[[], None] = lambda: None
         self._joining: tuple[joining.Token, str] | None = None
         self._changed, self._running = asyncio.Event(), asyncio.Event()
-        self.mesh = MeshLoop(kernel, reconciler, state, backend, self._wanted)
+        self.mesh = MeshLoop(kernel, reconciler, state, backend, self._wanted, Sightings(directory_path), self._fence)
         self.store: StoreLoop | None = None
         self.member: Member | None = None
         self._log = structlog.get_logger("cluster")
@@ -94,6 +100,11 @@ class Cluster:
         except Unavailable as error:
             self.damage = str(error)
             structlog.get_logger("cluster").error("nothing of the cluster is run", reason=self.damage)
+            seen = StoreView()
+            seen.replace(self._memory.load_view())
+            if (cluster := seen.view().cluster) is not None:
+                # Its containers still call those of other nodes.
+                self._fence.keep(map(ip_network, (cluster.range4, cluster.range6)), self._state.networks)
             return None
 
     @property
@@ -110,6 +121,7 @@ class Cluster:
         found += filter(None, (self.damage, self.guests.problem))
         if self.mesh.problem:
             found.append(f"mesh: {self.mesh.problem}")
+        found += self.mesh.contested[:SHOWN]
         if self.membership is not None:
             cluster = self.view.cluster
             if cluster is not None and cluster.id != self.membership.cluster.id:
@@ -407,7 +419,10 @@ class Cluster:
         self.membership = membership
 
     def forget(self) -> None:
-        """Be in no cluster any more; what belongs to it ends."""
+        """Be in no cluster any more; what belongs to it ends, but for what keeps its connections out of the clear."""
+        wanted = self._wanted()
+        if wanted is not None:
+            self._fence.keep(wanted.fenced, self._state.networks)
         self._memory.save(None)
         self.membership = None
         self._seen.clear()

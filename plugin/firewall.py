@@ -169,5 +169,7 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         if "elem" in value:
             return _text(value["elem"]["val"])
+        if "prefix" in value:
+            return f"{value['prefix']['addr']}/{value['prefix']['len']}"
         return " . ".join(map(_text, value["concat"]))
     return str(value)

@@ -91,6 +91,10 @@ class Kernel:
         """Switch forwarding on, for IPv6 only if some network has it."""
         await self._call(self._links.prepare, ipv6=ipv6)
 
+    async def fence_tunnel(self, wanted: Tunnel) -> None:
+        """Put those of the tunnel's routes and addresses in place that need no link."""
+        await self._call(self._tunnel.fence, wanted)
+
     async def apply_tunnel(self, wanted: Tunnel) -> bool:
         """Put the tunnel's addresses and routes right; returns whether anything was not."""
         return await self._call(self._tunnel.apply, wanted)

@@ -72,7 +72,8 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class MeshPeer:
-    """A peer as it is wanted. ``endpoints`` are candidates, ``address:port``; ``node`` is its id, empty for a guest.
+    """A peer as it is wanted. ``endpoints`` are candidates, ``address:port``; ``node`` is its id, empty for a guest,
+    and ``name`` the node's.
 
     ``former`` is the key whose place this one took: what was learnt of it holds for this one.
     ``mtu`` is what fits into the tunnel by the peer's own account (bytes, 0 if it gives none): what is narrower than that
@@ -85,6 +86,7 @@ class MeshPeer:
     endpoints: tuple[str, ...] = ()
     keepalive: int = 0
     node: str = ""
+    name: str = ""
     former: str = ""
     mtu: int = 0
 
@@ -156,6 +158,7 @@ def plan(
             endpoints=node.endpoints,
             keepalive=0 if reachable or not node.endpoints else KEEPALIVE,
             node=node.owner,
+            name=node.name,
             former=choice.former,
             mtu=mtu(node.mtu),
         )

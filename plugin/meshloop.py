@@ -11,22 +11,25 @@ import asyncio
 import contextlib
 import ipaddress
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 import structlog
 
-from plugin import mesh
+from plugin import mesh, wants
+from plugin.fence import Fence
 from plugin.kernel import Kernel
 from plugin.mesh import MeshPeer, MeshPlan
 from plugin.model import IPNet
 from plugin.naming import MESH_LINK
 from plugin.reconciler import Overlay, Reconciler
+from plugin.sightings import Sightings
 from plugin.state import State
 from plugin.tunnel import Tunnel, resolvers
 from plugin.wants import Wanted
 from plugin.wireguard.backend import Backend
-from plugin.wireguard.model import Device, Observed, Peer, PeerState, failover, has_session
+from plugin.wireguard.calling import Calling
+from plugin.wireguard.model import Address, Device, Observed, Peer, PeerState, has_session
 from plugin.wireguard.model import plan as wireguard_plan
 from stackpad import records
 from stackpad.errors import StackpadError, Unavailable
@@ -57,21 +60,27 @@ class MeshLoop:
         state: State,
         backend: Callable[[], Awaitable[Backend]],
         wanted: Callable[[], Wanted | None],
+        sightings: Sightings,
+        fence: Fence,
     ) -> None:
         self.observed: Observed | None = None
         self.mtus: dict[str, int] = {}
         self.routes: frozenset[IPNet] = frozenset()
         self.problem = ""
+        self.contested: tuple[str, ...] = ()
         self.implementation = ""
         self.settled = asyncio.Event()
         self._kernel, self._reconciler, self._state = kernel, reconciler, state
         self._backend, self._wanted = backend, wanted
         self._wake = asyncio.Event()
-        self._configured: dict[str, tuple[str, int]] = {}
+        self._sightings, self._fence = sightings, fence
+        self._calling, self._kept, self._keep_at = Calling(), dict[str, Address](), 0.0
         self._path_mtus: dict[str, int] = {}
-        self._since: dict[str, float] = {}
         self._measured = self._due = self._check_at = 0.0
         self._applied: Tunnel | None = None
+        self._left: frozenset[IPNet] = frozenset()
+        self._left_of: frozenset[IPNet] | None = None
+        self._mtu: int | None = None
         self._log = structlog.get_logger("mesh")
 
     def touch(self) -> None:
@@ -106,6 +115,8 @@ class MeshLoop:
 
     async def run(self) -> None:
         """Go round until cancelled."""
+        self._kept = await asyncio.to_thread(self._sightings.load)
+        self._calling.heard.update(self._kept)
         while True:
             self._wake.clear()
             began = time.process_time()
@@ -115,6 +126,7 @@ class MeshLoop:
                 if str(error) != self.problem:
                     self._log.error("the mesh is not as it should be", reason=str(error))
                 self.problem = str(error)
+                self._applied = None
             else:
                 self.problem = ""
                 if not self._wake.is_set():
@@ -130,11 +142,20 @@ class MeshLoop:
         if wanted is None:
             if self.observed is not None:
                 await self._take_down()
+            self._reconciler.overlay(self._overlay(None, None))
             return
+        await self._look_around(wanted)
+        if self._applied is None:
+            # Whether there can be a tunnel or not: what belongs into it is not to take another way.
+            await self._kernel.fence_tunnel(self._tunnel(wanted, {}))
+            self._reconciler.overlay(self._overlay(wanted, self._mtu))
         backend = await self._backend()
         self.implementation = backend.name
         made = await backend.ensure(MESH_LINK, self._device_mtu())
         observed = await backend.observe()
+        nodes = {key: peer.node for key, peer in wanted.plan.peers.items()}
+        self._calling.keep(nodes.values(), nodes)
+        self._calling.look(nodes, observed, time.time())
         peers = {**{key: self._peer(peer, observed) for key, peer in wanted.plan.peers.items()}, **wanted.extra}
         taken = {key for key, peer in wanted.plan.peers.items() if _taken_over(peer, observed)}
         if taken:
@@ -155,26 +176,43 @@ class MeshLoop:
             peers = {key: replace(peer, keepalive=peer.keepalive or mesh.KEEPALIVE) for key, peer in peers.items()}
             self._wake.set()
         device = Device(wanted.private_key, wanted.port, peers)
-        changes = wireguard_plan(device, observed, self._configured)
+        changes = wireguard_plan(device, observed, self._calling.configured)
         if changes:
             await backend.apply(changes)
             self._measured = 0.0
             observed = await backend.observe()
-        self._configured = {key: peer.endpoint for key, peer in peers.items() if peer.endpoint is not None}
+        configured = {key: peer.endpoint for key, peer in peers.items() if peer.endpoint is not None}
         for key in taken:
             # It stays where it was last seen; calling it at a candidate has its turn when it is silent there.
             for text in wanted.plan.peers[key].endpoints[:1]:
-                self._configured[key] = records.split_endpoint(text)
+                configured[key] = records.split_endpoint(text)
+        self._calling.configured = configured
         self.observed = observed
+        await self._keep_heard()
         await self._measure(observed)
         mtus = self._mtus_by_range(wanted.plan)
         self.routes = wanted.plan.routes
-        addresses = wanted.plan.addresses
-        loopback = resolvers() | addresses if wanted.fenced else frozenset()
-        tunnel = Tunnel(self._device_mtu(), addresses, mtus, wanted.fenced, loopback)
+        tunnel = self._tunnel(wanted, mtus)
         if made or tunnel != self._applied or time.monotonic() > self._check_at:
             await self._apply(tunnel)
-        self._reconciler.overlay(self._overlay(wanted.plan, min([*mtus.values(), self._device_mtu()])))
+        self._mtu = min([*mtus.values(), self._device_mtu()])
+        self._reconciler.overlay(self._overlay(wanted, self._mtu))
+
+    async def _look_around(self, wanted: Wanted) -> None:
+        """See which of the others' ranges are this node's own already, as other programs' networks are."""
+        if self._left_of == wanted.plan.routes and self._applied is not None and time.monotonic() <= self._check_at:
+            return
+        found = wants.contested(wanted.plan.peers.values(), wanted.cluster, await self._kernel.routes())
+        self._left, self._left_of = found.left, wanted.plan.routes
+        for problem in set(found.problems) - set(self.contested):
+            self._log.warning(problem)
+        self.contested = found.problems
+
+    def _tunnel(self, wanted: Wanted, mtus: Mapping[IPNet, int]) -> Tunnel:
+        addresses = wanted.plan.addresses
+        routes = {net: mtu for net, mtu in mtus.items() if net not in self._left}
+        loopback = resolvers() | addresses if wanted.fenced else frozenset()
+        return Tunnel(self._device_mtu(), addresses, routes, wanted.fenced - self._left, loopback)
 
     async def _apply(self, tunnel: Tunnel) -> None:
         began = time.process_time()
@@ -183,30 +221,56 @@ class MeshLoop:
         self._applied = tunnel
         self._check_at = time.monotonic() + max(CHECK, (time.process_time() - began) / SHARE)
 
-    def _overlay(self, plan: MeshPlan, mtu: int | None) -> Overlay:
+    def _overlay(self, wanted: Wanted | None, mtu: int | None) -> Overlay:
+        former = self._fence.closed(self._state.networks)
+        if wanted is None:
+            return Overlay(wants.closed(former))
+        plan = wanted.plan
         remote = {
             network.id: plan.remote.get(network.environment, frozenset())
             for network in self._state.networks.values()
             if network.environment
         }
-        return Overlay(plan.elements, remote, mtu, mesh.OVERHEAD)
+        return Overlay(plan.elements | wants.closed(wanted.cluster | former), remote, mtu, mesh.OVERHEAD)
 
-    def prime(self) -> None:
-        """Tell the reconciler what is known from the last time, before it compares anything.
+    async def prime(self) -> None:
+        """Before anything else: tell the reconciler what is known from the last time, and close every way but the tunnel.
 
-        Otherwise a restart would take the other nodes' ranges out of the rules for a moment.
+        Otherwise a restart would take the other nodes' ranges out of the rules for a moment, and a container that comes
+        up with the engine could send before there is a tunnel.
         """
         wanted = self._wanted()
-        if wanted is not None:
-            self._reconciler.overlay(self._overlay(wanted.plan, None))
+        self._reconciler.overlay(self._overlay(wanted, None))
+        if wanted is None:
+            return
+        try:
+            await self._look_around(wanted)
+            await self._kernel.fence_tunnel(self._tunnel(wanted, {}))
+        except StackpadError as error:
+            # The rules close the same ways, and each round tries again.
+            self._log.error("no fence yet", reason=str(error))
 
     async def _take_down(self) -> None:
         """This node is in no cluster any more."""
-        self._reconciler.overlay(Overlay())
+        self.contested, self._mtu = (), None
         await (await self._backend()).remove()
         await self._apply(Tunnel(0))
         self.observed = None
-        self._configured.clear()
+        self._calling.clear()
+        self._keep_at = 0.0
+        await self._keep_heard()
+
+    async def _keep_heard(self) -> None:
+        """Keep on disk where the others are heard, so that the next process can call them there."""
+        heard = dict(self._calling.heard)
+        if heard == self._kept or time.monotonic() < self._keep_at:
+            return
+        self._keep_at = time.monotonic() + CHECK
+        try:
+            await asyncio.to_thread(self._sightings.save, heard)
+            self._kept = heard
+        except Unavailable as error:
+            self._log.warning("where the other nodes are heard could not be kept", reason=str(error))
 
     def _peer(self, peer: MeshPeer, observed: Observed) -> Peer:
         """The peer with the endpoint it is to be called at: the one it has, or another after it has been silent."""
@@ -215,18 +279,13 @@ class MeshLoop:
             endpoint = observed.peers[peer.former].endpoint
             if endpoint is not None:
                 return Peer(key, peer.preshared_key, endpoint, peer.allowed, peer.keepalive)
-        candidates = tuple(records.split_endpoint(text) for text in peer.endpoints)
-        now = time.time()
-        state = observed.peers.get(key)
-        current = self._configured.get(key)
-        since = self._since.setdefault(key, now)
-        chosen = failover(candidates, state, current, now, since)
-        if chosen is not None and chosen != current:
-            self._since[key] = now
+        now, state = time.time(), observed.peers.get(key)
+        announced = [records.split_endpoint(text) for text in peer.endpoints]
+        candidates = self._calling.candidates(key, peer.node, announced, state)
         return Peer(
             public_key=key,
             preshared_key=peer.preshared_key,
-            endpoint=chosen or current,
+            endpoint=self._calling.endpoint(key, candidates, state, now),
             allowed=peer.allowed,
             # Where there is a choice of addresses a peer without a session is called, so that the choice is made
             # before somebody needs it, and a peer at rest is not taken for one that does not answer.

@@ -2,8 +2,8 @@
 
 Pure. The rules themselves never change while the plugin runs; networks, endpoints and published ports are
 elements of exact-match sets and verdict-free maps, so creating a network costs a handful of elements whatever
-the number of networks, and a packet costs the same few hash look-ups. (Interval sets are kept out: a single
-large one in any table makes every element update on the machine slow, see ``docs/design.md``.)
+the number of networks, and a packet costs the same few hash look-ups. (Interval sets are kept out where they may grow: a
+single large one in any table makes every element update on the machine slow, see ``docs/design.md``.)
 
 A packet that turns round in its own network, because it was sent to a published port of a neighbour (or of the sender
 itself), is marked on the way, for its source must be ours too: where an engine has bridged packets pass through
@@ -21,6 +21,9 @@ the outside may reach as well.
 Frames to the addresses IEEE 802.1D reserves (01:80:c2:00:00:0x) go around a bridge: not through its *prerouting*, and up
 to the node as if its end of the veth pair were an interface like any other, an IP packet in them included. They are
 dropped where they are learnt from, in *input*, and once more where such an interface shows.
+
+What belongs to the cluster leaves through the tunnel or not at all: its ranges are closed to containers on every other
+way (``tunnel_only``, before anything that lets established flows pass), whatever the routes say at that moment.
 
 The default for our bridges (``sp-*``) is to drop: a bridge that is in no set is connected to nothing, so the
 order in which links and elements appear can never open a gap. Our drops come before the engine's own rules
@@ -52,6 +55,8 @@ SETS = {
         for version, lengths in PREFIXES.items()
         for length in lengths
     },
+    (FILTER, "tunnel_only4"): "typeof ip daddr; flags interval",
+    (FILTER, "tunnel_only6"): "typeof ip6 daddr; flags interval",
     (FILTER, "mesh_self4"): "typeof ip daddr",
     (FILTER, "mesh_self6"): "typeof ip6 daddr",
     (FILTER, "peers4"): "typeof ip saddr",
@@ -240,6 +245,8 @@ chain forward_guard {
 }
 
 chain from_container {
+  oifname != "sp-*" ip daddr @tunnel_only4 counter drop comment "only through the tunnel"
+  oifname != "sp-*" ip6 daddr @tunnel_only6 counter drop comment "only through the tunnel"
   iifname @internal counter drop comment "internal network"
   fib saddr . iif oif missing counter drop comment "not a source of this network"
   ct state established,related return
@@ -248,6 +255,7 @@ chain from_container {
   ip daddr 169.254.0.0/16 counter drop comment "metadata"
   ip6 daddr { fd00:ec2::254, fd20:ce::254 } counter drop comment "metadata"
   oifname "sp-*" counter drop comment "other network"
+  REMOTE_ELSEWHERE
   oifname @uplink_bridges return
   meta oifkind "bridge" counter drop comment "Docker's own bridges"
 }
@@ -286,7 +294,7 @@ def _mask(version: int, length: int) -> str:
     return str(ipaddress.ip_network(f"{everything}/{length}").netmask)
 
 
-def _lookups(interface: str, field: str) -> str:
+def _lookups(interface: str, field: str, verdict: str = "accept") -> str:
     """One exact look-up per prefix length; they cost a new flow only, for what is established has passed before."""
     lines = []
     for version, lengths in PREFIXES.items():
@@ -295,13 +303,14 @@ def _lookups(interface: str, field: str) -> str:
             value = f"{family} {field}"
             if length < _WIDTH[version]:
                 value = f"({value} & {_mask(version, length)})"
-            lines.append(f"{interface} . {value} @remote{version}_{length} accept")
+            lines.append(f"{interface} . {value} @remote{version}_{length} {verdict}")
     return "\n  ".join(lines)
 
 
 _FILTER_CHAINS = (
     _FILTER_CHAINS.replace("REMOTE_RECEIVERS", _lookups("iifname", "daddr"))
     .replace("REMOTE_SENDERS", _lookups("oifname", "saddr"))
+    .replace("REMOTE_ELSEWHERE", _lookups("iifname", "daddr", 'counter drop comment "only through the tunnel"'))
     .replace("MESH", MESH_LINK)
     .replace("RESOLVER6", RESOLVER6)
     .replace("RESOLVER", RESOLVER)

@@ -5,7 +5,9 @@ never chooses a range that another node has. Beneath them lie routes that say "u
 for claimed ones outside of these: while the tunnel's link is missing, nothing of a tenant may leave by the default
 route instead, in clear.
 
-All of it is recognised by its route protocol number (rtnetlink(7), ``RTA_PROTOCOL``). Blocking, for the kernel thread.
+All of it is recognised by its route protocol number (rtnetlink(7), ``RTA_PROTOCOL``), and a route of another protocol is
+neither replaced nor deleted: where there is one to the same destination, ours is refused. Blocking, for the kernel's
+thread.
 """
 
 from __future__ import annotations
@@ -93,10 +95,7 @@ class TunnelLink:
         if there == wanted:
             return False
         index = _index(MESH_LINK)
-        for net in wanted.fenced - there.fenced:
-            self._route("replace", net, type="unreachable", priority=_LAST_METRIC)
-        for address in wanted.loopback - there.loopback:
-            self._address("add", _index("lo"), address)
+        self._fence(wanted, there)
         for address in there.loopback - wanted.loopback:
             self._address("del", _index("lo"), address)
         if index:
@@ -113,7 +112,9 @@ class TunnelLink:
                 if there.routes.get(net) != mtu:
                     source = next((a for a in wanted.addresses if a.version == net.version), None)
                     extra = {"prefsrc": str(source)} if source is not None else {}
-                    self._route("replace", net, oif=index, scope=_LINK_SCOPE, metrics={"mtu": mtu}, **extra)
+                    # Only ours is replaced, which then is the first to its destination; else it must be the only one.
+                    verb = "replace" if net in there.routes else "add"
+                    self._route(verb, net, oif=index, scope=_LINK_SCOPE, metrics={"mtu": mtu}, **extra)
             for net in there.routes.keys() - wanted.routes.keys():
                 self._route("del", net, oif=index, scope=_LINK_SCOPE)
         elif wanted.addresses:
@@ -122,6 +123,19 @@ class TunnelLink:
         for net in there.fenced - wanted.fenced:
             self._route("del", net, type="unreachable", priority=_LAST_METRIC)
         return True
+
+    def fence(self, wanted: Tunnel) -> None:
+        """Put in place what needs no link: the routes that say "unreachable", and the addresses of the loopback.
+
+        Nothing is taken away. Raises :class:`Unavailable` with the kernel's reason.
+        """
+        self._fence(wanted, self.observe())
+
+    def _fence(self, wanted: Tunnel, there: Tunnel) -> None:
+        for net in wanted.fenced - there.fenced:
+            self._route("add", net, type="unreachable", priority=_LAST_METRIC)
+        for address in wanted.loopback - there.loopback:
+            self._address("add", _index("lo"), address)
 
     def path_mtus(self, addresses: Iterable[IPAddress]) -> dict[IPAddress, int | None]:
         """The MTU of the route to each address in bytes, as learnt or as its link has it; ``None`` without a route."""
@@ -178,7 +192,7 @@ class TunnelLink:
         try:
             getattr(self._netlink, method)(verb, **arguments)
         except NetlinkError as error:
-            if error.code == errno.EEXIST or (verb == "del" and error.code in _GONE):
+            if (error.code == errno.EEXIST and method != "route") or (verb == "del" and error.code in _GONE):
                 return
             raise Unavailable(f"the kernel refused to {what}: {error.args[-1]} (errno {error.code})") from error
 

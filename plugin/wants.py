@@ -6,10 +6,12 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from plugin import joining, mesh
+from plugin import blocks, joining, mesh
+from plugin.dataplane import FILTER, Element
 from plugin.membership import Membership
-from plugin.mesh import Choice, Guest, MeshPlan, View
+from plugin.mesh import Choice, Guest, MeshPeer, MeshPlan, View
 from plugin.model import IPNet, ip_network
+from plugin.node import Route
 from plugin.wireguard.model import Peer
 from stackpad import records
 
@@ -18,15 +20,25 @@ from stackpad import records
 class Wanted:
     """The plan, and what belongs to it: the device's key and port, and the ranges that never leave in clear.
 
-    ``due`` is when the plan will be another one by itself (Unix time), 0 for never.
+    ``cluster`` are those of them that are the cluster's by agreement. ``due`` is when the plan will be another one by
+    itself (Unix time), 0 for never.
     """
 
     plan: MeshPlan
     private_key: str = field(repr=False)
     port: int
     fenced: frozenset[IPNet]
+    cluster: frozenset[IPNet] = frozenset()
     due: float = 0.0
     extra: Mapping[str, Peer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Contested:
+    """Ranges to be left out of routes and fence, and what a person should know of them."""
+
+    left: frozenset[IPNet] = frozenset()
+    problems: tuple[str, ...] = ()
 
 
 def of_member(
@@ -51,7 +63,8 @@ def of_member(
         addresses=(membership.mesh4, membership.mesh6),
         keys=keys,
     )
-    return Wanted(plan, private_key, port, fenced(membership.cluster, plan))
+    whole = frozenset({ip_network(membership.cluster.range4), ip_network(membership.cluster.range6)})
+    return Wanted(plan, private_key, port, fenced(membership.cluster, plan), whole)
 
 
 def of_guest(token: joining.Token, endpoint: str, port: int) -> Wanted:
@@ -88,3 +101,49 @@ def fenced(cluster: records.Cluster, plan: MeshPlan) -> frozenset[IPNet]:
         if not any(net.version == one.version and one.overlaps(net) and one.prefixlen <= net.prefixlen for one in whole)
     }
     return frozenset(whole | outside)
+
+
+def closed(ranges: Iterable[IPNet]) -> frozenset[Element]:
+    """Elements of the firewall that close ``ranges`` to containers on every way but the tunnel."""
+    by_version: dict[int, list[IPNet]] = {4: [], 6: []}
+    for net in ranges:
+        by_version[net.version].append(net)
+    return frozenset(
+        Element(FILTER, f"tunnel_only{version}", str(net.network_address) if net.num_addresses == 1 else str(net))
+        for version, nets in by_version.items()
+        # A set of intervals takes none that overlap.
+        for net in ipaddress.collapse_addresses(nets)  # type: ignore[type-var]
+    )
+
+
+def contested(peers: Iterable[MeshPeer], cluster: Iterable[IPNet], foreign: Iterable[Route]) -> Contested:
+    """What of other nodes' ranges this node reaches in another way already, by its ``foreign`` routes.
+
+    A route into the tunnel would take over addresses of this node's own: such a range is left out. Not left out is what
+    lies in the cluster's range, to which the node has agreed at its join, unless there is a route to the very same range:
+    a narrower one, an ordinary network in another node's block, keeps its part by itself, and without the block's route
+    a whole node would be out of reach. A wider route leaves room for a range in it, except one to the node's own link.
+    """
+    routes = [(int(route.net[0]), int(route.net[-1]), route) for route in foreign]
+    agreed = list(cluster)
+    left: set[IPNet] = set()
+    problems: list[str] = []
+    for peer in peers:
+        for net in sorted(peer.allowed, key=str) if peer.node else ():
+            low, high = int(net[0]), int(net[-1])
+            within = [whole for whole in agreed if blocks.within(net, whole)]
+            for first, last, route in routes:
+                if first > high or last < low or route.net.version != net.version:
+                    continue
+                wider, narrower = route.net.prefixlen < net.prefixlen, route.net.prefixlen > net.prefixlen
+                if wider and (not route.on_link or any(route.net.prefixlen < whole.prefixlen for whole in within)):
+                    continue
+                kept = narrower and within
+                what = f"the part {route.net} of {net}" if kept else f"range {net}"
+                problems.append(
+                    f"{what} of node {peer.name} is not reached from here: this node has {route} for {route.net}; "
+                    "give one of the two networks another range (docker network create with --subnet, or with "
+                    "--ipam-driver stackpad)"
+                )
+                left |= set() if kept else {net}
+    return Contested(frozenset(left), tuple(problems))

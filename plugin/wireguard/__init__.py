@@ -1,6 +1,7 @@
 """WireGuard behind one interface, whichever implementation the node has.
 
 model      what a device and its peers should be, what they are, and the steps between (pure)
+calling    at which address each peer is called (pure)
 keys       the node's key pair on disk
 backend    the interface, and which implementation to use
 kernel     the kernel's, through generic netlink

@@ -132,20 +132,25 @@ def has_session(state: PeerState | None, now: float) -> bool:
 
 
 def failover(
-    candidates: Sequence[Address], state: PeerState | None, current: Address | None, now: float, since: float
+    candidates: Sequence[Address],
+    state: PeerState | None,
+    current: Address | None,
+    now: float,
+    since: float,
+    *,
+    silent: bool = False,
 ) -> Address | None:
     """The endpoint to call a peer at, ``None`` to leave it as it is.
 
-    ``current`` was set at ``since`` (Unix time, seconds). While there is a session nothing is changed; without one the
-    next candidate has its turn after :data:`PATIENCE`. Without ``current``, after a restart of this process, a session
-    that has outlived it stays at its endpoint.
+    ``current`` was set at ``since`` (Unix time, seconds). While there is a session nothing is changed; without one, or
+    when the peer is ``silent`` in spite of it, the next candidate has its turn after :data:`PATIENCE`. Without
+    ``current``, after a restart of this process, a session that has outlived it stays at its endpoint.
     """
-    if not candidates or (current is None and has_session(state, now)):
+    answers = has_session(state, now) and not silent
+    if not candidates or (current is None and answers):
         return None
     if current not in candidates:
         return candidates[0]
-    if has_session(state, now):
-        return None
-    if now - since < PATIENCE or len(candidates) == 1:
+    if answers or now - since < PATIENCE or len(candidates) == 1:
         return None
     return candidates[(candidates.index(current) + 1) % len(candidates)]

@@ -11,34 +11,51 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
+from typing import Final, Protocol
 
 from stackpad.errors import Unavailable
-from stackpad.etcd.records import Batch, Compacted, Lost, Origin, Snapshot
+from stackpad.etcd.records import Batch, Compacted, Listing, Lost, Origin, Snapshot
+from stackpad.etcd.transport import Rejected
 from stackpad.runtime import Backoff
 
-if TYPE_CHECKING:
-    from stackpad.etcd.client import Etcd
+_FIRST: Final = 0.1
+"""Seconds until the second attempt; later ones wait twice as long each."""
 
-_FIRST, _LAST = 0.1, 5.0
-"""Seconds between attempts while the store is away."""
+AWAY: Final = 0.5
+"""Seconds there are at most between two attempts at a store that is out of reach: what has changed meanwhile is to be
+known about a second after the way there is open again."""
+
+REFUSING: Final = 5.0
+"""The same for a store that answers and refuses, which costs it something each time (a password, more than most)."""
 
 
-async def follow(etcd: Etcd, prefix: str) -> AsyncGenerator[Snapshot | Batch | Lost, None]:
+class Source(Protocol):
+    """What is asked of a store in order to follow it."""
+
+    async def list(self, prefix: str) -> Listing:
+        """All there is under ``prefix``."""
+
+    def changes(self, prefix: str, after_revision: int, origin: Origin | None) -> AsyncGenerator[Batch, None]:
+        """All that becomes of it, and how far the watch has come."""
+
+
+async def follow(store: Source, prefix: str) -> AsyncGenerator[Snapshot | Batch | Lost, None]:
     """Snapshot first, or :class:`Lost` while there is none to be had; ends only when it is closed or cancelled."""
-    backoff = Backoff(_FIRST, _LAST)
+    away, refusing = Backoff(_FIRST, AWAY), Backoff(_FIRST, REFUSING)
     origin: Origin | None = None  # of what is held; None: list again
     known, cut, lost = 0, False, ""
     while True:
+        backoff = away
         try:
             if origin is None:
-                listing = await etcd.list(prefix)
+                listing = await store.list(prefix)
                 yield Snapshot(listing.revision, {kv.key: kv for kv in listing.items})
                 known, origin, lost = listing.revision, listing.origin, ""
                 del listing
-            async with contextlib.aclosing(etcd.changes(prefix, known, origin)) as batches:
+            async with contextlib.aclosing(store.changes(prefix, known, origin)) as batches:
                 async for batch in batches:
-                    backoff.reset()
+                    away.reset()
+                    refusing.reset()
                     known, cut = batch.revision, True
                     if batch.events or lost:
                         yield batch
@@ -51,4 +68,5 @@ async def follow(etcd: Etcd, prefix: str) -> AsyncGenerator[Snapshot | Batch | L
                 lost = str(error)
                 yield Lost(lost)
             cut = False
+            backoff = refusing if isinstance(error, Rejected) else away
         await asyncio.sleep(next(backoff))

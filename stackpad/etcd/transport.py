@@ -215,7 +215,7 @@ class Transport:
             return ""  # a password nobody asks for: as etcd's own clients do, go on without
         if sentences.unanswered(refusal.code):
             raise _Unsent(sentences.refused(endpoint.url, refusal.text, self.user))
-        raise Unavailable(sentences.refused(endpoint.url, refusal.text, self.user))
+        raise Rejected(sentences.refused(endpoint.url, refusal.text, self.user), refusal.code, refusal.text)
 
 
 def _refusal(data: bytes) -> Refusal | None:

@@ -12,7 +12,9 @@ from typing import TypeVar
 import pytest
 
 from stackpad.errors import Unavailable
-from stackpad.etcd import Batch, Compacted, Etcd, Lost, Put, Snapshot
+from stackpad.etcd import Batch, Compacted, Etcd, Listing, Lost, Origin, Put, Snapshot
+from stackpad.etcd.following import AWAY, REFUSING, follow
+from stackpad.etcd.transport import Rejected
 from tests.etcd.server import BOUND, Server, answering, free_port, running
 
 T = TypeVar("T")
@@ -253,6 +255,69 @@ async def test_a_store_that_is_not_there_yet_is_waited_for(server: Server) -> No
             await server.start()
             while not isinstance(await copy.step(), Snapshot):
                 pass
+
+
+async def test_a_store_that_was_away_long_is_found_as_soon_as_one_that_was_not(
+    server: Server, etcd: Etcd, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it was away, the next attempt is half a second off at most; one that refuses is asked less often."""
+    await etcd.put("a/1", b"1")
+    await copy.step()
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def recorded(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr("stackpad.etcd.following.asyncio.sleep", recorded)
+    await server.stop()
+
+    async def until_found() -> None:
+        await copy.until("a/1", b"2")
+
+    async with asyncio.timeout(BOUND), asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(until_found())
+        while len(waits) < 9:
+            await sleep(0.05)
+        assert not following.done()
+        await server.start()
+        async with Etcd([server.url]) as other:
+            await answering(other)
+            await other.put("a/1", b"2")
+    assert max(waits) <= AWAY * 1.1
+    assert sum(wait >= AWAY * 0.9 for wait in waits) >= 3, "it was never away for long"
+
+
+async def test_a_store_that_refuses_is_not_asked_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    class Refusing:
+        async def list(self, prefix: str) -> Listing:
+            raise Rejected("no", 3, "no")
+
+        async def changes(self, prefix: str, after_revision: int, origin: Origin | None) -> AsyncGenerator[Batch, None]:
+            raise AssertionError("there is nothing to watch yet")
+            yield Batch(0, ())
+
+    async def recorded(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 12:
+            raise _EnoughError
+
+    async def until_enough() -> None:
+        async with contextlib.aclosing(follow(Refusing(), "a/")) as items:
+            async for item in items:
+                assert item == Lost("no")
+
+    monkeypatch.setattr("stackpad.etcd.following.asyncio.sleep", recorded)
+    with pytest.raises(_EnoughError):
+        await until_enough()
+    assert max(waits) > REFUSING / 2
+
+
+class _EnoughError(Exception):
+    """What ends a test that would go on for ever."""
 
 
 async def test_following_can_be_cancelled_anywhere(server: Server, etcd: Etcd) -> None:

@@ -105,6 +105,51 @@ def test_what_the_node_says_to_itself_goes_on_without_the_link(tunnel: TunnelLin
     assert "203.0.113.7" in ip("addr", "show", "dev", "lo"), "an address of the operator's stays"
 
 
+@pytest.mark.parametrize(("net", "address"), [("172.18.0.0/16", "172.18.0.1/16"), ("fd00:18::/64", "fd00:18::1/64")])
+def test_a_route_of_somebody_else_to_the_same_range_stays(tunnel: TunnelLink, net: str, address: str) -> None:
+    """An ordinary Docker network's; whether it was there first or came later."""
+    version = f"-{ip_network(net).version}"
+
+    def theirs() -> str:
+        return ip(version, "route", "show", net, "dev", "br-x")
+
+    pair("br-x")
+    ip("addr", "add", address, "dev", "br-x", *(["nodad"] if version == "-6" else []))
+    if version == "-4":
+        with pytest.raises(Unavailable, match=f"the kernel refused to route {net}"):
+            tunnel.apply(wanted(routes=nets(net)))
+        assert theirs()
+        assert not ip("route", "show", net, "dev", MESH_LINK)
+    ip("addr", "del", address, "dev", "br-x")
+    tunnel.apply(wanted(routes=nets(net)))
+    assert not theirs()
+    assert ip(version, "route", "show", net, "dev", MESH_LINK)
+    ip("addr", "add", address, "dev", "br-x", *(["nodad"] if version == "-6" else []))
+    for this in (wanted(routes=nets(net, mtu=1300)), wanted()):
+        tunnel.apply(this)
+        assert theirs()
+    assert not ip(version, "route", "show", net, "dev", MESH_LINK)
+
+
+def test_what_an_operator_made_unreachable_stays_theirs(tunnel: TunnelLink) -> None:
+    ip("route", "add", "unreachable", "10.192.0.0/10", "metric", str(2**31), "proto", "static")
+    with pytest.raises(Unavailable, match=r"the kernel refused to route 10\.192\.0\.0/10"):
+        tunnel.apply(wanted())
+    tunnel.apply(wanted(fenced=frozenset()))
+    assert "proto static" in ip("route", "show", "type", "unreachable")
+
+
+def test_the_fence_needs_no_link_and_takes_nothing_away(tunnel: TunnelLink) -> None:
+    tunnel.apply(wanted())
+    more = wanted(fenced=frozenset({ip_network("172.30.0.0/24")}), routes={}, addresses=frozenset())
+    tunnel.fence(more)
+    assert tunnel.observe() == wanted(fenced=CLUSTER | more.fenced)
+    ip("link", "del", MESH_LINK)
+    tunnel.apply(Tunnel(0))
+    tunnel.fence(wanted())
+    assert tunnel.observe() == Tunnel(0, fenced=CLUSTER, loopback=resolvers() | ADDRESSES)
+
+
 def test_without_ipv6_the_resolver_has_its_other_address(tunnel: TunnelLink) -> None:
     Path(PROC / "sys/net/ipv6/conf/lo/disable_ipv6").write_text("1")
     assert {str(address) for address in resolvers()} == {RESOLVER}

@@ -35,6 +35,8 @@ def sample() -> str:
     remote += [ip_network(f"fd00::/{length}") for length in (*PREFIXES[6], 47)]
     elements |= desired(networks[0], [], uplink_mtu=1420, remote=remote).elements
     elements |= {
+        Element(FILTER, "tunnel_only4", "10.192.0.0/10"),
+        Element(FILTER, "tunnel_only6", "fd00::/48"),
         Element(FILTER, "mesh_self4", "10.192.0.1"),
         Element(FILTER, "mesh_self6", "fd00::1"),
         Element(FILTER, "peers4", "10.192.64.1"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import msgspec
+import pytest
 
 from plugin import mesh, wants
 from plugin.membership import Membership
 from plugin.mesh import View
 from plugin.model import ip_network
+from plugin.node import Route
 from plugin.wireguard.keys import generate, public_key
 from stackpad import records
 from tests.unit.plugin.test_joining import TOKEN
@@ -58,3 +60,53 @@ def test_a_guest_wants_its_gateway_and_nothing_else() -> None:
     assert peer.allowed == made.plan.routes == {ip_network(TOKEN.gateway_address)}
     assert not made.fenced, "it is in no cluster, whose ranges these would be"
     assert TOKEN.private_key not in repr(made)
+
+
+CLUSTER = [ip_network("10.192.0.0/10"), ip_network("fd00::/48")]
+
+
+@pytest.mark.parametrize(
+    ("net", "route", "on_link", "left", "told"),
+    [
+        pytest.param("172.18.0.0/16", "172.18.0.0/16", True, True, "range 172.18.0.0/16", id="the same"),
+        pytest.param("172.18.0.0/16", "172.18.0.0/16", False, True, "range 172.18.0.0/16", id="the same elsewhere"),
+        pytest.param("172.18.0.0/16", "172.18.5.0/24", True, True, "range 172.18.0.0/16", id="a part of it"),
+        pytest.param("172.18.0.0/16", "172.18.5.0/24", False, True, "range 172.18.0.0/16", id="a part of it elsewhere"),
+        pytest.param("172.18.0.0/16", "172.16.0.0/12", True, True, "range 172.18.0.0/16", id="in this node's own link"),
+        pytest.param("172.18.0.0/16", "172.16.0.0/12", False, False, "", id="in what a router is asked for"),
+        pytest.param("172.18.0.0/16", "172.19.0.0/16", True, False, "", id="beside it"),
+        pytest.param("10.192.64.0/18", "10.192.64.0/18", True, True, "range 10.192.64.0/18", id="a whole block"),
+        pytest.param("10.192.64.0/18", "10.192.65.0/24", True, False, "the part 10.192.65.0/24", id="in a block"),
+        pytest.param("10.192.64.0/18", "10.192.0.0/17", True, True, "range 10.192.64.0/18", id="a block and more"),
+        pytest.param("10.192.64.0/18", "10.0.0.0/8", True, False, "", id="the cluster within, as agreed"),
+        pytest.param("fd12::/64", "fd12::/64", True, True, "range fd12::/64", id="IPv6"),
+        pytest.param("fd12::/64", "172.18.0.0/16", True, False, "", id="the other family"),
+    ],
+)
+def test_what_this_node_has_already_is_not_routed_away(
+    net: str, route: str, on_link: bool, left: bool, told: str
+) -> None:
+    peer = mesh.MeshPeer("k", "", frozenset({ip_network(net)}), node="n2", name="third")
+    found = wants.contested([peer], CLUSTER, [Route(ip_network(route), "br-x", on_link)])
+    assert found.left == ({ip_network(net)} if left else frozenset())
+    if told:
+        (problem,) = found.problems
+        assert problem.startswith(f"{told}")
+        assert "of node third" in problem
+        assert f"br-x for {route}" in problem
+    else:
+        assert not found.problems
+
+
+def test_a_guest_contests_nothing() -> None:
+    guest = mesh.MeshPeer("k", "", frozenset({ip_network("10.192.0.2")}))
+    assert not wants.contested([guest], CLUSTER, [Route(ip_network("10.192.0.0/26"), "br-x", True)]).problems
+
+
+def test_closed_ranges_do_not_overlap() -> None:
+    nets = map(ip_network, ("10.192.0.0/10", "10.192.64.0/18", "192.0.2.1/32", "fd00::/48", "fd00::/48"))
+    assert {(element.set, element.key) for element in wants.closed(nets)} == {
+        ("tunnel_only4", "10.192.0.0/10"),
+        ("tunnel_only4", "192.0.2.1"),
+        ("tunnel_only6", "fd00::/48"),
+    }

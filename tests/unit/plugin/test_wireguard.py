@@ -123,6 +123,22 @@ def test_failover(
     assert failover(candidates, state, current, NOW, NOW - waited) == chosen
 
 
+@pytest.mark.parametrize(
+    ("candidates", "current", "waited", "chosen"),
+    [
+        ((HERE, THERE), HERE, PATIENCE - 1, None),
+        ((HERE, THERE), HERE, PATIENCE, THERE),
+        ((HERE, THERE), None, 0.0, HERE),
+        ((HERE,), HERE, 100.0, None),
+        ((), None, 100.0, None),
+    ],
+)
+def test_a_silent_peer_is_called_elsewhere_if_there_is_another_address(
+    candidates: tuple[Address, ...], current: Address | None, waited: float, chosen: Address | None
+) -> None:
+    assert failover(candidates, GOOD, current, NOW, NOW - waited, silent=True) == chosen
+
+
 def test_what_wireguard_go_is_told() -> None:
     said = uapi.request(
         Changes(

@@ -1,0 +1,301 @@
+"""What belongs into the tunnel takes no other way: without a tunnel, over its start, and after the node has left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from plugin import wants
+from plugin.cluster import Cluster
+from plugin.fence import Fence
+from plugin.kernel import Kernel
+from plugin.membership import Memory
+from plugin.mesh import MeshPeer, MeshPlan
+from plugin.meshloop import MeshLoop
+from plugin.model import ip_network
+from plugin.naming import MESH_LINK
+from plugin.reconciler import Overlay, Reconciler
+from plugin.settings import Settings
+from plugin.sightings import Sightings
+from plugin.state import State
+from plugin.wants import Wanted
+from plugin.wireguard.backend import Backend
+from plugin.wireguard.model import Changes, Observed
+from stackpad import records
+from stackpad.engine import Engine
+from stackpad.errors import Unavailable
+from tests.kernel.frames import dropped
+from tests.kernel.workbench import node
+from tests.netns import PROC, Namespace, eventually, ip, run
+from tests.samples import network, network_id
+from tests.unit.plugin.test_wants import MINE
+
+CLUSTER = frozenset(map(ip_network, ("10.192.0.0/10", "fd00:53::/48")))
+ELSEWHERE, CLAIMED = "10.200.0.5", "172.18.0.5"
+"""Containers of another node's: in its block, and in a range it has claimed."""
+CLOSED = "only through the tunnel"
+
+
+@pytest.fixture
+def outside(netns: None) -> Iterator[Namespace]:
+    """Whoever listens behind the node's default route, and has the addresses of other nodes' containers."""
+    made = Namespace()
+    ip("link", "add", "uplink0", "type", "veth", "peer", "name", "uplink0", "netns", made.path)
+    ip("addr", "add", "198.51.100.1/24", "dev", "uplink0")
+    ip("link", "set", "uplink0", "up")
+    for words in (
+        ["addr", "add", "198.51.100.2/24", "dev", "uplink0"],
+        ["link", "set", "uplink0", "up"],
+        ["addr", "add", f"{ELSEWHERE}/32", "dev", "lo"],
+        ["addr", "add", f"{CLAIMED}/32", "dev", "lo"],
+    ):
+        made.run("ip", *words)
+    ip("route", "add", "default", "via", "198.51.100.2")
+    yield made
+    made.close()
+
+
+def opened(there: Namespace, *, bind: str = "", connect: str = "") -> socket.socket:
+    """A UDP socket in a namespace."""
+
+    def make() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.setblocking(False)
+        if bind:
+            made.bind((bind, 2000))
+        if connect:
+            made.connect((connect, 2000))
+        return made
+
+    return there.call(make)
+
+
+@dataclass
+class Talk:
+    """A flow between a container and somebody in clear."""
+
+    here: socket.socket
+    there: socket.socket
+
+    async def passes(self) -> bytes:
+        """Send a word, and wait until it is there; answers, so that the flow is an established one."""
+        self.here.send(b"word")
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(30):
+            word, sender = await loop.sock_recvfrom(self.there, 100)
+            await loop.sock_sendto(self.there, b"answer", sender)
+            await loop.sock_recv(self.here, 100)
+        return word
+
+    async def is_dropped(self) -> None:
+        """Send, and wait until a rule has dropped it."""
+        before = closed()
+        self.here.send(b"secret")
+        await eventually(lambda: closed() > before, "the packet to be dropped")
+        with pytest.raises(BlockingIOError):
+            self.there.recv(100)
+
+    def close(self) -> None:
+        self.here.close()
+        self.there.close()
+
+
+def closed() -> int:
+    return dropped(CLOSED)
+
+
+async def test_the_clusters_ranges_are_closed_to_what_is_under_way_as_well(outside: Namespace, tmp_path: Path) -> None:
+    async with node(tmp_path) as made:
+        await made.network(1)
+        container = await made.container(2, 1)
+        talk = Talk(opened(container, connect=ELSEWHERE), opened(outside, bind=ELSEWHERE))
+        assert await talk.passes() == b"word", "nothing but the rules keeps this away"
+        made.reconciler.overlay(Overlay(wants.closed(CLUSTER)))
+        await eventually(lambda: "10.192.0.0/10" in run("nft", "list", "set", "inet", "stackpad", "tunnel_only4"), "it")
+        await talk.is_dropped()
+        talk.close()
+
+
+async def test_a_claimed_range_is_closed_to_its_environment_and_to_nobody_else(
+    outside: Namespace, tmp_path: Path
+) -> None:
+    """Who is called by a name of the environment is on another node; others mean something else by that address."""
+    async with node(tmp_path) as made:
+        for number in (1, 2):
+            await made.network(number)
+        one, two = [await made.container(1 + number, number) for number in (1, 2)]
+        there = opened(outside, bind=CLAIMED)
+        made.reconciler.overlay(Overlay(remote={network_id(1): frozenset({ip_network("172.18.0.0/16")})}))
+        await made.reconciler.settle(network_id(1))
+        talks = [Talk(opened(container, connect=CLAIMED), there) for container in (one, two)]
+        await talks[0].is_dropped()
+        assert await talks[1].passes() == b"word"
+        for talk in talks:
+            talk.close()
+
+
+class Broken:
+    """A WireGuard that cannot start, as without ``/dev/net/tun``."""
+
+    name = "wireguard-go"
+
+    async def ensure(self, device: str, mtu: int) -> bool:
+        raise Unavailable("there is no /dev/net/tun")
+
+
+class Still:
+    """A WireGuard that has its link, and nothing to say."""
+
+    name = "kernel"
+
+    async def ensure(self, device: str, mtu: int) -> bool:
+        return False
+
+    async def observe(self) -> Observed:
+        return Observed()
+
+    async def apply(self, changes: Changes) -> None:
+        pass
+
+    async def remove(self) -> None:
+        ip("link", "del", MESH_LINK)
+
+
+@dataclass
+class Loop:
+    """A mesh at work; ``wanted`` may be changed."""
+
+    mesh: MeshLoop
+    reconciler: Reconciler
+    state: State
+    fence: Fence
+    wanted: Wanted | None
+
+
+@contextlib.asynccontextmanager
+async def looping(directory: Path, backend: object) -> AsyncIterator[Loop]:
+    """The loop of a node in a cluster whose other node has claimed 172.18.0.0/16."""
+    peer = MeshPeer("k", "", frozenset(map(ip_network, ("10.192.64.0/18", "172.18.0.0/16"))), node="n2", name="third")
+    plan = MeshPlan({"k": peer}, frozenset({ipaddress.ip_address("10.192.0.1")}), peer.allowed)
+    wanted = Wanted(plan, "", 51820, CLUSTER | {ip_network("172.18.0.0/16")}, CLUSTER)
+
+    async def chosen() -> Backend:
+        return backend  # type: ignore[return-value]
+
+    async with State(directory / "net.db") as state, Kernel(run=directory, proc=PROC) as kernel:
+        reconciler, fence = Reconciler(state, kernel), Fence(directory)
+        made = Loop(
+            MeshLoop(kernel, reconciler, state, chosen, lambda: made.wanted, Sightings(directory), fence),
+            reconciler,
+            state,
+            fence,
+            wanted,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            await made.mesh.prime()
+            running = tasks.create_task(reconciler.run())
+            await reconciler.ready.wait()
+            yield made
+            running.cancel()
+
+
+def link(name: str) -> None:
+    """A link that is up."""
+    ip("link", "add", name, "type", "veth", "peer", "name", f"{name}-far")
+    ip("link", "set", f"{name}-far", "up")
+    ip("link", "set", name, "up")
+
+
+def unreachable() -> str:
+    return ip("route", "show", "type", "unreachable")
+
+
+def closed_ranges() -> str:
+    return run("nft", "list", "set", "inet", "stackpad", "tunnel_only4")
+
+
+async def test_before_the_node_is_ready_and_without_wireguard_the_fence_stands(netns: None, tmp_path: Path) -> None:
+    async with looping(tmp_path, Broken()) as made, asyncio.TaskGroup() as tasks:
+        assert "10.192.0.0/10" in unreachable()
+        assert "172.18.0.0/16" in unreachable()
+        assert "10.192.0.0/10" in closed_ranges()
+        running = tasks.create_task(made.mesh.run())
+        await eventually(lambda: "no /dev/net/tun" in made.mesh.problem, "the trouble to be told")
+        ip("route", "del", "unreachable", "10.192.0.0/10", "metric", str(2**31))
+        assert "10.192.0.0/10" not in unreachable()
+        await eventually(lambda: "10.192.0.0/10" in unreachable(), "it to be put back, tunnel or none")
+        assert "169.254.53.53" in ip("addr", "show", "dev", "lo"), "and names are answered without a tunnel"
+        running.cancel()
+
+
+async def test_a_range_this_node_has_itself_is_left_alone_and_told(netns: None, tmp_path: Path) -> None:
+    link(MESH_LINK)
+    link("br-x")
+    ip("addr", "add", "172.18.0.1/16", "dev", "br-x")
+    own = ip("route", "show", "172.18.0.0/16")
+    async with looping(tmp_path, Still()) as made, asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(made.mesh.run())
+        await made.mesh.wait_settled()
+        assert MESH_LINK in ip("route", "show", "10.192.64.0/18")
+        assert ip("route", "show", "172.18.0.0/16") == own
+        assert "172.18.0.0/16" not in unreachable()
+        (problem,) = made.mesh.contested
+        assert "172.18.0.0/16 of node third" in problem
+        assert "device br-x" in problem
+        ip("addr", "del", "172.18.0.1/16", "dev", "br-x")
+        await eventually(lambda: MESH_LINK in ip("route", "show", "172.18.0.0/16"), "the range to be routed")
+        assert not made.mesh.contested
+        ip("addr", "add", "172.18.0.1/16", "dev", "br-x")
+        await eventually(lambda: ip("route", "show", "172.18.0.0/16") == own, "ours to give way again")
+        running.cancel()
+
+
+async def test_after_leaving_the_ranges_stay_closed_until_the_networks_are_gone(netns: None, tmp_path: Path) -> None:
+    link(MESH_LINK)
+    async with looping(tmp_path, Still()) as made, asyncio.TaskGroup() as tasks:
+        await made.state.put_network(network(1))
+        await made.reconciler.settle(network_id(1))
+        running = tasks.create_task(made.mesh.run())
+        await made.mesh.wait_settled()
+        made.fence.keep(CLUSTER, made.state.networks)
+        made.wanted = None
+        made.mesh.touch()
+        await eventually(lambda: not unreachable(), "the routes to go: they would close the ranges to the node as well")
+        assert "10.192.0.0/10" in closed_ranges()
+        await made.state.drop_network(network_id(1))
+        await eventually(lambda: "10.192.0.0/10" not in closed_ranges(), "the ranges to be free again")
+        running.cancel()
+
+
+@pytest.mark.parametrize("ending", ["left", "damaged"])
+async def test_a_node_that_leaves_or_cannot_read_who_it_is_keeps_the_ranges_closed(
+    netns: None, tmp_path: Path, ending: str
+) -> None:
+    settings = Settings(host_lib=tmp_path)
+    tmp_path = settings.state_file.parent
+    tmp_path.mkdir()
+    memory = Memory(tmp_path)
+    memory.save(MINE)
+    memory.save_view({records.CLUSTER: records.encode(MINE.cluster)})
+    if ending == "damaged":
+        (tmp_path / "membership.json").write_text("{")
+
+    async def never() -> Backend:
+        raise Unavailable("none in this test")
+
+    async with State(settings.state_file) as state, Kernel(run=tmp_path, proc=PROC) as kernel:
+        await state.put_network(network(1))
+        cluster = Cluster(settings, state, kernel, Reconciler(state, kernel), Engine(f"unix://{tmp_path}/engine"), never)
+        await cluster.mesh.prime()
+        assert ("10.192.0.0/10" in unreachable()) == (ending == "left")
+        if ending == "left":
+            cluster.forget()
+        closed = Fence(tmp_path).closed([network_id(1)])
+        assert closed == {ip_network(MINE.cluster.range4), ip_network(MINE.cluster.range6)}

@@ -1,0 +1,110 @@
+"""Where the loop of the mesh calls its peers: after a restart, and when an address in use stops answering."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from plugin.fence import Fence
+from plugin.kernel import Kernel
+from plugin.mesh import MeshPeer, MeshPlan
+from plugin.meshloop import MeshLoop
+from plugin.model import ip_network
+from plugin.reconciler import Reconciler
+from plugin.sightings import Sightings
+from plugin.state import State
+from plugin.wants import Wanted
+from plugin.wireguard.backend import Backend
+from plugin.wireguard.keys import public_key
+from plugin.wireguard.model import PeerState, has_session
+from tests.mesh.conftest import Other
+from tests.mesh.test_wireguard import PORT, PRIVATE, reaches
+from tests.netns import PROC, eventually, ip
+
+OURS = public_key(PRIVATE)
+THEIRS = "10.192.64.1"
+
+
+@contextlib.asynccontextmanager
+async def looping(directory: Path, backend: Backend, other: Other, *endpoints: str) -> AsyncIterator[MeshLoop]:
+    """The loop of a node whose one other node announces ``endpoints``."""
+    peer = MeshPeer(other.public, "", frozenset({ip_network("10.192.64.0/18")}), endpoints, node="n1")
+    ours = frozenset({ipaddress.ip_address("10.192.0.1")})
+    plan = MeshPlan({peer.public_key: peer}, addresses=ours, routes=peer.allowed)
+    wanted = Wanted(plan, PRIVATE, PORT, frozenset())
+
+    async def chosen() -> Backend:
+        return backend
+
+    async with State(directory / "net.db") as state, Kernel(run=directory, proc=PROC) as kernel:
+        loop = MeshLoop(
+            kernel, Reconciler(state, kernel), state, chosen, lambda: wanted, Sightings(directory), Fence(directory)
+        )
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(loop.run())
+            try:
+                await loop.wait_settled()
+                yield loop
+            finally:
+                running.cancel()
+
+
+def seen(loop: MeshLoop, other: Other) -> PeerState:
+    return PeerState() if loop.observed is None else loop.observed.peers.get(other.public, PeerState())
+
+
+async def test_a_peer_behind_a_nat_is_called_at_once_by_the_next_process(
+    backend: Backend, other: Other, tmp_path: Path
+) -> None:
+    """Its mapping is all there is to call it by, and it says nothing by itself."""
+    for words in (
+        ["add", "table", "ip", "nat"],
+        ["add", "chain", "ip", "nat", "post", "{ type nat hook postrouting priority srcnat; }"],
+        ["add", "rule", "ip", "nat", "post", "udp", "sport", str(other.port), "snat", "to", "192.0.2.2:61000"],
+    ):
+        other.run("nft", *words)
+    other.admit(OURS, "10.192.0.0/18")
+    async with looping(tmp_path, backend, other) as loop:
+        other.run("wg", "set", "wg0", "peer", OURS, "endpoint", f"192.0.2.1:{PORT}", "persistent-keepalive", "1")
+        await eventually(lambda: (tmp_path / "sightings.json").exists(), "it is heard, and where is on the disk")
+        assert seen(loop, other).endpoint == ("192.0.2.2", 61000)
+    other.run("wg", "set", "wg0", "peer", OURS, "persistent-keepalive", "0")
+    await backend.remove()
+    async with looping(tmp_path, backend, other) as loop:
+        await eventually(lambda: seen(loop, other).last_handshake, "a handshake with who does not call")
+        assert seen(loop, other).endpoint == ("192.0.2.2", 61000)
+
+
+async def test_an_address_in_use_that_stops_answering_gives_way_while_the_session_lasts(
+    backend: Backend, other: Other, tmp_path: Path
+) -> None:
+    """Without that it would be called there until the session is three minutes old; the bound here is two."""
+    ip("addr", "add", "198.51.100.1/24", "dev", "wire")
+    other.run("ip", "addr", "add", "198.51.100.2/24", "dev", "wire")
+    other.admit(OURS, "10.192.0.0/18")
+    async with looping(tmp_path, backend, other, "192.0.2.2:51900", "198.51.100.2:51900") as loop:
+        assert await reaches(THEIRS)
+        await eventually(lambda: seen(loop, other).received, "it answers")
+        assert seen(loop, other).endpoint == ("192.0.2.2", 51900)
+        for words in (
+            ["add", "table", "ip", "dead"],
+            ["add", "chain", "ip", "dead", "in", "{ type filter hook input priority 0; }"],
+            ["add", "rule", "ip", "dead", "in", "ip", "daddr", "192.0.2.2", "drop"],
+        ):
+            other.run("nft", *words)
+        before = seen(loop, other).last_handshake
+        ping = await asyncio.create_subprocess_exec(
+            "ping", "-i", "0.2", THEIRS, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        )
+        try:
+            await eventually(lambda: seen(loop, other).endpoint == ("198.51.100.2", 51900), "the next address", 120)
+            assert has_session(PeerState(last_handshake=before), time.time())
+            assert await reaches(THEIRS)
+            assert seen(loop, other).endpoint == ("198.51.100.2", 51900)
+        finally:
+            ping.kill()
+            await ping.wait()
