@@ -30,10 +30,10 @@ lint: $(VENV)/.complete ## Style, types and layering
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: requirements ## Measure against Docker's own bridge; writes docs/benchmarks.md
+bench: requirements ## Measure one node, between nodes, among many, and the resolver; writes docs/benchmarks.md
 	$(PYTHON) -m tests.bench
 
-testbed: requirements ## Docker hosts in namespaces: NODES=n ENGINE=debian12|forky NAME=name
+testbed: requirements ## Docker hosts in namespaces, one cluster: NODES=n ENGINE=debian12|forky or one for each, with commas NAME=name
 	@$(TESTBED) $(NAME) up --nodes $(NODES) --engine $(ENGINE)
 
 testbed-down: $(VENV)/.complete ## Remove them without a trace: NAME=name

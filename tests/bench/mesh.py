@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,9 @@ from tests.testbed.shell import alive, run, say, spawn, step, wait_until
 from tests.testbed.testbed import Options, Testbed
 
 ENVIRONMENT = "bench-production"
+LEASE = 10.0
+"""Seconds; see docs/store.md."""
+
 PAIR = ("10.99.0.1", "10.99.0.2")
 BEHIND = ("10.98.0.0/24", "10.98.1.0/24")
 KINDS = ("bare WireGuard", "the same, Docker's bridges", "Docker's overlay", "stackpad")
@@ -141,17 +146,44 @@ class Mesh:
         bench.docker("rm", "--force", name)
         return (came - events["start"]) * 1000, (went - events["die"]) * 1000
 
-    def _poll(self, name: str, what: str, action: Callable[[], object]) -> float:
+    def node_dies(self) -> tuple[float, float, float]:
+        """Seconds from a plugin's death to its names' end on both others; to their return, from its start and its sign.
+
+        Its sign of life is the record that it writes when it is back in touch with the store. The engine is stopped
+        meanwhile, so that it does not start the plugin again at once.
+        """
+        bench = self.second
+        engine = int((bench.node.home / "docker.pid").read_text())
+        os.kill(engine, signal.SIGSTOP)
+        try:
+            killed = time.time()
+            gone = self._poll("lasting", "gone", lambda: os.kill(bench.node.plugin_pid(), signal.SIGKILL), 60) - killed
+        except BaseException:
+            os.kill(engine, signal.SIGCONT)
+            raise
+        there = self._poll("lasting", "there", lambda: os.kill(engine, signal.SIGCONT), 60)
+        ticks = int(Path(f"/proc/{bench.node.plugin_pid()}/stat").read_text().rpartition(")")[2].split()[19])
+        started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+        return gone, there - started, there - self._sign_of_life(bench)
+
+    def _sign_of_life(self, bench: Workbench) -> float:
+        """When a node's lease began, as its record in the store says."""
+        (row,) = [row for row in bench.admin("/cluster")["nodes"] if row["self"]]
+        store = f"unix://{self.first.node.root}/run/stackpad/etcd/client:0"
+        key = f"/stackpad/1/alive/{row['id']}"
+        return float(json.loads(run("etcdctl", "--endpoints", store, "get", "--print-value-only", key).stdout)["since"])
+
+    def _poll(self, name: str, what: str, action: Callable[[], object], patience: float = 20) -> float:
         """When a name was, or was not any more, on the last of the other nodes."""
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
         asking = []
         for bench in (self.first, self.third):
-            words = [bench.node.client, "exec", "asker", "python3", "-c", POLL, name, what, "20"]
+            words = [bench.node.client, "exec", "asker", "python3", "-c", POLL, name, what, str(patience)]
             own = {**environment, "DOCKER_HOST": bench.node.docker_host}
             asking.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=own))
         time.sleep(0.4)
         action()
-        return max(float(process.communicate(timeout=40)[0]) for process in asking)
+        return max(float(process.communicate(timeout=patience + 20)[0]) for process in asking)
 
 
 def traffic(mesh: Mesh, rounds: int) -> Iterator[tuple[str, ...]]:
@@ -188,6 +220,19 @@ def names(mesh: Mesh, number: int) -> Iterator[tuple[str, ...]]:
         yield f"3 nodes, {what}", f"p50 {half:.0f}, p99 {most:.0f}", f"p50 < 50, p99 < 250 {met}"
 
 
+def deaths(mesh: Mesh, number: int) -> Iterator[tuple[str, ...]]:
+    """Rows: what becomes of a node's names when its plugin is killed and kept down, and when it runs again."""
+    mesh.second.start("lasting", ENVIRONMENT)
+    found = [mesh.node_dies() for _ in range(number)]
+    mesh.second.docker("rm", "--force", "lasting")
+    gone, started, signed = (Series(tuple(values)) for values in zip(*found, strict=True))
+    met = "met" if max(gone.values) <= LEASE + 1 else "**missed**"
+    yield "3 nodes, plugin killed, to its names' end on both other nodes, s", str(gone), f"≤ {LEASE + 1:.0f} {met}"
+    met = "met" if max(signed.values) <= 1 else "**missed**"
+    back = f"{signed} after its sign of life, {started} after its process began"
+    yield "3 nodes, the plugin is back, to its names there, s", back, f"≤ 1 after its sign of life {met}"
+
+
 def measure(engine: str, rounds: int, number: int) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """Traffic's rows, and names', on a testbed of their own."""
     made = testbed.make("bench-mesh", 3, engine)
@@ -198,7 +243,9 @@ def measure(engine: str, rounds: int, number: int) -> tuple[list[tuple[str, ...]
             with step("traffic between nodes"):
                 flows = list(traffic(mesh, rounds))
             with step("names between nodes"):
-                return flows, list(names(mesh, number))
+                found = list(names(mesh, number))
+            with step("a node that dies"):
+                return flows, [*found, *deaths(mesh, 5)]
     finally:
         made.down()
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.life import life  # noqa: F401 - a fixture
+from tests.e2e.scene import three  # noqa: F401 - a fixture
 from tests.e2e.visitor import visitor  # noqa: F401 - a fixture
 from tests.e2e.workbench import Workbench
 from tests.testbed import testbed
@@ -51,7 +53,14 @@ def bed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
 
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Testbed]:
-    """Three nodes, old and new engines, in one cluster made as a user would make it."""
+    """Three nodes, old and new engines, in one cluster made as a user would make it.
+
+    Or, for who writes tests, the testbed named in ``STACKPAD_TESTBED``, which is up and stays so.
+    """
+    there = testbed.find(os.environ.get("STACKPAD_TESTBED", ""))
+    if there is not None:
+        yield there
+        return
     made = testbed.make(f"t{os.getpid()}-fleet", 3, FLEET)
     made.up(Options(images=("test",), ingress=False))
     yield made

@@ -10,7 +10,7 @@ from itertools import permutations
 
 import pytest
 
-from tests.e2e.test_fleet_life import Life
+from tests.e2e.life import Life
 from tests.e2e.workbench import Workbench, eventually, everything
 from tests.testbed.plan import INTERNET_NAME
 from tests.testbed.shell import run

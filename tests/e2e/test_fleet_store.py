@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_fleet_life import Life
+from tests.e2e.life import Life
 from tests.e2e.workbench import Target, eventually, everything, hold
 from tests.etcd.server import Certificates
 from tests.testbed import network, testbed

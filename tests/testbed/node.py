@@ -151,6 +151,18 @@ class Node:
 
     def reboot(self) -> None:
         """Take everything the kernel and ``/run`` hold away, as a reboot does, and start the engine again."""
+        self.power_off()
+        self.power_on()
+
+    def power_on(self) -> None:
+        """Start again after :meth:`power_off`: with its address, and with what is on its disk."""
+        run("ip", "-n", self.plan.switch, "link", "set", self.name, "up")
+        network.connect(self.plan, self.spec)
+        self.start_engine()
+
+    def power_off(self) -> None:
+        """End it as a power cut does: its link first, then every process, and what the kernel and ``/run`` hold."""
+        run("ip", "-n", self.plan.switch, "link", "set", self.name, "down")
         self.stop_engine(signal.SIGKILL)
         holder = self._pid("holder.pid")
         self._end(pid for pid in self._processes() if pid != holder)
@@ -163,8 +175,6 @@ class Node:
         self.exec("sh", "-c", f"umount -l {self.home}/exec/netns/* 2>/dev/null; rm -rf {self.home}/exec")
         for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
             self.exec("sh", "-c", f"echo 0 > /proc/sys/net/{name}")
-        network.connect(self.plan, self.spec)
-        self.start_engine()
 
     def end(self) -> None:
         """End every process of the node, and so free its mounts.
