@@ -8,6 +8,7 @@ all running containers are listed.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +27,16 @@ _FILTERS = {
 LONGEST = 253
 """RFC 1035 §2.3.4: a name has at most this many characters."""
 
+NAMES, PORTS = 64, 64
+"""Names and ports of an attachment, the first and the lowest of them; the rest is not told to anybody.
+
+A tenant says as many as he likes (``--expose 1-65535``), all nodes keep them, and a store takes only so much at a time.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A running container's end of an endpoint; ``names`` in lower case, ``ports`` as ``5432/tcp``."""
+    """A running container's end of an endpoint; ``names`` in lower case, ``ports`` as ``5432/tcp``, few of both."""
 
     endpoint: str
     container: str
@@ -120,7 +127,7 @@ def attachments(inspected: Mapping[str, Any]) -> list[Attachment]:
         return []
     own = str(inspected.get("Name") or "").lstrip("/")
     exposed = (inspected.get("Config") or {}).get("ExposedPorts") or {}
-    ports = tuple(sorted(str(port) for port in exposed if _is_port(str(port))))
+    ports = tuple(sorted((str(port) for port in exposed if _is_port(str(port))), key=_number)[:PORTS])
     found = []
     for attached in _networks(inspected).values():
         if not attached.get("EndpointID"):
@@ -131,9 +138,9 @@ def attachments(inspected: Mapping[str, Any]) -> list[Attachment]:
             Attachment(
                 endpoint=str(attached["EndpointID"]),
                 container=str(inspected.get("Id") or ""),
-                container_name=own,
+                container_name=own[:LONGEST],
                 network=str(attached.get("NetworkID") or ""),
-                names=names,
+                names=names[:NAMES],
                 ports=ports,
             )
         )
@@ -159,4 +166,9 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 def _is_port(text: str) -> bool:
     number, _, protocol = text.partition("/")
-    return number.isdigit() and 0 < int(number) < 65536 and protocol in {"tcp", "udp"}
+    return re.fullmatch("[0-9]{1,5}", number) is not None and 0 < int(number) < 65536 and protocol in {"tcp", "udp"}
+
+
+def _number(port: str) -> tuple[int, str]:
+    number, _, protocol = port.partition("/")
+    return int(number), protocol

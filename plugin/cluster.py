@@ -119,6 +119,8 @@ class Cluster:
         if self.member is not None and self.member.status.phase == "failed":
             found.append(f"store: {self.member.status.reason}")
         found += filter(None, (self.damage, self.guests.problem))
+        if self.store is not None:
+            found += self.store.problems
         if self.mesh.problem:
             found.append(f"mesh: {self.mesh.problem}")
         found += self.mesh.contested[:SHOWN]

@@ -75,7 +75,7 @@ class Names:
         attached = self._cluster.attachments.by_endpoint
         for endpoint in self._state.endpoints.values():
             network = self._state.networks.get(endpoint.network_id)
-            if network is None or not network.environment or not endpoint.sandbox or endpoint.left:
+            if network is None or not endpoint.sandbox or endpoint.left:
                 continue
             attachment = attached.get(endpoint.id)
             # Before the engine has named the container it may ask already; until then it is known by its endpoint.

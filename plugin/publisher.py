@@ -7,7 +7,7 @@ our records back as soon as it is seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import structs
 
@@ -16,6 +16,7 @@ from plugin.membership import Membership
 from plugin.model import Endpoint, Network
 from plugin.webdesk import WebReport
 from stackpad import records
+from stackpad.etcd import Op, Put
 
 
 def own_records(
@@ -100,3 +101,17 @@ def differences(
             writes[key] = value
     own = tuple(records.key(kind, me) + "/" for kind in records.PER_NODE)
     return writes, [key for key in stored if key.startswith(own) and key not in wanted]
+
+
+def chunks(operations: Iterable[Op], most: int, most_bytes: int) -> Iterator[list[Op]]:
+    """Cut into transactions of so many operations and bytes; an operation that is longer than that is alone."""
+    chunk, size = list[Op](), 0
+    for operation in operations:
+        more = len(operation.key) + (len(operation.value) if isinstance(operation, Put) else 0)
+        if chunk and (len(chunk) == most or size + more > most_bytes):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(operation)
+        size += more
+    if chunk:
+        yield chunk

@@ -18,7 +18,7 @@ from plugin import blocks
 from plugin.membership import Memory
 from plugin.mesh import View
 from plugin.model import ip_network
-from plugin.publisher import concerns, differences
+from plugin.publisher import chunks, concerns, differences
 from plugin.storeview import StoreView, Touched
 from stackpad import records
 from stackpad.errors import Conflict, StackpadError, Unavailable
@@ -33,6 +33,7 @@ from stackpad.etcd import (
     Lost,
     Op,
     Put,
+    Rejected,
     Snapshot,
     absent,
     equals,
@@ -48,6 +49,12 @@ SETTLE = 5.0
 
 AT_ONCE = 100
 """Operations in a transaction; etcd takes 128."""
+
+BYTES_AT_ONCE = 512 << 10
+"""Bytes in a transaction; etcd takes 1.5 MiB, keys and all."""
+
+REFUSED = 10.0
+"""Seconds until a record that the store has refused is tried again as it is."""
 
 REMEMBER = 2.0
 """Seconds between two copies of the view on disk; times the thousands of records in it."""
@@ -76,11 +83,20 @@ class StoreLoop:
         self._etcd, self._memory, self._seen, self._me = etcd, memory, seen, me
         self._own, self._heard = own, heard
         self._publish, self._unsaved = asyncio.Event(), asyncio.Event()
+        self._refused: dict[str, tuple[Op, str]] = {}
+        self._again_at: float | None = None
         self._log = structlog.get_logger("store")
 
     def touch(self) -> None:
         """Our records may have changed."""
         self._publish.set()
+
+    @property
+    def problems(self) -> list[str]:
+        """Records of ours that the store does not take: how many, and why, of the first one."""
+        for key, (_, reason) in self._refused.items():
+            return [f"{len(self._refused)} of this node's records cannot be published, such as {key}: {reason}"]
+        return []
 
     async def run(self) -> None:
         """Follow, publish and beat until cancelled."""
@@ -128,7 +144,11 @@ class StoreLoop:
     async def _write(self) -> None:
         backoff = Backoff(0.2, 5.0)
         while True:
-            await self._publish.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._again_at):
+                    await self._publish.wait()
+            if self._again_at is not None and asyncio.get_running_loop().time() >= self._again_at:
+                self._refused, self._again_at = {}, None
             await self.connected.wait()
             self._publish.clear()
             try:
@@ -149,8 +169,23 @@ class StoreLoop:
             await self._write_ranges(ranges)
         operations: list[Op] = [Put(key, value) for key, value in writes.items() if key not in ranges]
         operations += [Delete(key) for key in deletions]
-        for start in range(0, len(operations), AT_ONCE):
-            await self._etcd.commit((), operations[start : start + AT_ONCE])
+        refused = {op.key: op for op in operations if self._refused.get(op.key, (None,))[0] == op}
+        self._refused = {key: self._refused[key] for key in refused}
+        for chunk in chunks([op for op in operations if op.key not in refused], AT_ONCE, BYTES_AT_ONCE):
+            try:
+                await self._etcd.commit((), chunk)
+            except Rejected as error:
+                self._log.warning("the store refuses some of our records", records=len(chunk), reason=str(error))
+                await self._write_each(chunk)
+
+    async def _write_each(self, operations: Sequence[Op]) -> None:
+        """Write one after the other: one that is refused stops no other."""
+        for operation in operations:
+            try:
+                await self._etcd.commit((), [operation])
+            except Rejected as error:
+                self._refused[operation.key] = operation, str(error)
+                self._again_at = self._again_at or asyncio.get_running_loop().time() + REFUSED
 
     async def _write_ranges(self, writes: Mapping[str, bytes]) -> None:
         """Write ranges we hold already, as after a store was wiped; never over somebody else's claim."""

@@ -8,4 +8,5 @@ limits       what one asker may take (pure)
 forwarder    everything else, to other servers
 hostservers  which those are
 server       the sockets
+streams      those of TCP
 """

@@ -149,7 +149,7 @@ def _cancel(running: dict[asyncio.Task[bytes | None], str]) -> None:
 
 
 def _question(message: bytes) -> bytes:
-    """The first question's bytes: name, type and class (RFC 1035 §4.1.2)."""
+    """The bytes of a question of ours: name, type and class (RFC 1035 §4.1.2)."""
     position = _HEADER
     while position < len(message) and message[position]:
         position += 1 + message[position]
@@ -157,8 +157,12 @@ def _question(message: bytes) -> bytes:
 
 
 def _fits(answer: bytes, identifier: bytes, query: bytes) -> bool:
-    """Whether it is an answer to our one question; letters count the same in both cases, numbers do not."""
-    ours, theirs = _question(query), _question(answer)
+    """Whether it is an answer to our one question; letters count the same in both cases, numbers do not.
+
+    Of what a server sends nothing is parsed: the question is at the same place, and as long as it was.
+    """
+    ours = _question(query)
+    theirs = answer[_HEADER : _HEADER + len(ours)]
     return (
         answer[:2] == identifier
         and len(answer) > _HEADER

@@ -1,4 +1,4 @@
-"""The resolver's sockets: UDP and TCP on the link-local address that containers ask.
+"""The resolver's sockets: UDP, and TCP (:mod:`plugin.resolver.streams`), on the link-local address that containers ask.
 
 Answers of our own go out at once. What is forwarded waits in a task, and nobody may have more than a few of those, nor
 take more than a share of our time: a container that asks without end starves itself and no other.
@@ -19,6 +19,7 @@ import structlog
 from plugin.resolver import wire
 from plugin.resolver.forwarder import Forwarder
 from plugin.resolver.limits import Limit, Pace
+from plugin.resolver.streams import Streams
 from plugin.resolver.wire import Answerer, Verdict
 from plugin.resolver.zone import View
 from stackpad.errors import Unavailable
@@ -26,12 +27,6 @@ from stackpad.errors import Unavailable
 PORT = 53
 PENDING, PENDING_EACH = 1024, 64
 """Forwarded questions at a time: of all, and of one asker."""
-
-STREAMS, STREAMS_EACH = 512, 16
-"""TCP connections at a time, likewise."""
-
-IDLE = 10.0
-"""Seconds a TCP connection may be silent (RFC 7766 §6.2.3)."""
 
 PACE = 16000
 KEPT, MADE = 1, 8
@@ -64,9 +59,8 @@ class Resolver:
         self._addresses, self._forwarder, self._port = addresses, forwarder, port
         self._answerer = Answerer(View())
         self._pending = Limit(PENDING, PENDING_EACH)
-        self._streams = Limit(STREAMS, STREAMS_EACH)
         self.pace = Pace(PACE, PACE)
-        self._handlers: set[asyncio.Task[None]] = set()
+        self.streams = Streams(self, self.pace)
         self._log = structlog.get_logger("resolver")
 
     def update(self, view: View) -> None:
@@ -77,7 +71,6 @@ class Resolver:
         """Serve until cancelled; raises :class:`Unavailable`, in a group, if an address cannot be listened on."""
         async with contextlib.AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            stack.push_async_callback(self._hang_up)
             for address in self._addresses:
                 await self._listen(stack, tasks, address)
             self._log.info("resolver", addresses=list(self._addresses))
@@ -88,20 +81,10 @@ class Resolver:
     async def _listen(self, stack: contextlib.AsyncExitStack, tasks: asyncio.TaskGroup, address: str) -> None:
         loop = asyncio.get_running_loop()
         datagrams, streams = _bound(address, self._port)
-        try:
-            server = await asyncio.start_server(self._serve, sock=streams)
-        except BaseException:
-            datagrams.close()
-            streams.close()
-            raise
-        stack.callback(server.close)
+        stack.callback(datagrams.close)
+        stack.callback(self.streams.listen(streams, tasks))
         transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self, tasks), sock=datagrams)
         stack.callback(transport.close)
-
-    async def _hang_up(self) -> None:
-        for handler in self._handlers:
-            handler.cancel()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
 
     def exhausted(self, client: str) -> bool:
         """Whether ``client`` has used up its share for now."""
@@ -140,50 +123,6 @@ class Resolver:
             except Unavailable:
                 self.counts.failed += 1
                 return wire.failure(query)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer, handler = writer.get_extra_info("peername"), asyncio.current_task()
-        client = str(peer[0]) if peer else ""
-        if handler is not None:
-            self._handlers.add(handler)
-        try:
-            with self._streams.one(client) as admitted:
-                if admitted:
-                    async with asyncio.TaskGroup() as tasks:
-                        await self._converse(reader, writer, client, tasks)
-        except* (OSError, TimeoutError):
-            pass  # who has gone away, or does not read what it asked for
-        finally:
-            if handler is not None:
-                self._handlers.discard(handler)
-            writer.close()
-
-    async def _converse(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: str, tasks: asyncio.TaskGroup
-    ) -> None:
-        """Answer question after question; one that is forwarded does not hold up the next (RFC 7766 §6.2.1.1)."""
-
-        async def forward(query: bytes) -> None:
-            answer = await self.forward(query, client, stream=True)
-            if answer is not None:
-                writer.write(len(answer).to_bytes(2, "big") + answer)
-
-        while True:
-            try:
-                async with asyncio.timeout(IDLE):
-                    query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-            except (TimeoutError, asyncio.IncompleteReadError):
-                return
-            answer = self.answer(query, client, stream=True)
-            if answer is Verdict.FORWARD:
-                tasks.create_task(forward(query), name="forwarded question")
-            elif isinstance(answer, bytes):
-                writer.write(len(answer).to_bytes(2, "big") + answer)
-            else:
-                return
-            async with asyncio.timeout(IDLE):
-                await writer.drain()
-            await asyncio.sleep(self.pace.wait(client))
 
 
 class _Datagrams(asyncio.DatagramProtocol):

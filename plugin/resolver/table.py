@@ -20,12 +20,16 @@ from stackpad import records
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """One of this node's endpoints: its container's id, environment and addresses."""
+    """One of this node's endpoints: its container's id, environment (empty while that is not known) and addresses."""
 
     container: str
     environment: str
     addresses: tuple[str, ...]
     internal: bool
+
+
+_UNNAMED = {False: "/open", True: "/internal"}
+"""What the environments are called here that have no name yet: as no network can be."""
 
 
 def of_nodes(cluster: ClusterView, nodes: Set[str]) -> set[str]:
@@ -47,7 +51,10 @@ def view(
         for name, there in kept.items()
         if name not in changed and name in internal and there.internal == internal[name]
     }
-    environments.update(_environments(cluster, me, {n: i for n, i in internal.items() if n not in environments}))
+    new = {name: closed for name, closed in internal.items() if name not in environments}
+    # Without a name there are no names of others; but whether there is a way outside holds from the beginning.
+    environments.update({name: Environment(name, internal=new.pop(name)) for name in _UNNAMED.values() if name in new})
+    environments.update(_environments(cluster, me, new))
     return View(clients, environments)
 
 
@@ -57,8 +64,9 @@ def _here(own: Iterable[Own]) -> tuple[dict[str, tuple[str, ...]], dict[str, boo
     of_container: dict[str, dict[str, None]] = {}
     internal: dict[str, bool] = {}
     for endpoint in own:
-        of_container.setdefault(endpoint.container, {})[endpoint.environment] = None
-        internal[endpoint.environment] = internal.get(endpoint.environment, True) and endpoint.internal
+        environment = endpoint.environment or _UNNAMED[endpoint.internal]
+        of_container.setdefault(endpoint.container, {})[environment] = None
+        internal[environment] = internal.get(environment, True) and endpoint.internal
     clients = {address: tuple(of_container[endpoint.container]) for endpoint in own for address in endpoint.addresses}
     return clients, internal
 

@@ -1,8 +1,10 @@
 """DNS messages: a question's bytes in, an answer's bytes out, or the word that it is to be forwarded.
 
 Pure. dnspython reads and writes (RFC 1035; EDNS: RFC 6891; minimal answers to ANY: RFC 8482), which costs a fifth of a
-millisecond; answers that were given before are kept (:mod:`plugin.resolver.cache`), which spares most of that. What is
-answered here is marked as authoritative: Docker's resolver before 24 asks the next server after any other "no such name".
+millisecond; answers that were given before are kept (:mod:`plugin.resolver.cache`), which spares most of that. It is
+shown nothing but one short question (:func:`_is_question`): a long message of records whose names point at each other
+keeps it busy for many seconds, and all of the plugin with it. What is answered here is marked as authoritative: Docker's
+resolver before 24 asks the next server after any other "no such name".
 """
 
 from __future__ import annotations
@@ -38,7 +40,16 @@ PAYLOAD = 1232
 MOST = 1000
 """Records of one answer; of more replicas each answer has some others."""
 
+LONGEST = 512
+"""Bytes of a question that is read, which are also the most that anybody may send unasked (RFC 1035 §4.2.1).
+
+Header, the longest name, type and class are 271; EDNS is 11 more (RFC 6891), the largest cookie 44 (RFC 7873), the
+asker's subnet 24 (RFC 7871): 350, and padded to the next multiple of 128 (RFC 8467) 384.
+"""
+
 _SHORTEST = 12
+_OPT = b"\0\0\x29"
+"""How a record of EDNS begins: its name is the root, its type 41."""
 _IN = dns.rdataclass.IN
 _HOSTS = ((4, dns.rdatatype.A), (6, dns.rdatatype.AAAA))
 _OWN_TYPES = {dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.SRV, dns.rdatatype.ANY}
@@ -90,20 +101,36 @@ def _made(query: bytes, environments: Sequence[Environment], *, stream: bool) ->
     """The answer, and whether it is worth keeping."""
     if query[2] >> 3 & 0xF != dns.opcode.QUERY:
         return _header_only(query, dns.rcode.NOTIMP), False
+    if not _is_question(query):
+        return _header_only(query, dns.rcode.FORMERR), False
     try:
         question = dns.message.from_wire(query)
     except dns.exception.DNSException:
         return _header_only(query, dns.rcode.FORMERR), False
-    asked = question.question[0] if len(question.question) == 1 else None
+    asked = question.question[0]
     if question.edns > 0:
         return _sent(_response(question, dns.rcode.BADVERS), stream=stream), False
-    if asked is None:
-        return _sent(_response(question, dns.rcode.FORMERR), stream=stream), False
     if asked.rdclass != _IN or (dns.rdatatype.is_metatype(asked.rdtype) and asked.rdtype != dns.rdatatype.ANY):
         return _sent(_response(question, dns.rcode.REFUSED), stream=stream), False
     response = _respond(question, asked, environments)
     # Options such as cookies (RFC 7873) are new each time: nobody would ask with the same bytes again.
     return response if isinstance(response, Verdict) else _sent(response, stream=stream), not question.options
+
+
+def _is_question(query: bytes) -> bool:
+    """Whether it is one question, written out, with nothing behind it but EDNS; a look at its bytes that costs nothing.
+
+    Nobody who asks has a reason to send records, or to write the one name there is as a reference to somewhere else.
+    """
+    if len(query) > LONGEST or query[4:10] != b"\0\1\0\0\0\0" or query[10:12] not in {b"\0\0", b"\0\1"}:
+        return False
+    position = _SHORTEST
+    while position < len(query) and 0 < query[position] < 64:
+        position += 1 + query[position]
+    if query[position : position + 1] != b"\0":
+        return False
+    behind = query[position + 5 :]
+    return behind.startswith(_OPT) if query[11] else not behind
 
 
 def _respond(
@@ -226,6 +253,8 @@ def _header_only(query: bytes, rcode: dns.rcode.Rcode) -> bytes:
 
 def failure(query: bytes, rcode: dns.rcode.Rcode = dns.rcode.SERVFAIL) -> bytes | None:
     """An answer that says nothing but ``rcode``; ``None`` if the question cannot be read."""
+    if not _is_question(query):
+        return None
     try:
         return _sent(_response(dns.message.from_wire(query), rcode), stream=False)
     except (dns.exception.DNSException, ValueError):

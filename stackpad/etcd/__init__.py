@@ -39,6 +39,7 @@ from stackpad.etcd.records import (
     present,
     unchanged,
 )
+from stackpad.etcd.transport import Rejected
 
 __all__ = [
     "Answer",
@@ -57,6 +58,7 @@ __all__ = [
     "Origin",
     "Outcome",
     "Put",
+    "Rejected",
     "Snapshot",
     "Tls",
     "Undecided",

@@ -108,6 +108,7 @@ def refused(url: str, text: str, user: str) -> str:
         ("no leader", "most of its members must run and reach each other"),
         ("timed out", "most of its members must run and reach each other, on disks that are not overloaded"),
         ("request is too large", "a record is larger than etcd takes (--max-request-bytes)"),
+        ("larger than max", "a record is larger than etcd takes (--max-request-bytes)"),
         ("too many operations", "a transaction has more operations than etcd takes (--max-txn-ops)"),
     ):
         if part in said:

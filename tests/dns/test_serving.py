@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-import struct
 from collections.abc import AsyncIterator
 
 import dns.message
 import pytest
 
 from plugin.resolver.forwarder import Forwarder
-from plugin.resolver.server import PACE, STREAMS_EACH, Resolver
+from plugin.resolver.server import PACE, Resolver
 from plugin.resolver.zone import View
 from stackpad.errors import Unavailable
 from tests.dns.world import (
@@ -29,7 +27,6 @@ from tests.dns.world import (
     needs_ipv6,
     says,
     serving,
-    silent,
     upstream,
     view,
 )
@@ -138,80 +135,6 @@ async def test_an_address_that_is_not_there_yet() -> None:
             task.cancel()
 
 
-async def _connect(world: World, source: str = SHOP) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection(RESOLVER, world.port, local_addr=(source, 0))
-
-
-def _framed(*names: str) -> bytes:
-    wires = [dns.message.make_query(name, "A", id=number).to_wire() for number, name in enumerate(names)]
-    return b"".join(struct.pack("!H", len(wire)) + wire for wire in wires)
-
-
-async def _read(reader: asyncio.StreamReader) -> dns.message.Message:
-    async with asyncio.timeout(BOUND):
-        return dns.message.from_wire(await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big")))
-
-
-async def test_many_questions_in_one_stream(world: World) -> None:
-    async with upstream(world, silent):
-        reader, writer = await _connect(world)
-        writer.write(_framed("slow.example.org", *["web"] * 50))
-        # The first one waits for a server that says nothing; the others do not wait for it.
-        numbers = [(await _read(reader)).id for _ in range(50)]
-        assert numbers == list(range(1, 51))
-        last = await _read(reader)
-        assert (last.id, last.rcode().name) == (0, "SERVFAIL")
-        writer.close()
-
-
-async def test_a_stream_byte_by_byte_and_closed_early(world: World) -> None:
-    reader, writer = await _connect(world)
-    for byte in _framed("web"):
-        writer.write(bytes([byte]))
-        await asyncio.sleep(0)
-    writer.write_eof()
-    assert (await _read(reader)).answer
-    assert await reader.read() == b""
-    writer.close()
-
-
-@pytest.mark.parametrize("junk", [b"\0\0", b"\0\5hello", b"GET / HTTP/1.1\r\n\r\n" * 2000], ids=["0", "5", "http"])
-async def test_a_stream_of_junk_is_closed(world: World, junk: bytes) -> None:
-    reader, writer = await _connect(world)
-    with contextlib.suppress(ConnectionError):
-        writer.write(junk)
-        writer.write_eof()
-        async with asyncio.timeout(BOUND):
-            await reader.read()
-    writer.close()
-    assert await world.short("+tcp", "web") == ["10.1.0.2"]
-
-
-async def test_nobody_takes_all_streams(world: World) -> None:
-    held = [await _connect(world) for _ in range(STREAMS_EACH)]
-    for _, writer in held:
-        writer.write(_framed("web"))
-    for reader, _ in held:
-        await _read(reader)
-    reader, writer = await _connect(world)
-    async with asyncio.timeout(BOUND):
-        assert await reader.read() == b""
-    writer.close()
-    assert await world.short("+tcp", "web", source=BLOG) == ["10.2.0.2"]
-    for _, writer in held:
-        writer.close()
-
-
-async def test_streams_end_with_the_resolver() -> None:
-    async with serving() as world:
-        reader, writer = await _connect(world)
-        writer.write(_framed("web"))
-        await _read(reader)
-    async with asyncio.timeout(BOUND):
-        assert await reader.read() == b""
-    writer.close()
-
-
 async def test_junk_by_datagram(world: World) -> None:
     async with datagrams(SHOP, (RESOLVER, world.port)) as client:
         client.transport.sendto(b"\x12\x34" + bytes(9))
@@ -242,7 +165,4 @@ async def test_who_has_used_up_its_share_is_not_answered(world: World) -> None:
         client.transport.sendto(dns.message.make_query("web", "A").to_wire())
         assert (await world.ask("web", source=BLOG)).answer
         assert client.received.empty()
-    reader, writer = await _connect(world)
-    writer.write(_framed("web"))
-    assert (await _read(reader)).answer  # a stream only waits
-    writer.close()
+    assert await world.short("+tcp", "web") == ["10.1.0.2"]  # a stream only waits

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 import dns.message
+import dns.rcode
 import pytest
 
 from plugin.attachments import Attachment
@@ -113,6 +114,44 @@ async def test_a_container_in_two_networks_finds_both(world: World) -> None:
         )
     world.names.touch()
     assert await world.finds("cms")
+
+
+async def _asked(world: World, name: str, client: str) -> object:
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return world.names.resolver.answer(dns.message.make_query(name, "A").to_wire(), client)
+
+
+async def test_nothing_goes_outside_from_an_internal_network_without_a_name(world: World) -> None:
+    """Its name comes from the engine, a moment after its first containers or much later."""
+    dark, open_ = network(2, environment="", internal=True), network(3, environment="")
+    hidden, seen = endpoint(dark), endpoint(open_)
+    for there, end in ((dark, hidden), (open_, seen)):
+        await world.state.put_network(there)
+        await world.state.put_endpoint(end)
+    world.known.put("db", "/internal")  # nobody is called that; and nobody is found by it
+    world.names.touch(["/internal"])
+    for name in ("example.org", "db", "x./internal"):
+        answer = await _asked(world, name, str(hidden.addresses[0]))
+        assert isinstance(answer, bytes)
+        assert dns.message.from_wire(answer).rcode() == dns.rcode.NXDOMAIN
+    assert await _asked(world, "example.org", str(seen.addresses[0])) is Verdict.FORWARD
+    await world.state.put_network(replace(dark, environment="dark"))
+    world.known.put("db", "dark")
+    world.names.touch(["dark"])
+    assert await world.finds("db", str(hidden.addresses[0]))
+    assert await _asked(world, "example.org", str(hidden.addresses[0])) is not Verdict.FORWARD
+
+
+async def test_a_container_in_an_open_network_too_has_an_outside(world: World) -> None:
+    dark, open_ = network(2, environment="", internal=True), network(3, environment="")
+    ends = endpoint(dark), endpoint(open_)
+    for there, end in zip((dark, open_), ends, strict=True):
+        await world.state.put_network(there)
+        await world.state.put_endpoint(end)
+        world.known.attachments.by_endpoint[end.id] = Attachment(end.id, "one container", "web", there.id, ("web",), ())
+    world.names.touch()
+    assert await _asked(world, "example.org", str(ends[0].addresses[0])) is Verdict.FORWARD
 
 
 async def test_records_come_change_and_go(world: World) -> None:

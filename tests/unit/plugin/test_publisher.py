@@ -7,11 +7,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from plugin.attachments import Attachment, attachments
+from plugin.attachments import NAMES, PORTS, Attachment, attachments
 from plugin.membership import Membership
-from plugin.publisher import differences, own_records
+from plugin.publisher import chunks, differences, own_records
 from stackpad import records
+from stackpad.etcd import Delete, Op, Put
 from tests.samples import endpoint, network
 
 CLUSTER = records.Cluster(
@@ -130,6 +133,34 @@ def test_names_are_those_the_engine_answers_and_no_other() -> None:
     assert (found.endpoint, found.network, found.container_name) == ("e1", "n1", "Shop-DB")
 
 
+def test_who_exposes_everything_under_every_name_is_told_of_in_a_small_record() -> None:
+    many = {
+        **INSPECTED,
+        "Name": "/" + "n" * 100_000,
+        "Config": {"ExposedPorts": {f"{n}/{kind}": {} for n in range(65535, 0, -1) for kind in ("udp", "tcp")}},
+        "NetworkSettings": {
+            "Networks": {
+                "shop": {
+                    "EndpointID": END.id,
+                    "NetworkID": SHOP.id,
+                    "Aliases": [".".join([f"{n:063}"] * 3) for n in range(10_000)],
+                }
+            }
+        },
+    }
+    (found,) = attachments(many)
+    assert found.ports == tuple(f"{n}/{kind}" for n in range(1, PORTS // 2 + 1) for kind in ("tcp", "udp"))
+    assert found.names == tuple(".".join([f"{n:063}"] * 3) for n in range(NAMES))
+    record = own(attachments={END.id: found})[records.key(records.ENDPOINTS, "me", END.id)]
+    assert len(records.encode(record)) < 20_000
+
+
+@pytest.mark.parametrize("ports", [{"²/tcp": {}}, {"٣/tcp": {}}, {"9" * 5000 + "/tcp": {}}, {"/tcp": {}}])
+def test_a_port_is_a_number_in_plain_digits(ports: dict[str, Any]) -> None:
+    (found,) = attachments({**INSPECTED, "Config": {"ExposedPorts": ports}})
+    assert found.ports == ()
+
+
 @pytest.mark.parametrize("state", [{}, {"Running": False}, {"Running": True, "Restarting": True}, None])
 def test_what_does_not_run_has_no_name(state: object) -> None:
     assert attachments({**INSPECTED, "State": state}) == []
@@ -141,3 +172,15 @@ def test_another_clusters_record_is_not_written_over() -> None:
     assert records.CLUSTER not in writes
     writes, _ = differences(own(), {records.CLUSTER: b"spoilt"}, "me")
     assert records.CLUSTER in writes
+
+
+@given(st.lists(st.integers(-1, 60), max_size=60), st.integers(1, 5), st.integers(1, 50))
+def test_transactions_are_cut_by_count_and_by_bytes(sizes: list[int], most: int, most_bytes: int) -> None:
+    """-1 is a deletion."""
+    operations: list[Op] = [Delete("k") if size < 0 else Put("k", bytes(size)) for size in sizes]
+    cut = list(chunks(operations, most, most_bytes))
+    assert [operation for chunk in cut for operation in chunk] == operations
+    for chunk in cut:
+        assert 1 <= len(chunk) <= most
+        length = sum(1 + len(op.value) if isinstance(op, Put) else 1 for op in chunk)
+        assert length <= most_bytes or len(chunk) == 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import itertools
 import random
+import struct
+from collections.abc import Iterator
 
 import dns.edns
 import dns.flags
@@ -283,6 +286,100 @@ def test_mutated_questions() -> None:
             query[dice.randrange(len(query))] = dice.randrange(256)
         cut = dice.choice((len(query), len(query), dice.randrange(len(query))))
         _sound(bytes(query[:cut]) + dice.randbytes(dice.choice((0, 0, 5))), answerer)
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[list[bytes]]:
+    """What dnspython is given to read meanwhile."""
+    given, reads = list[bytes](), dns.message.from_wire
+
+    def from_wire(data: bytes) -> dns.message.Message:
+        given.append(data)
+        return reads(data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dns.message, "from_wire", from_wire)
+        yield given
+
+
+@pytest.fixture
+def read() -> Iterator[list[bytes]]:
+    with reading() as given:
+        yield given
+
+
+def _costly(size: int, records: int) -> bytes:
+    """A question with a name of 120 labels, and as many records as fit whose names are references to it."""
+    name = b"\1a" * 120 + b"\0"
+    start = struct.pack("!6H", 1, 0x0100, 1, 0, records, 0) + name + struct.pack("!2H", 1, 1)
+    record = b"\xc0\x0c" + struct.pack("!2HIH", 2, 1, 0, 2) + b"\xc0\x0c"
+    return (start + record * records)[:size]
+
+
+@pytest.mark.parametrize("size", [1205, 65535])
+def test_a_question_with_records_is_refused_before_it_is_read(size: int, read: list[bytes]) -> None:
+    query = _costly(size, (size - 260) // 14)
+    for stream in (False, True):
+        answer = Answerer(VIEW).answer(query, CLIENT, stream=stream)
+        assert answer == b"\0\1\x81\x81" + bytes(8)  # FORMERR, nothing but the header
+    assert wire.failure(query) is None
+    assert read == []
+
+
+def _counted(counts: tuple[int, int, int, int], behind: bytes = b"") -> bytes:
+    return struct.pack("!6H", 7, 0x0100, *counts) + b"\2db\0\0\1\0\1" + behind
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        _counted((0, 0, 0, 0)),
+        _counted((2, 0, 0, 0), b"\2db\0\0\1\0\1"),
+        _counted((1, 1, 0, 0)),
+        _counted((1, 0, 1, 0)),
+        _counted((1, 0, 0, 2)),
+        _counted((1, 0, 0, 0x0100)),
+        _counted((1, 0, 0, 1)),
+        _counted((1, 0, 0, 1), b"\xc0\x0c\0\x29\4\xd0" + bytes(6)),
+        _counted((1, 0, 0, 1), b"\0\0\xfa\0\xff" + bytes(6)),
+        _counted((1, 0, 0, 0), b"\0"),
+        struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + b"\2db\xc0\4\0\1\0\1",
+        struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + b"\2db",
+        _counted((1, 0, 0, 1), b"\0\0\x29\4\xd0" + bytes(4) + b"\x10\0\0\x0c\x0f\xfc" + bytes(4092)),
+    ],
+)
+def test_what_is_no_plain_question_is_refused_before_it_is_read(query: bytes, read: list[bytes]) -> None:
+    assert Answerer(VIEW).answer(query, CLIENT) == b"\0\7\x81\x81" + bytes(8)
+    assert wire.failure(query) is None
+    assert read == []
+
+
+def test_the_longest_question_that_is_asked_in_earnest(read: list[bytes]) -> None:
+    """The longest name, a cookie with a server's half, the asker's subnet, and padding to a multiple of 128."""
+    name = dns.name.Name([b"x" * 63, b"x" * 63, b"x" * 63, b"x" * 61, b""])
+    options = [
+        dns.edns.GenericOption(dns.edns.OptionType.COOKIE, b"c" * 40),
+        dns.edns.ECSOption("2001:db8::", 128),
+    ]
+    query = dns.message.make_query(name, "AAAA", use_edns=0, options=options, pad=128).to_wire()
+    assert (len(query), len(query) <= wire.LONGEST) == (384, True)
+    assert Answerer(VIEW).answer(query, CLIENT) is Verdict.FORWARD
+    assert read == [query]
+
+
+_COUNTS = st.tuples(*[st.one_of(st.integers(0, 3), st.integers(0, 65535))] * 4)
+
+
+@given(_COUNTS, st.one_of(st.binary(max_size=100), st.just(b"\2db\0\0\1\0\1")), st.binary(max_size=1000))
+def test_nothing_is_read_but_one_short_question(counts: tuple[int, int, int, int], start: bytes, rest: bytes) -> None:
+    query = struct.pack("!6H", 7, 0x0100, *counts) + start + rest
+    with reading() as read:
+        answer = Answerer(VIEW).answer(query, CLIENT)
+        wire.failure(query)
+    assert isinstance(answer, Verdict) or answer[:2] == query[:2]
+    if len(query) > 512 or counts[:3] != (1, 0, 0) or counts[3] > 1:
+        assert answer == b"\0\7\x81\x81" + bytes(8)
+        assert read == []
 
 
 LABEL = st.binary(min_size=1, max_size=63)

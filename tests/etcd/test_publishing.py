@@ -1,0 +1,140 @@
+"""A node's records reach a real store whole, whatever one of them is like."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from plugin import storeloop
+from plugin.attachments import LONGEST, NAMES, PORTS
+from plugin.membership import Memory
+from plugin.storeloop import StoreLoop
+from plugin.storeview import StoreView
+from stackpad import records
+from stackpad.etcd import Etcd
+from tests.etcd.server import BOUND
+
+ME = "me"
+
+
+def endpoint(number: int, size: int = 0, **changes: object) -> records.Endpoint:
+    """A record that is a little longer than ``size``."""
+    made = records.Endpoint(
+        owner=ME, id=f"e{number}", network="n", environment="shop", names=("x" * size,), addresses=("10.1.0.1",)
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def keyed(*made: records.Endpoint) -> dict[str, records.Record]:
+    return {records.key(records.ENDPOINTS, ME, record.id): record for record in made}
+
+
+class Node:
+    """What one should have in the store, and the loop that sees to it."""
+
+    def __init__(self, etcd: Etcd, directory: Path) -> None:
+        self.wanted: dict[str, records.Record] = {}
+        self.etcd = etcd
+        self.loop = StoreLoop(etcd, Memory(directory), StoreView(), ME, lambda: self.wanted, lambda _: None)
+
+    async def stored(self) -> set[str]:
+        return {kv.key for kv in (await self.etcd.list(records.ENDPOINTS)).items}
+
+    def want(self, *made: records.Endpoint) -> None:
+        self.wanted |= keyed(*made)
+        self.loop.touch()
+
+    async def until(self, keys: Callable[[], object]) -> None:
+        """Wait until the store has endpoints with exactly these keys."""
+        async with asyncio.timeout(BOUND):
+            while await self.stored() != keys():  # noqa: ASYNC110 - what is asked has no event
+                await asyncio.sleep(0.02)
+
+
+async def until(what: Callable[[], object]) -> None:
+    async with asyncio.timeout(BOUND):
+        while not what():  # noqa: ASYNC110 - what is asked has no event
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def node(etcd: Etcd, tmp_path: Path) -> AsyncIterator[Node]:
+    made = Node(etcd, tmp_path)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(made.loop.run())
+        yield made
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_many_large_records_go_in_several_transactions(node: Node) -> None:
+    """The largest records that a container can have, more than a store takes in one transaction."""
+    names, ports = ("x" * LONGEST,) * NAMES, ("65535/tcp",) * PORTS
+    node.want(*(endpoint(number, names=names, ports=ports) for number in range(250)))
+    assert sum(len(records.encode(record)) for record in list(node.wanted.values())[:100]) > 1.5 * (1 << 20)
+    await node.until(lambda: set(node.wanted))
+    assert node.loop.problems == []
+
+
+@pytest.mark.parametrize("size", [1700 << 10, 3 << 20])  # etcd's own limit, and its transport's
+async def test_a_record_that_the_store_refuses_stops_no_other(node: Node, size: int) -> None:
+    bad = endpoint(100, size)
+    (bad_key,) = keyed(bad)
+    node.want(*(endpoint(number) for number in range(100)), bad, *(endpoint(number) for number in range(101, 250)))
+    await node.until(lambda: set(node.wanted) - {bad_key})
+    await until(lambda: node.loop.problems)
+    (problem,) = node.loop.problems
+    assert f"1 of this node's records cannot be published, such as {bad_key}: " in problem
+    assert "a record is larger than etcd takes (--max-request-bytes" in problem
+    node.want(endpoint(300))  # nor one that comes later
+    await node.until(lambda: set(node.wanted) - {bad_key})
+    assert len(node.loop.problems) == 1
+    node.want(endpoint(100))
+    await node.until(lambda: set(node.wanted))
+    assert node.loop.problems == []
+
+
+async def test_whose_fault_it_is_shows_when_each_is_written_alone(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a transaction was refused for is told by each of its operations."""
+    monkeypatch.setattr(storeloop, "BYTES_AT_ONCE", 1 << 30)
+    bad = [endpoint(number, 2 << 20) for number in (3, 7)]
+    good = [endpoint(number, 700 << 10) for number in (1, 5, 9)]
+    node.want(*good, *bad)
+    await node.until(lambda: set(keyed(*good)))
+    await until(lambda: "2 of this node's records" in "".join(node.loop.problems))
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_what_was_refused_is_tried_again(node: Node, monkeypatch: pytest.MonkeyPatch, busy: bool) -> None:
+    monkeypatch.setattr(storeloop, "REFUSED", 0.2)
+    tried, commits = list[int](), node.etcd.commit
+
+    async def commit(compares: object, success: list[object]) -> object:
+        tried.append(len(success))
+        return await commits(compares, success)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(node.etcd, "commit", commit)
+    node.want(endpoint(1, 2 << 20))
+
+    def often() -> bool:
+        if busy:
+            node.loop.touch()
+        return len(tried) >= 6
+
+    await until(often)
+    assert set(tried) == {1}
+
+
+async def test_what_is_not_wanted_any_more_is_no_problem(node: Node) -> None:
+    node.want(endpoint(1, 2 << 20), endpoint(2))
+    await until(lambda: node.loop.problems)
+    del node.wanted[records.key(records.ENDPOINTS, ME, "e1")]
+    node.loop.touch()
+    await until(lambda: not node.loop.problems)
+    await node.until(lambda: set(node.wanted))
