@@ -29,9 +29,12 @@ PENDING, PENDING_EACH = 1024, 64
 """Forwarded questions at a time: of all, and of one asker."""
 
 PACE = 16000
-KEPT, MADE = 1, 8
+KEPT, MADE, RECORD = 1, 8, 3
 """What one asker may cost in a second, and the cost of an answer that was kept, and of any other: each time about two
-fifths of a processor core, 16000 answers or 2000."""
+fifths of a processor core, 16000 answers or 2000; and of a record that is made for it beyond the first few."""
+
+FEW = 8
+"""Records that are included in the cost of an answer."""
 
 _IP_FREEBIND = 15
 _SO_RCVBUFFORCE = 33
@@ -92,12 +95,13 @@ class Resolver:
 
     def answer(self, query: bytes, client: str, *, stream: bool = False) -> bytes | Verdict:
         """Our own answer, or what else to do."""
-        counts, before = self.counts, self._answerer.hits
+        counts, before, records = self.counts, self._answerer.hits, self._answerer.records
         counts.queries += 1
         found = self._answerer.answer(query, client, stream=stream)
         kept = self._answerer.hits - before
         # What is passed on costs as much as an answer that is made.
-        self.pace.spend(client, KEPT if kept and isinstance(found, bytes) else MADE)
+        made = MADE + RECORD * max(0, self._answerer.records - records - FEW)
+        self.pace.spend(client, KEPT if kept and isinstance(found, bytes) else made)
         if isinstance(found, bytes):
             counts.answered += 1
             counts.kept += kept

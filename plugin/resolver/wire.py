@@ -13,7 +13,7 @@ import ipaddress
 import random
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import dns.exception
 import dns.flags
@@ -37,8 +37,11 @@ TTL = 5
 PAYLOAD = 1232
 """Bytes of a UDP answer that no path fragments (DNS flag day 2020); less if the asker says so."""
 
-MOST = 1000
-"""Records of one answer; of more replicas each answer has some others."""
+MOST, MOST_DATAGRAM = 1000, 100
+"""Records of one answer, and of one in a datagram, where no more than that fit; of more there are some in each answer.
+
+They are chosen before they are made: a thousand replicas that declare 64 ports each would take a second.
+"""
 
 LONGEST = 512
 """Bytes of a question that is read, which are also the most that anybody may send unasked (RFC 1035 §4.2.1).
@@ -47,6 +50,7 @@ Header, the longest name, type and class are 271; EDNS is 11 more (RFC 6891), th
 asker's subnet 24 (RFC 7871): 350, and padded to the next multiple of 128 (RFC 8467) 384.
 """
 
+_T = TypeVar("_T")
 _SHORTEST = 12
 _OPT = b"\0\0\x29"
 """How a record of EDNS begins: its name is the root, its type 41."""
@@ -68,12 +72,12 @@ class Verdict(Enum):
 
 
 class Answerer:
-    """Answers questions from one view after the other."""
+    """Answers questions from one view after the other; ``hits`` were kept, ``records`` have been made for the others."""
 
     def __init__(self, view: View) -> None:
         self._view = view
         self._shelves = Shelves()
-        self.hits = 0
+        self.hits = self.records = 0
 
     def update(self, view: View) -> None:
         """Answer from ``view`` from now on; what was kept for environments that are the same stays good."""
@@ -91,30 +95,42 @@ class Answerer:
         if (kept := shelf.get(key)) is not None:
             self.hits += 1
             return query[:2] + kept if kept else Verdict.FORWARD
-        made, lasting = _made(query, shelf.environments, stream=stream)
-        if lasting:
-            shelf.put(key, b"" if isinstance(made, Verdict) else made[2:])
-        return made
+        made = _made(query, shelf.environments, stream=stream)
+        self.records += made.records
+        if made.lasting:
+            shelf.put(key, b"" if isinstance(made.answer, Verdict) else made.answer[2:])
+        return made.answer
 
 
-def _made(query: bytes, environments: Sequence[Environment], *, stream: bool) -> tuple[bytes | Verdict, bool]:
-    """The answer, and whether it is worth keeping."""
+class _Made(NamedTuple):
+    """An answer, whether it is worth keeping, and the records that it took."""
+
+    answer: bytes | Verdict
+    lasting: bool = False
+    records: int = 0
+
+
+def _made(query: bytes, environments: Sequence[Environment], *, stream: bool) -> _Made:
     if query[2] >> 3 & 0xF != dns.opcode.QUERY:
-        return _header_only(query, dns.rcode.NOTIMP), False
+        return _Made(_header_only(query, dns.rcode.NOTIMP))
     if not _is_question(query):
-        return _header_only(query, dns.rcode.FORMERR), False
+        return _Made(_header_only(query, dns.rcode.FORMERR))
     try:
         question = dns.message.from_wire(query)
     except dns.exception.DNSException:
-        return _header_only(query, dns.rcode.FORMERR), False
+        return _Made(_header_only(query, dns.rcode.FORMERR))
     asked = question.question[0]
     if question.edns > 0:
-        return _sent(_response(question, dns.rcode.BADVERS), stream=stream), False
+        return _Made(_sent(_response(question, dns.rcode.BADVERS), stream=stream))
     if asked.rdclass != _IN or (dns.rdatatype.is_metatype(asked.rdtype) and asked.rdtype != dns.rdatatype.ANY):
-        return _sent(_response(question, dns.rcode.REFUSED), stream=stream), False
-    response = _respond(question, asked, environments)
+        return _Made(_sent(_response(question, dns.rcode.REFUSED), stream=stream))
+    response = _respond(question, asked, environments, MOST if stream else MOST_DATAGRAM)
     # Options such as cookies (RFC 7873) are new each time: nobody would ask with the same bytes again.
-    return response if isinstance(response, Verdict) else _sent(response, stream=stream), not question.options
+    lasting = not question.options
+    if isinstance(response, Verdict):
+        return _Made(response, lasting)
+    records = sum(map(len, response.answer)) + sum(map(len, response.additional))
+    return _Made(_sent(response, stream=stream), lasting, records)
 
 
 def _is_question(query: bytes) -> bool:
@@ -134,7 +150,7 @@ def _is_question(query: bytes) -> bool:
 
 
 def _respond(
-    question: dns.message.Message, asked: dns.rrset.RRset, environments: Sequence[Environment]
+    question: dns.message.Message, asked: dns.rrset.RRset, environments: Sequence[Environment], most: int
 ) -> dns.message.Message | Verdict:
     found: Found | Unknown
     if asked.rdtype == dns.rdatatype.PTR and (address := _reversed(asked.name)) is not None:
@@ -154,42 +170,45 @@ def _respond(
         return _nothing(question, dns.rcode.NXDOMAIN)
     response = _response(question, dns.rcode.NOERROR)
     if asked.rdtype in _OWN_TYPES and (found.service is None or asked.rdtype == dns.rdatatype.SRV):
-        _fill(response, asked, found)
+        _fill(response, asked, found, most)
     return response if response.answer else _nothing(question, dns.rcode.NOERROR)
 
 
-def _fill(response: dns.message.Message, asked: dns.rrset.RRset, found: Found) -> None:
+def _fill(response: dns.message.Message, asked: dns.rrset.RRset, found: Found, most: int) -> None:
     for version, kind in _HOSTS:
         # To ANY one kind is enough (RFC 8482 §4.1).
         if asked.rdtype == kind or (asked.rdtype == dns.rdatatype.ANY and not response.answer):
-            _append(response.answer, asked.name, _hosts(found.addresses(version)))
+            _append(response.answer, asked.name, _hosts(found.addresses(version), most))
     if asked.rdtype != dns.rdatatype.SRV:
         return
     targets: dict[dns.name.Name, Replica] = {}
     services = []
-    for replica, port in found.services():
+    for replica, port in _some(found.services(), most):
         target = _name(f"{replica.container}.{found.environment.name}")
         if target is not None:
             targets[target] = replica
             services.append(_SRV(_IN, asked.rdtype, 0, 1, port, target))
     _append(response.answer, asked.name, services)
-    for target, replica in list(targets.items())[:MOST]:
+    for target, replica in targets.items():
         for version, _ in _HOSTS:
-            _append(response.additional, target, _hosts(ip for ip in replica.addresses if ip.version == version))
+            _append(response.additional, target, _hosts((ip for ip in replica.addresses if ip.version == version), most))
 
 
-def _hosts(addresses: Iterable[IPAddress]) -> list[dns.rdata.Rdata]:
+def _some(items: Sequence[_T], most: int) -> Sequence[_T]:
+    return items if len(items) <= most else random.sample(items, most)
+
+
+def _hosts(addresses: Iterable[IPAddress], most: int) -> list[dns.rdata.Rdata]:
     return [
         _A(_IN, dns.rdatatype.A, str(ip)) if ip.version == 4 else _AAAA(_IN, dns.rdatatype.AAAA, str(ip))
-        for ip in dict.fromkeys(addresses)
+        for ip in _some(list(dict.fromkeys(addresses)), most)
     ]
 
 
 def _append(section: list[dns.rrset.RRset], name: dns.name.Name, records: Sequence[dns.rdata.Rdata]) -> None:
-    """dnspython writes the records of one name and kind in another order each time; here is chosen which, of many."""
+    """Dnspython writes the records of one name and kind in another order each time."""
     if records:
-        chosen = records if len(records) <= MOST else random.sample(records, MOST)
-        section.append(dns.rrset.from_rdata_list(name, TTL, chosen))
+        section.append(dns.rrset.from_rdata_list(name, TTL, records))
 
 
 def _name(text: str) -> dns.name.Name | None:

@@ -10,7 +10,8 @@ import dns.message
 import pytest
 
 from plugin.resolver.forwarder import Forwarder
-from plugin.resolver.server import PACE, Resolver
+from plugin.resolver.limits import Pace
+from plugin.resolver.server import FEW, MADE, PACE, RECORD, Resolver
 from plugin.resolver.zone import View
 from stackpad.errors import Unavailable
 from tests.dns.world import (
@@ -166,3 +167,11 @@ async def test_who_has_used_up_its_share_is_not_answered(world: World) -> None:
         assert (await world.ask("web", source=BLOG)).answer
         assert client.received.empty()
     assert await world.short("+tcp", "web") == ["10.1.0.2"]  # a stream only waits
+
+
+async def test_a_long_answer_has_its_price(world: World) -> None:
+    world.resolver.pace = Pace(PACE, PACE, lambda: 0.0)
+    for name, records in (("web", 1), ("many", 100)):
+        before = world.resolver.pace._level(SHOP)
+        assert (await world.ask(name)).answer
+        assert before - world.resolver.pace._level(SHOP) == MADE + RECORD * max(0, records - FEW)

@@ -8,6 +8,7 @@ import itertools
 import random
 import struct
 from collections.abc import Iterator
+from unittest import mock
 
 import dns.edns
 import dns.flags
@@ -190,6 +191,24 @@ def test_of_very_many_each_answer_has_some() -> None:
     response = ask("crowd", stream=True, answerer=Answerer(view))
     assert len(records(response)) == wire.MOST
     assert not response.flags & dns.flags.TC
+
+
+@pytest.mark.parametrize("kind", ["A", "SRV"])
+@pytest.mark.parametrize(("stream", "most"), [(False, wire.MOST_DATAGRAM), (True, wire.MOST)])
+def test_no_more_records_are_made_than_are_answered(
+    kind: str, stream: bool, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand replicas that declare 64 ports each are 64,000 services."""
+    made = [mock.Mock(side_effect=getattr(wire, name)) for name in ("_A", "_SRV")]
+    for name, counted in zip(("_A", "_SRV"), made, strict=True):
+        monkeypatch.setattr(wire, name, counted)
+    ports = tuple((n, "tcp") for n in range(1, 65))
+    crowd = tuple(replica(f"c{n}", f"10.1.{n // 256}.{n % 256}", ports=ports) for n in range(1500))
+    answerer = Answerer(View({CLIENT: ("e-1",)}, {"e-1": Environment("e-1", {"crowd": crowd})}))
+    answer = answerer.answer(dns.message.make_query("crowd", kind).to_wire(), CLIENT, stream=stream)
+    assert isinstance(answer, bytes)
+    assert bool(answer[2] & 2) != stream  # a datagram is marked as cut
+    assert most <= sum(counted.call_count for counted in made) == answerer.records <= 2 * most
 
 
 def test_edns() -> None:
