@@ -1,4 +1,4 @@
-"""Wires the ingress: events to a table, the table to Caddy, by one writer.
+"""Wires the ingress: events to a table, the table to the kernel, and what that leaves to Caddy, by one writer.
 
 A stop leaves Caddy as it is: what is served goes on being served.
 """
@@ -30,6 +30,7 @@ from ingress.report import Facts, report
 from ingress.routes import HostRoute, Problem, State, Table, WebContainer
 from ingress.seen import Seen
 from ingress.settings import Settings
+from ingress.switch import Switch
 from ingress.tables import table
 from ingress.web import admin, asked
 from stackpad.engine import Engine
@@ -63,7 +64,11 @@ class Ingress:
         self._fleet = Fleet(settings.net_socket, self._dirty.set)
         self._others = Others(settings.base_domain)
         self._elsewhere: list[Problem] = []
+        self._switch = Switch(settings)
         self._table = Table()
+        self._wanted: Table | None = None
+        self._given = Table()
+        self._changed = asyncio.Event()
         self._known: frozenset[str] = frozenset(self._ownership.served)
         self._rejected: dict[str, str] = {}
         self._problem: str | None = "starting"
@@ -81,6 +86,7 @@ class Ingress:
             ("rejected_hosts", "Hosts Caddy refuses", lambda: len(self._rejected)),
             ("in_step", "1 while Caddy has what it should", lambda: int(self._problem is None)),
             ("engine_silent", "1 while the Docker engine does not answer", lambda: int(self._follower.view.stale)),
+            ("numbers", "Services whose containers the kernel finds by a number", lambda: self._switch.count),
             ("engine_lists", "Times all containers were listed", lambda: self._follower.lists),
         ):
             Gauge(f"stackpad_ingress_{name}", text, registry=self.registry).set_function(value)
@@ -97,6 +103,7 @@ class Ingress:
                 tasks.create_task(self._prober.run(), name="prober")
                 tasks.create_task(self._fleet.run(), name="fleet")
                 tasks.create_task(self._ownership.run(), name="prover")
+                tasks.create_task(self._follow(), name="table")
                 tasks.create_task(self._write(), name="writer")
                 tasks.create_task(self._seen.run(), name="certificates seen")
 
@@ -128,6 +135,7 @@ class Ingress:
                 reason=self._ownership.reason,
                 certificate=self._certificate,
                 certificate_problems=self._caddy.certificates.problems,
+                number=self._switch.number,
             )
         )
 
@@ -161,30 +169,41 @@ class Ingress:
     def _earliest(self) -> float:
         return self._seen.earliest(host.host for host in self._table.hosts)
 
+    async def _follow(self) -> None:
+        """Table and kernel follow the containers, at once; what is left for Caddy is the writer's."""
+        again: float | None = None
+        while True:
+            await _heard(self._dirty, again)
+            again = None
+            if self._follower.view.complete:
+                self._tell()
+            if not self.control or (reason := self._waiting_for()) is not None:
+                self._trouble(reason if self.control else None)
+                continue
+            self._recompute()
+            carried = {c.upstream: c.endpoint for c in self._follower.view.containers.values() if c.endpoint}
+            wanted, again = await self._switch.place(self._table, carried)
+            before, self._wanted = self._wanted, wanted
+            if before is None or (before.hosts, before.ledger) != (wanted.hosts, wanted.ledger):
+                self._changed.set()
+
     async def _write(self) -> None:
         """The only writer: the first change at once, those that follow together a little later."""
         while True:
-            changed = await self._wait(LOOK)
-            if changed and self._follower.view.complete:
-                self._tell()
-            if not self.control:
-                self._trouble(None)
-                continue
-            if (reason := self._waiting_for()) is not None:
-                self._trouble(reason)
+            changed = await _heard(self._changed, LOOK)
+            if self._wanted is None or not self.control:
                 continue
             try:
-                if changed and self._recompute():
+                if changed and self._only_starting(self._wanted):
                     # A host that is only starting is usually up in a moment; one write will do for both.
-                    await self._wait(SETTLE)
-                    self._recompute()
+                    await _heard(self._changed, SETTLE)
                 if not changed:
                     if await self._caddy.in_step():
                         self._cover()
                         continue
                     self._count_repair()
                 began = time.monotonic()
-                wrote = await self._apply()
+                wrote = await self._apply(self._wanted)
                 took = time.monotonic() - began
                 self._cover()
                 # After the visitors: what cannot be kept on disk, or in the store, is served all the same.
@@ -196,7 +215,7 @@ class Ingress:
             except StackpadError as error:
                 self._trouble(str(error))
                 await asyncio.sleep(RETRY)
-                self._dirty.set()
+                self._changed.set()
 
     async def _share(self) -> None:
         """Have the cluster's store say who owns what; the other control nodes read it there."""
@@ -204,17 +223,14 @@ class Ingress:
         if seen.node and seen.connected:
             await self._fleet.write_hosts(shared.differences(self._table.ledger, seen.hosts, seen.node))
 
-    async def _wait(self, seconds: float) -> bool:
-        """Whether something changed within ``seconds``."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._dirty.wait()
-        changed = self._dirty.is_set()
-        self._dirty.clear()
-        return changed
+    def _only_starting(self, wanted: Table) -> bool:
+        """Whether all that Caddy has not got yet are new hosts that nobody is up behind."""
+        different = set(wanted.hosts) ^ set(self._given.hosts)
+        old = {host.host for host in self._given.hosts}
+        return bool(different) and all(h.state is not State.UP and h.host not in old for h in different)
 
-    def _recompute(self) -> bool:
-        """Make the table anew; true if all that is new in it are hosts nobody is up behind yet."""
+    def _recompute(self) -> None:
+        """Make the table anew."""
         seen = self._fleet.seen
         others, self._elsewhere = self._others.read(seen)
         containers = [*(replace(one, node=seen.node) for one in self._ready()), *others]
@@ -240,9 +256,6 @@ class Ingress:
             self._hosts.labels(standing).set(sum(one.standing is standing for one in self._table.waiting))
         for problem in set(self._table.problems) - set(before.problems):
             self._log.warning("not served", container=problem.name, reason=problem.text)
-        different = set(self._table.hosts) ^ set(before.hosts)
-        old = {host.host for host in before.hosts}
-        return bool(different) and all(h.state is not State.UP and h.host not in old for h in different)
 
     def _ready(self) -> list[WebContainer]:
         """The containers, with those whose port accepts as up."""
@@ -261,9 +274,11 @@ class Ingress:
             self._log.warning("Caddy has lost what is ours; putting it back")
             self._repairs.inc()
 
-    async def _apply(self) -> int:
+    async def _apply(self, wanted: Table) -> int:
         began = time.monotonic()
-        applied = await self._caddy.apply(self._table)
+        applied = await self._caddy.apply(wanted)
+        self._given = wanted
+        self._switch.applied(wanted)
         self._seconds.observe(time.monotonic() - began)
         self._writes.inc(applied.writes)
         for host, reason in applied.rejected.items() - self._rejected.items():
@@ -293,3 +308,13 @@ async def serve(settings: Settings) -> None:
         running = tasks.create_task(Ingress(settings, engine).run(), name="ingress")
         await stop.wait()
         running.cancel()
+
+
+async def _heard(event: asyncio.Event, seconds: float | None) -> bool:
+    """Whether something was said within so many seconds (none: ever)."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    heard = event.is_set()
+    event.clear()
+    return heard

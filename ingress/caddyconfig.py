@@ -5,6 +5,8 @@ every change anywhere and finds it by walking the list. Hosts that need more (re
 route of their own before it. Names that are in neither are looked up once more among the wildcards, which have the same
 layout. Tenants' hosts never stand in a ``host`` matcher: Caddy would manage a certificate for each.
 
+A service with a stable upstream (:mod:`ingress.upstreams`) is such a line also where it has several containers.
+
 Every unknown host ends in a 404 of ours; Caddy itself would answer 200 with an empty body.
 """
 
@@ -20,8 +22,10 @@ from ingress.caddyanswers import Json as Json
 from ingress.caddyanswers import refusal, static, subroute
 from ingress.proof import PATH
 from ingress.routes import HostRoute, PathRoute, Table
+from ingress.upstreams import TURN, is_stable
 from stackpad.hosts import WILDCARD, above
 from stackpad.labels import Wire
+from stackpad.upstreams import TURNS
 
 OBJECT, MARKER, POLICY, DNS_POLICY = "stackpad", "stackpad-gen", "stackpad-tls", "stackpad-dns"
 """Our ``@id`` s in Caddy's configuration: the route, the generation in it, the TLS policies for hosts and wildcards."""
@@ -35,13 +39,20 @@ HOST, BELOW = "{http.request.host}", "{http.vars.sp_below}"
 DRAIN = "1h"
 """How long a WebSocket outlives a change of configuration, where Caddy can do that (2.7 and newer)."""
 
+RETRIES = 5
+"""How often a visitor's connection to a number is tried again: about as long as a service without anybody stays up."""
+
+TURN_LASTS = 5
+"""Seconds in which Caddy uses one form of the stable upstreams' addresses."""
+
 
 def route(table: Table, *, keep_streams: bool) -> Json:
     """The owned object. ``keep_streams`` uses ``stream_close_delay``, which Caddy knows since 2.7."""
     exact = [host for host in table.hosts if not host.host.startswith(WILDCARD)]
     wild = [host for host in table.hosts if host.host.startswith(WILDCARD)]
     unknown = _wildcards(wild, keep_streams) if wild else {"handle": [static(404)]}
-    routes = _layout(exact, HOST, "sp_", unknown, keep_streams)
+    numbered = any(is_stable(dial) for host in table.hosts for path in host.paths for dial in path.upstreams)
+    routes = [*([_turn()] if numbered else []), *_layout(exact, HOST, "sp_", unknown, keep_streams)]
     # Error pages belong to the subroute, not to the server: what the operator's own sites answer is theirs.
     body = {**subroute(routes), "errors": {"routes": caddyanswers.errors()}}
     marker = {"@id": MARKER, "handler": "vars", "stackpad_generation": digest(body)}
@@ -84,6 +95,7 @@ def _layout(hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_
     up, state = f"{{{prefix}up}}", f"{{{prefix}state}}"
     special = [entry for host in hosts if host.simple is None for entry in _special(host, name, keep_streams)]
     mappings = [_mapping(host.host, simple) for host in hosts if (simple := host.simple) is not None]
+    numbered = any(outputs[1] == "stable" for outputs in (mapping["outputs"] for mapping in mappings))
     table = {"handler": "map", "source": name, "destinations": [up, state], "mappings": mappings}
 
     def where(wanted: str, handlers: list[Json]) -> Json:
@@ -99,7 +111,8 @@ def _layout(hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_
         {"handle": [subroute(special)]},
         {"handle": [{**table, "defaults": ["", "unknown"]}]},
         # Each look at the state walks the table: one for all that are up.
-        {"match": [{"not": [{"vars": {state: ["up"]}}]}], "handle": [subroute(elsewhere)], "terminal": True},
+        {"match": [{"not": [{"vars": {state: ["up", "stable"]}}]}], "handle": [subroute(elsewhere)], "terminal": True},
+        *([where("stable", [_proxy([up], Wire.HTTP, keep_streams, stable=True)])] if numbered else []),
         {"handle": [_proxy([up], Wire.HTTP, keep_streams)]},
     ]
 
@@ -251,7 +264,8 @@ def _mapping(host: str, simple: PathRoute) -> Json:
     if simple.options.maintenance:
         return {"input": host, "outputs": ["", "maintenance"]}
     if simple.upstreams:
-        return {"input": host, "outputs": [simple.upstreams[0], "up"]}
+        (dial,) = simple.upstreams
+        return {"input": host, "outputs": [dial, "stable" if is_stable(dial) else "up"]}
     return {"input": host, "outputs": ["", "down"]}
 
 
@@ -273,11 +287,14 @@ def _handlers(path: PathRoute, keep_streams: bool) -> list[Json]:
         return [caddyanswers.maintenance()]
     if not path.upstreams:
         return [static(503)]
-    proxy = _proxy(path.upstreams, path.wire, keep_streams, remember=caddyoptions.remembers(path.options))
+    remember, stable = caddyoptions.remembers(path.options), any(map(is_stable, path.upstreams))
+    proxy = _proxy(path.upstreams, path.wire, keep_streams, remember=remember, stable=stable)
     return caddyoptions.around(path, proxy)
 
 
-def _proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool, *, remember: bool = True) -> Json:
+def _proxy(
+    upstreams: Iterable[str], wire: Wire, keep_streams: bool, *, remember: bool = True, stable: bool = False
+) -> Json:
     dials = [{"dial": upstream} for upstream in upstreams]
     proxy: Json = {
         "handler": "reverse_proxy",
@@ -286,7 +303,16 @@ def _proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool, *, remember
         "transport": {"protocol": "http", "dial_timeout": "1s"},
     }
     # Where no connection can be made, another one is tried; of requests that have been sent, only a GET is sent again.
-    if len(dials) > 1:
+    if stable:
+        # Without a pause, for the reason below: who finds nobody hears nothing from the kernel for a second, or until
+        # somebody is there, and then tries again. What is kept of connections is closed before its address's next turn.
+        proxy["load_balancing"] = {"retries": RETRIES}
+        proxy["transport"]["keep_alive"] = {
+            "probe_interval": "30s",
+            "max_idle_conns_per_host": 32,
+            "idle_timeout": f"{TURN_LASTS - 1}s",
+        }
+    elif len(dials) > 1:
         # By number and without a pause: Caddy ends a pause, and with it the visit, when its configuration changes, and
         # the death of a replica is a change. The one that failed is passed over, so that this many find any that lives.
         retries = len(dials) if remember else 4 * len(dials)
@@ -300,3 +326,19 @@ def _proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool, *, remember
     if keep_streams:
         proxy["stream_close_delay"] = DRAIN
     return proxy
+
+
+def _turn() -> Json:
+    """Which form of a stable upstream's address has its turn: by the last digit of the clock's seconds."""
+    first, second = TURNS
+    return {
+        "handle": [
+            {
+                "handler": "map",
+                "source": "{time.now.unix}",
+                "destinations": [TURN],
+                "mappings": [{"input_regexp": "[0-4]$", "outputs": [first]}],
+                "defaults": [second],
+            }
+        ]
+    }

@@ -21,6 +21,9 @@ from stackpad.labels import Kind
 STOP_SIGNALS = {"9", "15"}
 """SIGKILL and SIGTERM, beside a container's own stop signal: who gets one is not asked for anything new."""
 
+DOCKERS_OWN = {"bridge", "overlay", "macvlan", "ipvlan"}
+"""Drivers whose containers our plugin knows nothing of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -68,7 +71,7 @@ def read(raw: Mapping[str, Any], around: Surroundings) -> WebContainer | Problem
     try:
         if labels.check(given) is not Kind.WEB:
             return None
-        network, address = _attachment(_attached(raw), around)
+        network, address, endpoint = _attachment(_attached(raw), around)
         request = labels.web(given, name=name, network=network, org=around.org, base_domain=around.base_domain)
         port = request.port or _only_port(config.get("ExposedPorts") or {})
     except InvalidRequest as error:
@@ -88,6 +91,7 @@ def read(raw: Mapping[str, Any], around: Surroundings) -> WebContainer | Problem
         checked=bool(state.get("Health")),
         network=network,
         labels=tuple(sorted((key, value) for key, value in given.items() if labels.ours(key))),
+        endpoint=endpoint,
         last_signals=frozenset({*STOP_SIGNALS, _signal_number(str(config.get("StopSignal") or "SIGTERM"))}),
     )
 
@@ -96,14 +100,15 @@ def _attached(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return (raw.get("NetworkSettings") or {}).get("Networks") or {}
 
 
-def _attachment(attached: Mapping[str, Any], around: Surroundings) -> tuple[str, str | None]:
-    """Name of the container's network with us, and its address there (``None`` while it is stopped)."""
+def _attachment(attached: Mapping[str, Any], around: Surroundings) -> tuple[str, str | None, str]:
+    """Name of the container's network with us, its address there (``None`` while stopped), and its endpoint's id."""
     by_name = {name: (name, driver) for name, driver in around.networks.values()}
     for given_name, entry in sorted(attached.items()):
         # A container that was created and never started has the name of its network only.
         known = around.networks.get(entry.get("NetworkID") or "") or by_name.get(given_name)
         if known is not None and known[1] in around.drivers:
-            return known[0], entry.get("IPAddress") or entry.get("GlobalIPv6Address") or None
+            address = entry.get("IPAddress") or entry.get("GlobalIPv6Address") or None
+            return known[0], address, "" if known[1] in DOCKERS_OWN else str(entry.get("EndpointID") or "")
     raise InvalidRequest(
         "the container is on no network of ours; connect it to one made with docker network create -d stackpad"
     )

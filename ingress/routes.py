@@ -29,7 +29,8 @@ class WebContainer:
     ``since`` is when it was made (Unix time, seconds), ``started`` when it was last started, as the engine writes it.
     ``checked`` says that Docker itself watches over its health; ``last_signals`` are the numbers of those that ask it to
     end. ``reason`` says why it is not up. ``node`` is the id of the node it runs on, empty for this one; ``network`` and
-    ``labels`` are what ``request`` was read from.
+    ``labels`` are what ``request`` was read from. ``endpoint`` is the engine's id of its attachment to a network whose
+    driver is not Docker's own, empty while it is stopped.
     """
 
     id: str
@@ -46,6 +47,7 @@ class WebContainer:
     node: str = HERE
     network: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    endpoint: str = ""
 
     @property
     def owner(self) -> Owner:

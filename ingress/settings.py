@@ -21,6 +21,7 @@ LEVELS = ("debug", "info", "warning", "error")
 ISSUERS = ("acme", "internal")
 ROLES = ("auto", "control", "node")
 PROVIDER = re.compile(r"[a-z0-9_]{1,50}")
+UPSTREAMS = ("auto", "direct")
 
 HELP = {
     "BASE_DOMAIN": "domain under which projects get their names; required, e.g. stackpad.test",
@@ -42,6 +43,7 @@ HELP = {
     "ROLE": "control where visitors come in, node elsewhere; by itself, that of the store's node (default: auto)",
     "DOMAIN_PROOF": "how custom domains are proved: dns, http, both with a comma, or none (default: dns,http)",
     "PROOF_DNS": "name servers that are asked for proofs, as 192.0.2.53 or [2001:db8::53]:5353 (default: the machine's)",
+    "UPSTREAMS": "auto for numbers that the kernel leads to containers, direct for their addresses (default: auto)",
     "DRIVERS": "network drivers whose containers are served (default: stackpad,stackpad/net:latest)",
     "LOG_LEVEL": "debug, info, warning or error (default: info)",
 }
@@ -70,6 +72,7 @@ class Settings:
     state_dir: Path = Path("/var/lib/stackpad")
     domain_proof: frozenset[How] = frozenset(METHODS)
     proof_dns: tuple[tuple[str, int], ...] = ()
+    upstreams: str = "auto"
     drivers: frozenset[str] = frozenset({"stackpad", "stackpad/net:latest"})
     log_level: str = "info"
     net_socket: Path = Path("/run/stackpad/net.sock")
@@ -84,6 +87,11 @@ class Settings:
     def seen_file(self) -> Path:
         """Where the certificates that hosts were seen with are kept."""
         return self.state_dir / "certificates.json"
+
+    @property
+    def numbers_file(self) -> Path:
+        """Where it is kept which number each service has."""
+        return self.state_dir / "upstreams.json"
 
     @property
     def ask_address(self) -> str:
@@ -129,6 +137,7 @@ class Settings:
             state_dir=Path(text("STATE_DIR", "/var/lib/stackpad")),
             domain_proof=_methods(text("DOMAIN_PROOF", "dns,http").lower()),
             proof_dns=tuple(_server(word) for word in text("PROOF_DNS", "").replace(",", " ").split()),
+            upstreams=_one_of("UPSTREAMS", text("UPSTREAMS", "auto").lower(), UPSTREAMS),
             drivers=drivers,
             net_socket=Path(text("NET_SOCKET", "/run/stackpad/net.sock")),
             role=_one_of("ROLE", text("ROLE", "auto").lower(), ROLES),

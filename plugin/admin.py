@@ -1,4 +1,4 @@
-"""What the command line is told: a small read-only HTTP interface on a socket that only root can open."""
+"""What the command line is told: a small HTTP interface on a socket that only root can open."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from plugin.nodeadmin import NodeAdmin
 from plugin.reconciler import Reconciler
 from plugin.settings import Settings
 from plugin.state import State
+from plugin.upstreamadmin import UpstreamAdmin
 from plugin.webadmin import WebAdmin
 
 
 class Admin:
-    """Answers ``/status``, ``/networks``, ``/ports``, ``/metrics`` and ``/healthz``."""
+    """Answers ``/status``, ``/networks``, ``/ports``, ``/metrics`` and ``/healthz``, and what its parts add."""
 
     def __init__(
         self,
@@ -29,8 +30,9 @@ class Admin:
         metrics: Metrics,
         nodes: NodeAdmin,
         web_admin: WebAdmin,
+        upstreams: UpstreamAdmin,
     ) -> None:
-        self._nodes, self._web = nodes, web_admin
+        self._nodes, self._parts = nodes, (web_admin, upstreams)
         self._settings, self._state, self._reconciler = settings, state, reconciler
         self._directory, self._metrics = directory, metrics
         self._started = time.time()
@@ -45,7 +47,8 @@ class Admin:
         application.router.add_get("/metrics", self._exposition)
         application.router.add_get("/healthz", self._health)
         self._nodes.add_to(application)
-        self._web.add_to(application)
+        for part in self._parts:
+            part.add_to(application)
         return application
 
     async def _status(self, _: web.Request) -> web.Response:
@@ -62,7 +65,11 @@ class Admin:
                 "mtu": self._reconciler.mtu,
                 "addresses": sorted(map(str, facts.addresses)),
                 "repairs": self._reconciler.repairs,
-                "problems": self.problems + [f"network {i[:12]}: {r}" for i, r in self._reconciler.failures.items()],
+                "problems": self.problems
+                + [
+                    f"{key if ' ' in key else f'network {key[:12]}'}: {reason}"
+                    for key, reason in self._reconciler.failures.items()
+                ],
             }
         )
 

@@ -35,6 +35,7 @@ from plugin.server import Server, calls
 from plugin.settings import Settings
 from plugin.sockets import Listener
 from plugin.state import State
+from plugin.upstreamadmin import UpstreamAdmin
 from plugin.webadmin import WebAdmin
 from plugin.wireguard.backend import Chosen
 from stackpad.engine import Engine
@@ -92,7 +93,16 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
             engine, state, driver.forget_network, driver.forget_endpoint, learnt=cluster.networks_changed
         )
         web_admin = WebAdmin(cluster, reconciler)
-        admin = Admin(settings, state, reconciler, directory, metrics, NodeAdmin(cluster, admission), web_admin)
+        admin = Admin(
+            settings,
+            state,
+            reconciler,
+            directory,
+            metrics,
+            NodeAdmin(cluster, admission),
+            web_admin,
+            UpstreamAdmin(state, reconciler),
+        )
         ready = asyncio.Event()
         server = Server(calls(driver, ipam), ready, metrics)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())

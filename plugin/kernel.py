@@ -16,11 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-from plugin import flows
+from plugin import flows, loopback, upstreams
 from plugin.dataplane import Dataplane, Element, Plan
 from plugin.firewall import Firewall
 from plugin.foreign import ForeignChains
 from plugin.links import Links, Trash
+from plugin.loopback import Loopback
 from plugin.model import IPAddress
 from plugin.node import Node, NodeFacts, Route
 from plugin.tunnel import Tunnel, TunnelLink
@@ -68,12 +69,14 @@ class Kernel:
         self._foreign = ForeignChains(self._run, self._proc)
         self._trash = Trash()
         self._tunnel = TunnelLink()
+        self._loopback = Loopback(self._proc)
 
     def _close(self) -> None:
         self._links.close()
         self._node.close()
         self._trash.close()
         self._tunnel.close()
+        self._loopback.close()
 
     async def observe(self) -> Observation:
         """Everything, read anew."""
@@ -94,6 +97,10 @@ class Kernel:
     async def fence_tunnel(self, wanted: Tunnel) -> None:
         """Put those of the tunnel's routes and addresses in place that need no link."""
         await self._call(self._tunnel.fence, wanted)
+
+    async def stand(self, wanted: bool) -> bool:
+        """Have the stable upstreams' addresses on the node, or not; returns whether anything was changed."""
+        return await self._call(self._loopback.stand, wanted)
 
     async def apply_tunnel(self, wanted: Tunnel) -> bool:
         """Put the tunnel's addresses and routes right; returns whether anything was not."""
@@ -139,6 +146,9 @@ class Kernel:
         selections = [s for plan in plans for s in flows.stale(plan.new_elements, plan.old_elements)]
         if selections:
             self._trash_thread.submit(flows.forget, selections)
+        numbers = upstreams.numbers(element for plan in plans for element in plan.new_elements)
+        if numbers:
+            self._trash_thread.submit(loopback.hurry, numbers)
         return outcome
 
     def _apply(self, plans: Sequence[Plan]) -> list[StackpadError | None]:
@@ -174,6 +184,7 @@ class Kernel:
 
     async def remove_rules(self) -> None:
         """Take our tables and our accepts away; only right where there is no network left to keep apart."""
+        await self._call(self._loopback.stand, False)
         await self._call(self._firewall.remove)
         await self._call(self._foreign.remove)
 

@@ -2,7 +2,8 @@
 
 A driver call changes the state and then waits here until its network is *settled*. The loop takes every network
 that changed since the last round, computes what each needs, and carries out the differences to what it last applied
-in one batch; calls that arrive meanwhile are the next batch. At the start, when a hint says that somebody has
+in one batch; calls that arrive meanwhile are the next batch. A stable upstream is a part of its own like a network, and
+changes in the same batch as the network that its containers are on. At the start, when a hint says that somebody has
 changed something, and from time to time, nothing remembered is trusted: everything is observed and compared.
 """
 
@@ -17,10 +18,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from plugin import naming
+from plugin import naming, upstreams
 from plugin.dataplane import EMPTY, Dataplane, Element, desired, plan, union
 from plugin.kernel import Kernel
-from plugin.model import IPNet, Network
+from plugin.model import IPAddress, IPNet
 from plugin.monitor import Hint, Monitor
 from plugin.node import NodeFacts
 from plugin.state import State
@@ -34,6 +35,9 @@ RESYNC = 60.0
 
 RETRY = 2.0
 """Seconds until a failed comparison is tried again."""
+
+UPSTREAM = "upstream "
+"""What the key of a part begins with that is a stable upstream; a network's id has no space in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +79,29 @@ class Reconciler:
 
     def touch(self, network_id: str) -> None:
         """The network has changed; the kernel follows soon, and nobody waits for it."""
-        self._waiting.setdefault(network_id, [])
-        self._wake.set()
+        self._want(network_id)
 
     async def settle(self, network_id: str) -> None:
         """Return when the kernel has what the state says of this network now.
 
         Raises :class:`StackpadError` with the reason if that cannot be done.
         """
+        await self._settled(network_id)
+
+    async def settle_upstreams(self, numbers: Iterable[int]) -> None:
+        """The same for stable upstreams, all at once."""
+        await asyncio.gather(*[self._settled(upstream_key(number)) for number in numbers])
+
+    def _settled(self, key: str) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(network_id, []).append(future)
+        self._want(key).append(future)
+        return future
+
+    def _want(self, key: str) -> list[asyncio.Future[None]]:
+        for number in self._state.upstreams_on(key):
+            self._waiting.setdefault(upstream_key(number), [])
         self._wake.set()
-        await future
+        return self._waiting.setdefault(key, [])
 
     def remote(self, network_id: str) -> frozenset[IPNet]:
         """Other nodes' ranges that the firewall lets a network's containers reach, and be reached from."""
@@ -98,6 +113,9 @@ class Reconciler:
         for network_id in self._state.networks:
             if before.mtu != given.mtu or before.remote.get(network_id) != given.remote.get(network_id):
                 self.touch(network_id)
+        if before.remote != given.remote:
+            for number in self._state.upstreams_on(""):
+                self.touch(upstream_key(number))
         if before.elements != given.elements:
             self._hear(Hint.NODE)
 
@@ -207,7 +225,8 @@ class Reconciler:
         )
         networks = dict(self._state.networks)
         await self._kernel.prepare(ipv6=any(network.ipv6 for network in networks.values()))
-        wanted = {network.id: self._desired(network) for network in networks.values()}
+        await self._kernel.stand(bool(self._state.upstreams))
+        wanted = {key: self._desired(key) for key in (*networks, *map(upstream_key, self._state.upstreams))}
         whole = union(wanted.values())
         admitting, self._admitting = self._admitting, []
         common = self._common_wanted()
@@ -233,6 +252,8 @@ class Reconciler:
     async def _refresh_facts(self) -> None:
         self._hints.discard(Hint.NODE)
         before, self.facts = self.facts, await self._kernel.facts()
+        if await self._kernel.stand(bool(self._state.upstreams)):
+            self._repaired("upstreams", "their addresses were not as they should be")
         admitting, self._admitting = self._admitting, []
         common = self._common_wanted()
         if common != self._common:
@@ -249,11 +270,11 @@ class Reconciler:
                 self.touch(network_id)
 
     async def _apply_changes(self) -> None:
+        if any(key.startswith(UPSTREAM) for key in self._waiting):
+            await self._kernel.stand(bool(self._state.upstreams))
         waiting, self._waiting = self._waiting, {}
         networks = self._state.networks
-        wanted = {
-            network_id: self._desired(networks[network_id]) if network_id in networks else EMPTY for network_id in waiting
-        }
+        wanted = {key: self._desired(key) for key in waiting}
         if any(networks[network_id].ipv6 for network_id in waiting if network_id in networks):
             await self._kernel.prepare(ipv6=True)
         plans = {key: plan(part, self._applied.get(key, EMPTY)) for key, part in wanted.items()}
@@ -289,10 +310,25 @@ class Reconciler:
         for chain in await self._kernel.repair_foreign():
             self._repaired(chain, "our accepts were missing")
 
-    def _desired(self, network: Network) -> Dataplane:
+    def _desired(self, key: str) -> Dataplane:
+        if key.startswith(UPSTREAM):
+            return self._desired_upstream(int(key.removeprefix(UPSTREAM)))
+        network = self._state.networks.get(key)
+        if network is None:
+            return EMPTY
         endpoints = self._state.endpoints_of(network.id)
         remote = self._overlay.remote.get(network.id, ())
         return desired(network, endpoints, uplink_mtu=self.mtu, lost=self._lost, remote=remote)
+
+    def _desired_upstream(self, number: int) -> Dataplane:
+        targets = self._state.upstreams.get(number)
+        if targets is None:
+            return EMPTY
+        there = upstreams.reachable(targets, self._state.endpoints, self._beyond)
+        return Dataplane(elements=upstreams.elements(number, [t for t in there if t.endpoint not in self._lost]))
+
+    def _beyond(self, address: IPAddress) -> bool:
+        return any(address in net for nets in self._overlay.remote.values() for net in nets)
 
     def _repaired(self, what: str, reason: str) -> None:
         if self.ready.is_set():
@@ -304,6 +340,11 @@ class Reconciler:
         admitting, self._admitting = self._admitting, []
         for futures in (*waiting.values(), admitting):
             _resolve(futures, Unavailable(str(error)))
+
+
+def upstream_key(number: int) -> str:
+    """The key of a stable upstream among the parts that are settled."""
+    return f"{UPSTREAM}{number}"
 
 
 def exists(interface: str) -> bool:

@@ -25,6 +25,11 @@ dropped where they are learnt from, in *input*, and once more where such an inte
 What belongs to the cluster leaves through the tunnel or not at all: its ranges are closed to containers on every other
 way (``tunnel_only``, before anything that lets established flows pass), whatever the routes say at that moment.
 
+What the node itself sends to a *stable upstream*, a port of an address that stands for a web service, goes on to one of
+the service's containers. Where there is none at the moment, or the one there is refuses, the sender hears nothing: a
+refusal would be over before a pause could help, and Caddy's pauses end when its configuration changes. Nobody but the
+node is redirected.
+
 The default for our bridges (``sp-*``) is to drop: a bridge that is in no set is connected to nothing, so the
 order in which links and elements appear can never open a gap. Our drops come before the engine's own rules
 (``filter - 10``), because in netfilter a drop is final and an accept is not: the accepts our traffic needs from
@@ -38,6 +43,7 @@ from collections.abc import Iterable
 
 from plugin.dataplane import FILTER, PREFIXES, SWITCH, Element
 from plugin.naming import MESH_LINK, RESOLVER, RESOLVER6
+from stackpad.upstreams import UPSTREAM4, UPSTREAM6
 
 _WIDTH = {4: 32, 6: 128}
 
@@ -68,6 +74,7 @@ SETS = {
     (FILTER, "guests4"): "typeof ip saddr",
     (FILTER, "mesh_services"): "typeof tcp dport",
     (FILTER, "join_service"): "typeof tcp dport",
+    (FILTER, "upstreams"): "typeof tcp dport",
     (SWITCH, "senders4"): "type ifname . ether_addr . ipv4_addr",
     (SWITCH, "senders6"): "type ifname . ether_addr . ipv6_addr",
     (SWITCH, "own4"): "typeof iifname . @th,192,32",
@@ -88,8 +95,12 @@ MAPS = {
     (FILTER, "published6"): "type inet_proto . inet_service : ipv6_addr . inet_service",
     (FILTER, "published4_at"): "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
     (FILTER, "published6_at"): "type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service",
+    (FILTER, "upstream4"): "typeof tcp dport : ip daddr . tcp dport",
+    (FILTER, "upstream6"): "typeof tcp dport : ip6 daddr . tcp dport",
+    (FILTER, "upstream4_shared"): "type inet_service . inet_service : ipv4_addr . inet_service",
+    (FILTER, "upstream6_shared"): "type inet_service . inet_service : ipv6_addr . inet_service",
 }
-"""Published ports: where a packet for the node goes."""
+"""Published ports, and stable upstreams: where a packet for the node goes."""
 
 _SWITCH_CHAINS = """
 chain enter {
@@ -150,6 +161,8 @@ chain entry_guard {
   iifname != "lo" meta iifkind != "bridge" ip daddr RESOLVER counter drop comment "names are for containers"
   iifname @uplink_bridges ip6 daddr RESOLVER6 counter drop comment "names are for containers"
   iifname != "lo" meta iifkind != "bridge" ip6 daddr RESOLVER6 counter drop comment "names are for containers"
+  iifname != "lo" ip daddr UPSTREAM4 counter drop comment "upstreams are for the node"
+  iifname != "lo" ip6 daddr UPSTREAM6 counter drop comment "upstreams are for the node"
 }
 
 chain publish {
@@ -173,13 +186,28 @@ chain publish_to_outside {
 
 chain publish_to_node {
   type nat hook output priority -105; policy accept;
+  ip daddr UPSTREAM4 goto upstream
+  ip6 daddr UPSTREAM6 goto upstream
   meta l4proto { tcp, udp } jump publish
+}
+
+chain upstream {
+  dnat ip to tcp dport map @upstream4
+  dnat ip to tcp dport . (tcp sport & 0x1e) map @upstream4_shared
+  dnat ip6 to tcp dport map @upstream6
+  dnat ip6 to tcp dport . (tcp sport & 0x1e) map @upstream6_shared
+  tcp dport @upstreams counter drop comment "nobody there now: tried again"
+  tcp flags & rst == rst accept
+  meta l4proto tcp counter reject with tcp reset comment "no such upstream"
+  counter drop comment "no such upstream"
 }
 
 chain source_nat {
   type nat hook postrouting priority srcnat - 5; policy accept;
   oifname "sp-*" ip saddr 127.0.0.0/8 masquerade comment "the node's own, by 127.0.0.1"
   oifname "sp-*" ip6 saddr ::1 masquerade comment "the node's own, by ::1"
+  oifname "sp-*" ct original ip daddr UPSTREAM4 masquerade comment "the node's own, to an upstream"
+  oifname "sp-*" ct original ip6 daddr UPSTREAM6 masquerade comment "the node's own, to an upstream"
   meta mark & 0x01000000 == 0x01000000 oifname "sp-*" masquerade comment "hairpin: the answer must come back this way"
   iifname "sp-*" oifname != "sp-*" meta l4proto { tcp, udp } masquerade to :32768-49151
   iifname "sp-*" oifname != "sp-*" masquerade
@@ -190,6 +218,8 @@ chain to_node {
   iifname != { "lo", "MESH" } ip daddr @mesh_self4 counter drop comment "the mesh is in the tunnel only"
   iifname != { "lo", "MESH" } ip6 daddr @mesh_self6 counter drop comment "the mesh is in the tunnel only"
   iifname != "sp-*" accept
+  ip daddr UPSTREAM4 jump refusal
+  ip6 daddr UPSTREAM6 jump refusal
   iifname "MESH" jump from_mesh_to_node
   ct state established,related accept
   ip daddr RESOLVER meta l4proto { tcp, udp } th dport 53 accept
@@ -204,6 +234,10 @@ chain to_node {
   ip daddr @node4 jump to_node_service
   ip6 daddr @node6 jump to_node_service
   counter drop comment "container to node"
+}
+
+chain refusal {
+  tcp flags & rst == rst ct status & assured == 0 ct original proto-dst @upstreams counter drop comment "tried again"
 }
 
 chain to_node_ping {
@@ -314,6 +348,8 @@ _FILTER_CHAINS = (
     .replace("MESH", MESH_LINK)
     .replace("RESOLVER6", RESOLVER6)
     .replace("RESOLVER", RESOLVER)
+    .replace("UPSTREAM4", f"{{ {', '.join(UPSTREAM4)} }}")
+    .replace("UPSTREAM6", f"{{ {', '.join(UPSTREAM6)} }}")
 )
 
 

@@ -11,7 +11,7 @@ import asyncio
 import ipaddress
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,9 @@ from typing import Any
 
 import msgspec
 
+from plugin import upstreams
 from plugin.model import Allocation, Endpoint, IPAddress, Network, Pool, decode, encode
+from plugin.upstreams import Target
 from stackpad.errors import Unavailable
 
 SCHEMA = 1
@@ -43,9 +45,11 @@ class State:
         self.pools: dict[str, Pool] = {}
         self.allocations: dict[str, dict[IPAddress, Allocation]] = {}
         self.unique_local_range = ipaddress.IPv6Network("::/128")
+        self.upstreams: dict[int, tuple[Target, ...]] = {}
         self.endpoints_changed: Callable[[], None] = lambda: None
         self._endpoints_of: dict[str, set[str]] = {}
         self._network_of: dict[str, str] = {}
+        self._numbers_on: dict[str, set[int]] = {}
         self._path = path
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="state")
         try:
@@ -101,6 +105,35 @@ class State:
             if before is not None:
                 self._index(before)
             raise
+
+    def upstreams_on(self, network_id: str) -> Iterable[int]:
+        """Numbers that lead into a network; with an empty id, those that lead beyond this node."""
+        return self._numbers_on.get(network_id, ())
+
+    async def put_upstreams(self, changes: Mapping[int, tuple[Target, ...] | None]) -> None:
+        """Keep where these numbers of web services lead, and forget those that are ``None``."""
+        before = {number: self.upstreams.get(number) for number in changes}
+        fresh = {number: targets for number, targets in changes.items() if targets != before[number]}
+        self._lead(fresh)
+        try:
+            await self._write(
+                _delete("upstreams", str(number))
+                if targets is None
+                else _insert("upstreams", str(number), upstreams.encode(targets))
+                for number, targets in fresh.items()
+            )
+        except Unavailable:
+            self._lead({number: before[number] for number in fresh})
+            raise
+
+    def _lead(self, changes: Mapping[int, tuple[Target, ...] | None]) -> None:
+        for number, targets in changes.items():
+            for target in self.upstreams.pop(number, ()):
+                self._numbers_on[target.network].discard(number)
+            if targets is not None:
+                self.upstreams[number] = targets
+            for target in targets or ():
+                self._numbers_on.setdefault(target.network, set()).add(number)
 
     async def put_endpoint(self, endpoint: Endpoint) -> None:
         """Keep an endpoint, new or changed."""
@@ -237,7 +270,7 @@ class State:
             raise OSError(f"it was written by a newer version of the plugin (layout {version}, known is {SCHEMA})")
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
-        for name in _TABLES:
+        for name in (*_TABLES, "upstreams"):
             self._database.execute(f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, record BLOB NOT NULL)")
         self._database.execute(f"PRAGMA user_version = {SCHEMA}")
         self._database.execute("CREATE TABLE IF NOT EXISTS node (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
@@ -255,6 +288,8 @@ class State:
             self.pools[pool.id] = pool
         for allocation in self._load("allocations", Allocation):
             self.allocations.setdefault(allocation.pool_id, {})[allocation.ip] = allocation
+        for key, record in self._database.execute("SELECT key, record FROM upstreams"):
+            self._lead({int(key): upstreams.decode(record)})
 
     def _load(self, table: str, kind: Any) -> list[Any]:
         rows = self._database.execute(f"SELECT record FROM {table}")  # noqa: S608 - a constant of this module

@@ -30,6 +30,7 @@ PASSED_ON = (
     "CADDY_ADMIN",
     "DOMAIN_PROOF",
     "PROOF_DNS",
+    "UPSTREAMS",
     "LOG_LEVEL",
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, domain, report, routes, told
+from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, domain, forget_domains, report, routes, told
 from tests.e2e.workbench import Target, Workbench, eventually
 from tests.testbed.testbed import Testbed
 
@@ -61,8 +61,7 @@ def site(served: Site) -> Iterator[Site]:
     for bench in served.bench.values():
         bench.clear()
     eventually(lambda: routes(served.bench[1]) == [], "an empty table")
-    for one in told(served.bench[1], "/domains"):
-        domain(served.bench[1], "release", str(one["domain"]))
+    forget_domains(served.bench[1])
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

@@ -147,7 +147,7 @@ def test_the_first_keeps_a_host(visitor: Visitor) -> None:
     ("label", "words"),
     [
         ("stackpad.domains={http.vars.secret}", "is not a domain name"),
-        ("stackpad.domains=*.example.test", "is not a domain name"),
+        ("stackpad.domains=*.*.example.test", "is not a domain name"),
         ("stackpad.domains=other.acme.stackpad.test", "lies under stackpad.test"),
         ("stackpad.project=../../x", "cannot be part of a host name"),
         ("stackpad.path=/{a}/../b", "is not a path"),

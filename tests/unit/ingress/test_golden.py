@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ingress import caddyconfig
+from ingress import caddyconfig, upstreams
 from ingress.routes import State
+from ingress.upstreams import Numbers
 from stackpad.labels import Wire
 from stackpad.routeoptions import RouteOptions
 from tests.unit.ingress.test_routes import container, made
@@ -47,8 +48,25 @@ TABLE = made(
 )
 
 
+READY = upstreams.services(TABLE)
+NUMBERED = upstreams.shown(
+    TABLE,
+    upstreams.allocate(Numbers(), READY).given,
+    READY,
+    {upstream: "" for ready in READY.values() for upstream in ready},
+    {},
+    0.0,
+)[0]
+"""The same with numbers."""
+
+
 @pytest.mark.parametrize("keep_streams", [False, True])
 def test_what_caddy_is_told(keep_streams: bool) -> None:
     told = json.dumps(caddyconfig.route(TABLE, keep_streams=keep_streams), indent=1)
     file = GOLDEN / f"caddy-{'current' if keep_streams else 'old'}.json"
     assert told + "\n" == file.read_text()
+
+
+def test_what_caddy_is_told_with_numbers() -> None:
+    told = json.dumps(caddyconfig.route(NUMBERED, keep_streams=True), indent=1)
+    assert told + "\n" == (GOLDEN / "caddy-numbers.json").read_text()

@@ -26,7 +26,7 @@ def test_everything_can_be_set() -> None:
         "ADMIN_SOCKET": "/b", "ASK_LISTEN": "[::1]:9", "HTTP_PORT": "8080", "HTTPS_PORT": "8443", "STATE_DIR": "/s",
         "DOMAIN_PROOF": "DNS", "PROOF_DNS": "192.0.2.53, 127.0.0.1:5353 2001:db8::1 [2001:db8::2]:54 [2001:db8::3]",
         "ACME_DNS": '{"name": "x"}', "CERTIFICATES": "/c",
-        "DRIVERS": "x, y", "LOG_LEVEL": "DEBUG", "NET_SOCKET": "/n", "ROLE": "Node",
+        "DRIVERS": "x, y", "LOG_LEVEL": "DEBUG", "NET_SOCKET": "/n", "ROLE": "Node", "UPSTREAMS": "Direct",
     }  # fmt: skip
     assert environment.keys() == HELP.keys()
     settings = Settings.load(environment)
@@ -77,6 +77,7 @@ def test_empty_is_unset() -> None:
         ("PROOF_DNS", "192.0.2.53:0", "is not a port"),
         ("PROOF_DNS", "[192.0.2.53", "is not a"),
         ("LOG_LEVEL", "loud", "use one of debug, info"),
+        ("UPSTREAMS", "srv", "use one of auto, direct"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_value(name: str, value: str, words: str) -> None:

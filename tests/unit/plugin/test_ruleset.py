@@ -5,12 +5,13 @@ After a change that is meant: ``python -m tests.unit.plugin.test_ruleset`` write
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from plugin import ruleset
+from plugin import ruleset, upstreams
 from plugin.dataplane import FILTER, PREFIXES, SWITCH, Element, desired
 from plugin.model import Protocol, PublishedPort, ip_network
 from tests.samples import endpoint, network, network6
@@ -49,6 +50,11 @@ def sample() -> str:
         Element(FILTER, "mesh_services", "2379"),
         Element(FILTER, "join_service", "4783"),
     }
+    for number, texts in {20001: ["10.192.1.2:80"], 20002: ["10.192.1.2:80", "10.192.1.3:8080"]}.items():
+        six = [text.replace("10.192.1.", "[fd00:1::").replace(":80", "]:80", 1) for text in texts]
+        for given in (texts, six):
+            (targets,) = upstreams.read(json.dumps({str(number): given}).encode()).values()
+            elements |= upstreams.elements(number, targets)
     for there in networks:
         elements |= desired(there, [endpoint(there, ports=ports[: 3 if there.ipv6 else 0])], uplink_mtu=1500).elements
     return ruleset.install(elements)

@@ -14,6 +14,7 @@ import pytest
 
 from plugin.model import Allocation, Endpoint, Network, Pool, decode, encode
 from plugin.state import SCHEMA, State
+from plugin.upstreams import Target
 from stackpad.errors import Unavailable
 from tests.samples import endpoint, network
 
@@ -193,3 +194,22 @@ async def test_what_the_disk_refuses_has_not_happened(tmp_path: Path, change: Ch
         after = contents(state)
     async with State(tmp_path / "net.db") as state:
         assert contents(state) == after
+
+
+async def test_stable_upstreams_survive_and_are_found_by_network(tmp_path: Path) -> None:
+    here, beyond = Target("10.192.1.2", 80, GUEST.id, NET.id), Target("10.7.0.2", 80)
+    table = {20001: (here, beyond), 20002: (here,), 20003: ()}
+    async with State(tmp_path / "net.db") as state:
+        await state.put_upstreams({**table, 20004: None})
+    async with State(tmp_path / "net.db") as state:
+        assert state.upstreams == table
+        assert (set(state.upstreams_on(NET.id)), set(state.upstreams_on(""))) == ({20001, 20002}, {20001})
+        await state.put_upstreams({20001: None, 20002: None, 20003: (here,)})
+        assert (set(state.upstreams_on(NET.id)), set(state.upstreams_on(""))) == ({20003}, set())
+    async with State(tmp_path / "net.db") as state:
+        assert state.upstreams == {20003: (here,)}
+        state._database.execute("PRAGMA query_only = ON")
+        with pytest.raises(Unavailable, match="cannot be written"):
+            await state.put_upstreams({20003: None, 20004: (beyond,)})
+        assert state.upstreams == {20003: (here,)}
+        assert (set(state.upstreams_on(NET.id)), set(state.upstreams_on(""))) == ({20003}, set())

@@ -1,0 +1,156 @@
+"""Stable upstreams: a number for each web service, and what the kernel and Caddy are told of it; pure.
+
+Caddy's upstream for a service is a number that stays; which containers are behind it is the kernel's business. So a
+redeploy, a replica that comes or goes, or a restart writes nothing to Caddy.
+
+Caddy keeps connections for later visits, and those would go on to a container that is to get nothing new. So the address
+has two forms that mean the same, and Caddy goes over from one to the other every five seconds, by its clock; what it has
+kept at the other one is closed before that one's turn comes again.
+
+Services that speak HTTP/2 without TLS have no number: Caddy has one connection for all their visits, and never leaves it.
+Neither have those with sticky sessions, whose replicas Caddy must tell apart, and those with containers on other nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ingress.pace import Shown, step
+from ingress.routes import HostRoute, PathRoute, Table
+from stackpad.labels import Wire
+from stackpad.upstreams import FIRST, LAST, MOST, STEM4, STEM6
+
+TURN = "{sp_turn}"
+"""What stands in a stable dial for the form of the address; a placeholder of ours in Caddy."""
+
+HOLD = 5.0
+"""Seconds a service without any container stays up in Caddy: for so long its visitors are made to wait there."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Service:
+    """Who a number belongs to."""
+
+    owner: str
+    service: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The numbers that are given; ``last`` is the latest. One that was given back is the last to be given again."""
+
+    last: int = FIRST - 1
+    given: Mapping[Service, int] = field(default_factory=dict)
+
+
+Carried = Mapping[str, str]
+"""Addresses with port that the kernel may be told to send visitors to, each with the endpoint that is meant."""
+
+
+def services(table: Table) -> dict[Service, tuple[str, ...]]:
+    """The services of a table that may have a number, and the addresses of those that are up."""
+    found: dict[Service, set[str]] = {}
+    for host in table.hosts:
+        for path in host.paths:
+            if _may_have_one(path):
+                found.setdefault(_service(host, path), set()).update(path.upstreams)
+    return {service: tuple(sorted(upstreams)[:MOST]) for service, upstreams in found.items()}
+
+
+def allocate(numbers: Numbers, wanted: Iterable[Service], taken: Collection[int] = ()) -> Numbers:
+    """Numbers for all that are ``wanted``, and for no others, for as long as there are any; ``taken`` are not given."""
+    keep = set(wanted)
+    given = {service: number for service, number in numbers.given.items() if service in keep}
+    used = {*numbers.given.values(), *taken}
+    last = numbers.last
+    for service in sorted(keep - given.keys()):
+        if len(used) > LAST - FIRST:
+            break
+        last = _next(last)
+        while last in used:
+            last = _next(last)
+        given[service] = last
+        used.add(last)
+    return Numbers(last, given)
+
+
+def spread(numbers: Numbers, ready: Mapping[Service, tuple[str, ...]], carried: Carried) -> dict[int, tuple[str, ...]]:
+    """What the kernel is told: every number, and where it leads, each address with the endpoint that is meant."""
+    told: dict[int, tuple[str, ...]] = {}
+    for service, number in numbers.given.items():
+        upstreams = _of_one_family(ready.get(service, ()))
+        fit = all(upstream in carried for upstream in upstreams)
+        told[number] = tuple(_named(upstream, carried[upstream]) for upstream in upstreams) if fit else ()
+    return told
+
+
+def dials(path: PathRoute, number: int | None, ready: tuple[str, ...], carried: Carried) -> tuple[str, ...]:
+    """Where Caddy is to send visitors: to the number, where there is one that leads to all who are up."""
+    upstreams = _of_one_family(ready)
+    if number is None or not path.upstreams or not all(upstream in carried for upstream in upstreams):
+        return path.upstreams
+    if upstreams[0].startswith("["):
+        return (f"[{STEM6}{TURN}]:{number}",)
+    return (f"{STEM4}{TURN}:{number}",)
+
+
+def is_stable(dial: str) -> bool:
+    """Whether a dial is a number."""
+    return TURN in dial
+
+
+Place = tuple[str, str]
+"""Host and path."""
+
+
+def shown(
+    table: Table,
+    numbers: Mapping[Service, int],
+    ready: Mapping[Service, tuple[str, ...]],
+    carried: Carried,
+    before: Mapping[Place, Shown],
+    now: float,
+) -> tuple[Table, dict[Place, Shown], float | None]:
+    """The table as Caddy is to have it now, what to remember for the next time, and when to look again at the latest."""
+    memory: dict[Place, Shown] = {}
+    dues: list[float] = []
+    hosts: list[HostRoute] = []
+    for host in table.hosts:
+        paths: list[PathRoute] = []
+        for path in host.paths:
+            service = _service(host, path)
+            number = numbers.get(service) if _may_have_one(path) else None
+            wanted = dials(path, number, ready.get(service, ()), carried)
+            place = host.host, path.path
+            memory[place], due = step(before.get(place), wanted, now, HOLD if number is not None else 0.0)
+            dues += [due] if due is not None else []
+            paths.append(_as_shown(path, memory[place].dials))
+        hosts.append(replace(host, paths=tuple(paths)))
+    return replace(table, hosts=tuple(hosts)), memory, min(dues, default=None)
+
+
+def _as_shown(path: PathRoute, shown: tuple[str, ...]) -> PathRoute:
+    return path if shown == path.upstreams else replace(path, upstreams=shown)
+
+
+def _may_have_one(path: PathRoute) -> bool:
+    return path.wire is Wire.HTTP and not path.options.sticky and not path.redirect
+
+
+def _service(host: HostRoute, path: PathRoute) -> Service:
+    return Service(host.owner, path.service, path.path)
+
+
+def _next(number: int) -> int:
+    return FIRST if number >= LAST else number + 1
+
+
+def _of_one_family(upstreams: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of IPv4, or else all: the kernel changes addresses, and never the family."""
+    return tuple(upstream for upstream in upstreams if not upstream.startswith("[")) or upstreams
+
+
+def _named(upstream: str, endpoint: str) -> str:
+    return f"{upstream}@{endpoint}" if endpoint else upstream

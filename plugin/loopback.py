@@ -1,0 +1,138 @@
+"""The stable upstreams' addresses on the node's loopback, and those who wait there for a container.
+
+The addresses are there while any number is in use, whether or not the node is in a cluster. When a number leads
+somewhere else, connections that are still being made to it are ended: whoever makes them tries again at once and gets
+the new container, where the kernel itself would repeat the same attempt only after a second. A kernel that cannot end
+them (``CONFIG_INET_DIAG_DESTROY``) leaves it at that second. Blocking.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import struct
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from plugin.model import IPAddress
+from stackpad.errors import Unavailable
+from stackpad.upstreams import UPSTREAM4, UPSTREAM6
+
+_NODAD = 0x02
+_SITE = 200
+"""A scope less than global: the node never takes such an address as its own towards others."""
+
+_NETLINK_SOCK_DIAG = 4
+_DIAG_BY_FAMILY, _DIAG_DESTROY = 20, 21
+_REQUEST, _ACK, _DUMP = 1, 4, 0x300
+_DONE, _ERROR = 3, 2
+_SYN_SENT = 1 << 2
+_MESSAGE = struct.Struct("=IHHII")
+_QUERY = struct.Struct("=BBBxI")
+_SOCKET_ID = struct.Struct(">HH16s16s4s8s")
+_TIMEOUT = 5.0
+_USUAL = 0.02
+"""Seconds in which a connection to a container that is there is made."""
+
+
+class Loopback:
+    """Reads and writes them; ``proc`` tells whether the kernel has IPv6."""
+
+    def __init__(self, proc: Path) -> None:
+        self._netlink = IPRoute()
+        self._off = proc / "sys/net/ipv6/conf/lo/disable_ipv6"
+
+    def close(self) -> None:
+        """Give the netlink socket back."""
+        self._netlink.close()
+
+    def stand(self, wanted: bool) -> bool:
+        """Have the addresses there, or not; returns whether anything was changed. Raises :class:`Unavailable`."""
+        index = socket.if_nametoindex("lo")
+        every = frozenset(map(ipaddress.ip_address, (*UPSTREAM4, *UPSTREAM6)))
+        there = {ip for found in self._netlink.get_addr(index=index) if (ip := _own(found)) in every}
+        want = {address for address in every if wanted and (address.version == 4 or self._has_ipv6())}
+        for address in there - want:
+            self._change("del", index, address)
+        for address in want - there:
+            self._change("add", index, address)
+        return there != want
+
+    def _has_ipv6(self) -> bool:
+        try:
+            return self._off.read_text().strip() == "0"
+        except OSError:
+            return False
+
+    def _change(self, verb: str, index: int, address: IPAddress) -> None:
+        extra: dict[str, Any] = {"scope": _SITE, "prefixlen": 32}
+        if address.version == 6:
+            extra = {"flags": _NODAD, "prefixlen": 128}
+        try:
+            self._netlink.addr(verb, index=index, address=str(address), **extra)
+        except NetlinkError as error:
+            if error.code in {errno.EEXIST, errno.EADDRNOTAVAIL}:
+                return
+            what = "put {} on the loopback" if verb == "add" else "take {} off the loopback"
+            raise Unavailable(f"the kernel refused to {what.format(address)}: {error.args[-1]}") from error
+
+
+def hurry(numbers: Collection[int]) -> int:
+    """End connections to ``numbers`` that are being made for longer than it takes; returns how many there were."""
+    ended = 0
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as channel:
+            channel.settimeout(_TIMEOUT)
+            channel.bind((0, 0))
+            waiting = set(_waiting(channel, numbers))
+            if waiting:
+                time.sleep(_USUAL)
+            # One that is only just being made may be made by now, and be in use.
+            for family, identity in waiting.intersection(_waiting(channel, numbers) if waiting else ()):
+                query = _QUERY.pack(family, socket.IPPROTO_TCP, 0, _SYN_SENT) + identity
+                channel.send(_message(_DIAG_DESTROY, _REQUEST | _ACK, query))
+                channel.recv(1 << 16)
+                ended += 1
+    except OSError:
+        return ended  # they wait for their second
+    return ended
+
+
+def _waiting(channel: socket.socket, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
+    """Family and identity of the sockets whose connection to one of ``numbers`` is being made."""
+    for family, addresses in ((socket.AF_INET, UPSTREAM4), (socket.AF_INET6, UPSTREAM6)):
+        packed = {ipaddress.ip_address(text).packed.ljust(16, b"\0") for text in addresses}
+        for identity in list(_being_made(channel, family)):
+            _, port, _, destination, _, _ = _SOCKET_ID.unpack(identity)
+            if port in numbers and destination in packed:
+                yield family, identity
+
+
+def _being_made(channel: socket.socket, family: int) -> Iterator[bytes]:
+    """What identifies each TCP socket whose connection is being made."""
+    query = _QUERY.pack(family, socket.IPPROTO_TCP, 0, _SYN_SENT) + bytes(_SOCKET_ID.size)
+    channel.send(_message(_DIAG_BY_FAMILY, _REQUEST | _DUMP, query))
+    while True:
+        data = channel.recv(1 << 18)
+        position = 0
+        while position + _MESSAGE.size <= len(data):
+            length, kind, *_ = _MESSAGE.unpack_from(data, position)
+            if kind in {_DONE, _ERROR} or length < _MESSAGE.size:
+                return
+            # struct inet_diag_msg (linux/inet_diag.h): four bytes, then what identifies the socket.
+            yield data[position + _MESSAGE.size + 4 : position + _MESSAGE.size + 4 + _SOCKET_ID.size]
+            position += (length + 3) & ~3
+
+
+def _message(kind: int, flags: int, body: bytes) -> bytes:
+    return _MESSAGE.pack(_MESSAGE.size + len(body), kind, flags, 1, 0) + body
+
+
+def _own(found: Any) -> IPAddress:
+    return ipaddress.ip_address(found.get("local") or found.get("address"))

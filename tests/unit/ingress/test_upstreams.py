@@ -1,0 +1,136 @@
+"""Numbers of services, where they lead, and what is left for Caddy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ingress import upstreams
+from ingress.routes import State, Table
+from ingress.upstreams import HOLD, Numbers, Service
+from stackpad.labels import Wire
+from stackpad.upstreams import FIRST, LAST, MOST
+from tests.unit.ingress.test_routes import container, made
+
+WEB, API = Service("acme/shop/production", "web", ""), Service("acme/shop/production", "api", "/api")
+ONE = {"10.0.0.2:80": "e2", "10.0.0.3:80": "e3"}
+
+
+def told(
+    table: Table, numbers: dict[Service, int], carried: dict[str, str], memory: object = None, now: float = 0.0
+) -> tuple[dict[tuple[str, str], tuple[str, ...]], object, float | None]:
+    """What Caddy is told by host and path."""
+    ready = upstreams.services(table)
+    shown, memory, due = upstreams.shown(table, numbers, ready, carried, memory or {}, now)  # type: ignore[arg-type]
+    return {(h.host, p.path): p.upstreams for h in shown.hosts for p in h.paths}, memory, due
+
+
+def test_the_services_of_a_table() -> None:
+    table = made(
+        container("a", domains=("x.example",)),
+        container("b", address="10.0.0.3", domains=("y.example",)),
+        container("api", service="api", path="/api", address="10.0.0.4", state=State.DOWN),
+        container("grpc", project="grpc", wire=Wire.H2C, address="10.0.0.5"),
+    )
+    assert upstreams.services(table) == {WEB: ("10.0.0.2:80", "10.0.0.3:80"), API: ()}
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted", "taken", "given", "last"),
+    [
+        (Numbers(), [], (), {}, FIRST - 1),
+        (Numbers(), [WEB, API], (), {API: FIRST, WEB: FIRST + 1}, FIRST + 1),
+        (Numbers(FIRST + 1, {API: FIRST, WEB: FIRST + 1}), [WEB], (), {WEB: FIRST + 1}, FIRST + 1),
+        # What was given back is not the next to be given.
+        (Numbers(FIRST + 1, {WEB: FIRST + 1}), [WEB, API], (), {WEB: FIRST + 1, API: FIRST + 2}, FIRST + 2),
+        (Numbers(LAST, {WEB: FIRST}), [WEB, API], (), {WEB: FIRST, API: FIRST + 1}, FIRST + 1),
+        (Numbers(), [WEB], (FIRST, FIRST + 1), {WEB: FIRST + 2}, FIRST + 2),
+        # A number that ends now is not given in the same breath.
+        (Numbers(LAST, {API: FIRST}), [WEB], (), {WEB: FIRST + 1}, FIRST + 1),
+    ],
+)
+def test_numbers_stay_and_are_not_given_again_soon(
+    before: Numbers, wanted: list[Service], taken: tuple[int, ...], given: dict[Service, int], last: int
+) -> None:
+    assert upstreams.allocate(before, wanted, taken) == Numbers(last, given)
+
+
+def test_when_there_are_no_more_the_rest_has_none() -> None:
+    many = [Service("o", f"s{number}", "") for number in range(LAST - FIRST + 3)]
+    numbers = upstreams.allocate(Numbers(), many)
+    assert len(numbers.given) == len(set(numbers.given.values())) == LAST - FIRST + 1
+    again = upstreams.allocate(numbers, many[5:])
+    assert all(again.given[service] == numbers.given[service] for service in many[5:] if service in numbers.given)
+
+
+def test_what_the_kernel_is_told() -> None:
+    numbers = Numbers(FIRST + 1, {WEB: FIRST, API: FIRST + 1})
+    ready = {WEB: ("10.0.0.2:80", "10.0.0.3:80")}
+    assert upstreams.spread(numbers, ready, {**ONE, "10.0.0.3:80": ""}) == {
+        FIRST: ("10.0.0.2:80@e2", "10.0.0.3:80"),
+        FIRST + 1: (),
+    }
+    assert upstreams.spread(numbers, ready, {"10.0.0.2:80": "e2"})[FIRST] == (), "not a part of those who are up"
+    six = {WEB: ("10.0.0.2:80", "[fd00::3]:80")}
+    assert upstreams.spread(numbers, six, ONE)[FIRST] == ("10.0.0.2:80@e2",)
+
+
+def test_more_than_there_is_room_for() -> None:
+    many = [container(str(host), address=f"10.0.0.{host}") for host in range(2, 40)]
+    (leads,) = upstreams.services(made(*many)).values()
+    assert len(leads) == MOST
+
+
+def test_caddy_is_told_a_number_that_stays() -> None:
+    numbers = {WEB: 20007}
+    table = made(container("a", domains=("x.example",)))
+    both = made(container("a", domains=("x.example",)), container("b", address="10.0.0.3"), before=table)
+    dial = ("169.254.53.{sp_turn}:20007",)
+    expected = {("shop.acme.stackpad.test", ""): dial, ("x.example", ""): dial}
+    for there in (table, both):
+        assert told(there, numbers, ONE)[0] == expected
+    ready = upstreams.services(both)
+    shown, _, _ = upstreams.shown(both, numbers, ready, ONE, {}, 0.0)
+    assert all(host.simple is not None for host in shown.hosts), "a line of the table, with replicas too"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "carried"),
+    [({}, ONE), ({WEB: 20000}, {}), ({WEB: 20000}, {"10.0.0.2:80": "e2"})],
+    ids=["no number", "nobody the kernel may lead to", "not all of them"],
+)
+def test_addresses_where_there_is_no_number_for_all(numbers: dict[Service, int], carried: dict[str, str]) -> None:
+    table = made(container("a"), container("b", address="10.0.0.3"))
+    assert set(told(table, numbers, carried)[0].values()) == {("10.0.0.2:80", "10.0.0.3:80")}
+
+
+def test_ipv6_alone_has_the_other_address() -> None:
+    table = made(container("a", address="fd00::2"))
+    assert set(told(table, {WEB: 20000}, {"[fd00::2]:80": ""})[0].values()) == {("[fd9c:5acd:5353::{sp_turn}]:20000",)}
+
+
+def test_what_speaks_http2_without_tls_has_addresses() -> None:
+    table = made(container("a", wire=Wire.H2C))
+    assert set(told(table, {WEB: 20000}, ONE)[0].values()) == {("10.0.0.2:80",)}
+
+
+def test_nobody_left_is_told_after_a_while_and_only_with_a_number() -> None:
+    table = made(container("a"))
+    gone = made(container("a", state=State.DOWN, address=None), before=table)
+    _, memory, _ = told(table, {WEB: 20000}, ONE)
+    shown, memory, due = told(gone, {WEB: 20000}, ONE, memory, 100.0)
+    assert (set(shown.values()), due) == ({("169.254.53.{sp_turn}:20000",)}, 100.0 + HOLD)
+    shown, _, due = told(gone, {WEB: 20000}, ONE, memory, 100.0 + HOLD)
+    assert (set(shown.values()), due) == ({()}, None)
+    _, memory, _ = told(table, {}, ONE)
+    assert set(told(gone, {}, ONE, memory, 100.0)[0].values()) == {()}
+
+
+def test_what_people_are_shown_stays_true() -> None:
+    table = made(container("a"))
+    gone = made(container("a", state=State.DOWN, address=None), before=table)
+    _, memory, _ = told(table, {WEB: 20000}, ONE)
+    shown, _, _ = upstreams.shown(gone, {WEB: 20000}, upstreams.services(gone), ONE, memory, 1.0)  # type: ignore[arg-type]
+    assert shown.hosts[0].state is State.DOWN
+    assert replace(shown, hosts=()) == replace(gone, hosts=())
