@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,23 @@ class Life:
     def meet(self, number: int, who: str, address: str) -> bool:
         """Whether a container gets every kind of answer from an address."""
         return self.bench[number].reaches(who, *everything(address))
+
+    @contextlib.contextmanager
+    def pinging(self, number: int, who: str, address: str) -> Iterator[list[int]]:
+        """A container pings twenty times a second; at the end the list has how many were sent, and how many answered."""
+        counts: list[int] = []
+        stop = (
+            f"ping -q -i 0.05 -W 5 {address} & while [ ! -e /stop ]; do sleep 0.1; done; sleep 1; kill -INT $!; wait $!"
+        )
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(self.bench[number].node.inside, who, "sh", "-c", stop, timeout=400)
+            try:
+                yield counts
+            finally:
+                self.bench[number].docker("exec", who, "touch", "/stop")
+            found = re.search(r"(\d+) packets transmitted, (\d+) received", running.result()[1])
+            assert found is not None, running.result()
+            counts += map(int, found.groups())
 
     def join(self, number: int, token: str, *options: str) -> tuple[int, str]:
         """What joining ends with, and what it says."""

@@ -77,23 +77,43 @@ def test_a_wrong_clock_is_told(life: Life) -> None:
     eventually(lambda: life.nodes()[life.name(3)] == "alive", "the node to be back")
 
 
-@pytest.mark.parametrize("options", [(), ("--ipam-driver", "stackpad"), ("--ipam-driver", "stackpad", "--ipv6")])
-def test_many_networks_at_once_never_overlap(life: Life, options: tuple[str, ...]) -> None:
-    """By the engines' own address pools, and by ours."""
+@pytest.mark.parametrize("how", ["pools", "ours", "ours, IPv6", "named"])
+def test_many_networks_at_once_never_overlap(life: Life, how: str) -> None:
+    """Twenty on each node: by the engines' own address pools, by ours, and in ranges the user names."""
+    options = {"ours": ("--ipam-driver", "stackpad"), "ours, IPv6": ("--ipam-driver", "stackpad", "--ipv6")}.get(how, ())
 
     def create(place: tuple[int, int]) -> list[str]:
         number, index = place
         bench = life.bench[number]
-        bench.network(f"many-{number}-{index}", *options)
+        named = ("--subnet", f"172.29.{number}.{index * 8}/29") if how == "named" else ()
+        bench.network(f"many-{number}-{index}", *options, *named)
         config = json.loads(bench.docker("network", "inspect", f"many-{number}-{index}"))[0]["IPAM"]["Config"]
         return [entry["Subnet"] for entry in config]
 
     places = [(number, index) for index in range(ROUND) for number in life.bench]
-    with ThreadPoolExecutor(12) as pool:
+    with ThreadPoolExecutor(len(places)) as pool:
         made = [ipaddress.ip_network(net) for nets in pool.map(create, places) for net in nets]
-    assert len(made) == len(places) * (2 if "--ipv6" in options else 1)
+    assert len(made) == len(places) * (2 if "IPv6" in how else 1)
     for one, other in combinations(made, 2):
         assert one.version != other.version or not one.overlaps(other), (one, other)
+
+
+def test_a_range_that_all_ask_for_at_once_is_one_nodes(life: Life) -> None:
+    """Each of twenty ranges by every node: one gets it, and the others are told who has."""
+
+    def create(place: tuple[int, int]) -> tuple[int, int, str]:
+        number, index = place
+        words = ("network", "create", "--driver", "stackpad", "--subnet", f"172.29.9.{index * 8}/29", f"wanted-{index}")
+        done = life.bench[number].try_docker(*words)
+        return number, index, "" if done.returncode == 0 else done.stderr
+
+    places = [(number, index) for index in range(ROUND) for number in life.bench]
+    with ThreadPoolExecutor(len(places)) as pool:
+        ended = list(pool.map(create, places))
+    holders = {index: number for number, index, said in ended if not said}
+    assert len(holders) == len([said for _, _, said in ended if not said]) == ROUND
+    wrong = [(index, said) for _, index, said in ended if said and f"node {life.name(holders[index])}" not in said]
+    assert wrong == []
 
 
 @pytest.mark.replay("S38")
@@ -156,8 +176,18 @@ def test_without_the_store_all_goes_on(life: Life) -> None:
 
 @pytest.mark.replay("S45")
 def test_a_wiped_store_is_filled_again(life: Life) -> None:
-    """The same blocks, the same names, and no way cut meanwhile."""
+    """The same blocks, the same names, and not a packet lost meanwhile."""
     _, second = life.pair()
+    with life.pinging(1, "one", second) as counts:
+        _wipe(life, second)
+    sent, received = counts
+    assert sent > 100
+    assert received == sent
+    life.bench[2].docker("rm", "--force", "two")
+    eventually(lambda: not life.finds(1, "one", "two"), "news to pass again", 150)
+
+
+def _wipe(life: Life, second: str) -> None:
     before = json.loads(life.bench[1].node.stackpad("node", "ls", "--json", check=False).stdout)["nodes"]
     root = life.bench[1].node.root
     (etcd,) = life.pids(1, "etcd")
@@ -177,8 +207,6 @@ def test_a_wiped_store_is_filled_again(life: Life) -> None:
     assert data.exists()
     assert life.meet(1, "one", second)
     assert life.finds(1, "one", "two")
-    life.bench[2].docker("rm", "--force", "two")
-    eventually(lambda: not life.finds(1, "one", "two"), "news to pass again", 150)
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -24,7 +24,7 @@ from tests.e2e.workbench import Target, eventually, everything, hold
 from tests.etcd.server import Certificates
 from tests.testbed import network, testbed
 from tests.testbed.node import PLUGIN, Node
-from tests.testbed.shell import run
+from tests.testbed.shell import run, say
 from tests.testbed.testbed import Options, Testbed
 
 FILES = Path("var/lib/store")
@@ -231,6 +231,7 @@ def test_a_node_behind_a_nat_is_never_cut(members: tuple[Life, Members]) -> None
         for each in running:
             counted = re.search(r"(\d+) packets transmitted, (\d+) received", each.result()[1])
             assert counted is not None, each.result()[1]
+            say(f"behind a NAT, {NAT_SECONDS} s: {counted[0]}")
             assert int(counted[1]) - int(counted[2]) <= 3, counted[0]
     assert seen().rpartition(":")[0] == outer
     assert seen().rpartition(":")[2] != port
