@@ -56,8 +56,13 @@ class Links:
 
         The kernel stops accepting them on a router unless ``accept_ra`` is 2 (ip-sysctl.rst), which would cost
         the node its own default route.
+
+        Caddy's listening sockets change hands at each change of its configuration. A connection that waits in the one
+        that closes is reset, unless the kernel hands it on to the one that opens (``tcp_migrate_req``, ip-sysctl.rst;
+        for sockets with ``SO_REUSEPORT`` only, since Linux 5.14).
         """
         self._sysctl("ipv4/ip_forward", "1")
+        self._sysctl("ipv4/tcp_migrate_req", "1")
         if not (ipv6 and self._has_ipv6) or self._read("ipv6/conf/all/forwarding") == "1":
             return
         for path in (self._sys / "ipv6/conf").iterdir():

@@ -47,6 +47,7 @@ class WebAdmin:
     def __init__(self, cluster: Cluster, reconciler: Reconciler) -> None:
         self._cluster, self._reconciler = cluster, reconciler
         self._watchers: set[asyncio.Event] = set()
+        self._ended = False
         cluster.shown_changed = self._wake
 
     def add_to(self, application: web.Application) -> None:
@@ -54,6 +55,12 @@ class WebAdmin:
         application.router.add_put("/web", self._take)
         application.router.add_get("/web", self._watch)
         application.router.add_post("/web/hosts", self._hosts)
+        application.on_shutdown.append(self._end)
+
+    async def _end(self, _: web.Application) -> None:
+        """A stop waits for requests in flight, and a stream is one that does not end by itself."""
+        self._ended = True
+        self._wake()
 
     def _wake(self) -> None:
         for watcher in self._watchers:
@@ -75,7 +82,7 @@ class WebAdmin:
         self._watchers.add(changed)
         sent: Mapping[str, bytes] | None = None
         try:
-            while True:
+            while not self._ended:
                 now = dict(self._cluster.shown)
                 await response.write(self._line(now, sent))
                 sent = now
@@ -84,9 +91,10 @@ class WebAdmin:
                         await changed.wait()
                 changed.clear()
         except ConnectionResetError:
-            return response
+            pass  # the ingress has gone
         finally:
             self._watchers.discard(changed)
+        return response
 
     def _line(self, now: Mapping[str, bytes], sent: Mapping[str, bytes] | None) -> bytes:
         membership, store = self._cluster.membership, self._cluster.store

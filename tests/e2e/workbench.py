@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.testbed import images
+from tests.testbed.node import PLUGIN
 from tests.testbed.shell import wait_until
 from tests.testbed.testbed import Testbed
 
@@ -197,6 +198,8 @@ class Workbench:
 
     def clear(self) -> None:
         """Remove every container and every network that is not Docker's own, and wait until our links are gone."""
+        # A test that broke off may have left it so, and the next ones would say so instead of what they are about.
+        self.docker("plugin", "enable", PLUGIN, check=False)
         containers = self.docker("ps", "--all", "--quiet").split()
         if containers:
             self.docker("rm", "--force", "--volumes", *containers)

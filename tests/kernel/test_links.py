@@ -235,6 +235,7 @@ def test_a_port_needs_its_bridge(links: Links) -> None:
 def test_forwarding_for_ipv6_only_where_it_is_needed(links: Links) -> None:
     links.prepare(ipv6=False)
     assert (sysctl("ipv4/ip_forward"), sysctl("ipv6/conf/all/forwarding")) == ("1", "0")
+    assert sysctl("ipv4/tcp_migrate_req") == "1"
 
 
 def test_an_uplink_goes_on_listening_to_its_router(links: Links) -> None:

@@ -69,8 +69,6 @@ class Proxy:
         self.node.exec("mkdir", "-p", "/run/caddy", "/var/lib/caddy")
         self.node.exec("rm", "-f", ADMIN)
         file.write_text(json.dumps(config))
-        # As docs/ingress.md has it for a node: visitors who wait to be let in are not turned away by a change.
-        self.node.exec("sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_migrate_req", check=False)
         places = "XDG_DATA_HOME=/var/lib/caddy XDG_CONFIG_HOME=/run/caddy"
         script = f"umask 0007; {places} exec caddy run --config /run/caddy.json"
         enter = self.node.enter()
