@@ -1,18 +1,22 @@
 """All tests, in the order in which a slip is told early; ``python -m tests ARGUMENTS`` hands them to pytest instead.
 
-What needs neither engines nor the whole machine comes first. Then the engines, which take most of the time and wait for
-most of it; beside them run the tests that only use a core now and then. Their words are printed at the end.
+What needs no engines comes first, on all cores. Then the engines, which take most of the time and wait for most of it: the
+tests of one node, and beside them those of several and whatever else only uses a core now and then, one after the other.
+Their words are printed at the end.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 FIRST = ("unit", "properties", "kernel", "caddy", "dns")
 BESIDE = ("etcd", "mesh", "guest")
-ENGINES = ("e2e",)
+SEVERAL = "test_fleet*.py"
+"""The tests of several nodes among those in ``tests/e2e``."""
 
 
 def main(arguments: list[str]) -> int:
@@ -20,15 +24,20 @@ def main(arguments: list[str]) -> int:
     pytest = [sys.executable, "-m", "pytest"]
     if arguments:
         return subprocess.run([*pytest, *arguments], check=False).returncode
-    ended = [subprocess.run([*pytest, *_paths(FIRST)], check=False).returncode]
+    # A file stays in one process: its tests may share what is made once.
+    spread = ["--numprocesses", str(os.cpu_count() or 1), "--dist", "loadfile"]
+    ended = [subprocess.run([*pytest, *spread, *_paths(FIRST)], check=False).returncode]
+    fleet = sorted(str(path) for path in Path("tests/e2e").glob(SEVERAL))
     with tempfile.TemporaryFile() as words:
-        with subprocess.Popen([*pytest, *_paths(BESIDE)], stdout=words, stderr=subprocess.STDOUT) as beside:
+        beside = [*pytest, *_paths(BESIDE), *fleet]
+        with subprocess.Popen(beside, stdout=words, stderr=subprocess.STDOUT) as several:
             try:
-                ended.append(subprocess.run([*pytest, *_paths(ENGINES)], check=False).returncode)
+                one = [*pytest, "tests/e2e", f"--ignore-glob=*/{SEVERAL}"]
+                ended.append(subprocess.run(one, check=False).returncode)
             except BaseException:
-                beside.terminate()
+                several.terminate()
                 raise
-            ended.append(beside.wait())
+            ended.append(several.wait())
         words.seek(0)
         sys.stdout.write(words.read().decode(errors="replace"))
     return max(ended)

@@ -1,8 +1,15 @@
-"""The order of all tests: what takes seconds before what needs engines, so that a slip is told early."""
+"""The order of all tests: what takes seconds before what needs engines, so that a slip is told early.
+
+No test of ours fails because a machine is slow, and so none of hypothesis's checks of its own speed is asked.
+"""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("stackpad", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("stackpad")
 
 ORDER = ("unit", "properties", "kernel", "caddy", "e2e")
 
