@@ -1,8 +1,8 @@
 """All tests, in the order in which a slip is told early; ``python -m tests ARGUMENTS`` hands them to pytest instead.
 
-What needs no engines comes first, on all cores. Then the engines, which take most of the time and wait for most of it: the
-tests of one node, and beside them those of several and whatever else only uses a core now and then, one after the other.
-Their words are printed at the end.
+What needs no engines comes first, on all cores. Then the engines, which take most of the time and wait for most of it:
+the tests of one node, and beside them those of several and whatever else only uses a core now and then, one after the
+other. Their words are printed at the end.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 
 FIRST = ("unit", "properties", "kernel", "caddy", "dns")
 BESIDE = ("etcd", "mesh", "guest")
+ENGINES = "e2e"
 SEVERAL = "test_fleet*.py"
-"""The tests of several nodes among those in ``tests/e2e``."""
+"""The tests of several nodes among those of engines."""
 
 
 def main(arguments: list[str]) -> int:
@@ -27,12 +28,12 @@ def main(arguments: list[str]) -> int:
     # A file stays in one process: its tests may share what is made once.
     spread = ["--numprocesses", str(os.cpu_count() or 1), "--dist", "loadfile"]
     ended = [subprocess.run([*pytest, *spread, *_paths(FIRST)], check=False).returncode]
-    fleet = sorted(str(path) for path in Path("tests/e2e").glob(SEVERAL))
+    fleet = sorted(str(path) for path in Path("tests", ENGINES).glob(SEVERAL))
     with tempfile.TemporaryFile() as words:
         beside = [*pytest, *_paths(BESIDE), *fleet]
         with subprocess.Popen(beside, stdout=words, stderr=subprocess.STDOUT) as several:
             try:
-                one = [*pytest, "tests/e2e", f"--ignore-glob=*/{SEVERAL}"]
+                one = [*pytest, *_paths((ENGINES,)), f"--ignore-glob=*/{SEVERAL}"]
                 ended.append(subprocess.run(one, check=False).returncode)
             except BaseException:
                 several.terminate()

@@ -7,14 +7,18 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.__main__ import BESIDE, ENGINES, FIRST
+from tests.__main__ import BESIDE, ENGINES, FIRST, SEVERAL
 
 HERE = Path(__file__).parents[1]
 
 
 def test_no_directory_is_left_out() -> None:
     there = {file.relative_to(HERE).parts[0] for file in HERE.rglob("test_*.py")}
-    assert there == {*FIRST, *BESIDE, *ENGINES}
+    assert there == {*FIRST, *BESIDE, ENGINES}
+
+
+def test_there_are_tests_of_several_nodes() -> None:
+    assert len(list((HERE / ENGINES).glob(SEVERAL))) > 1
 
 
 def replayed(text: str) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingress import caddyconfig
@@ -255,7 +255,6 @@ def _patterns(node: object) -> Iterator[dict[str, str]]:
             yield from _patterns(one)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(HOSTILE, HOSTILE, st.text(), st.one_of(st.text(), st.just("my-app-production")))
 @example({label: texts[0] for label, texts in GOOD.items()}, {}, "web", "my-app-production")
 @example(
