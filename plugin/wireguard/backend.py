@@ -25,7 +25,7 @@ class Backend(Protocol):
     name: str
 
     async def ensure(self, device: str, mtu: int) -> bool:
-        """Have the device there and up, with ``mtu`` bytes; returns whether it had to be made."""
+        """Have the device there and up, with ``mtu`` bytes; returns whether it was made or set up: it has no sessions."""
 
     async def observe(self) -> Observed:
         """The device as it is."""

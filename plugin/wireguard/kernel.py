@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -14,6 +12,7 @@ from pyroute2 import IPRoute, WireGuard
 from pyroute2.netlink.exceptions import NetlinkError
 
 from plugin.model import ip_network
+from plugin.wireguard.link import Condition, Link
 from plugin.wireguard.model import Changes, Observed, PeerChange, PeerState
 from stackpad.errors import Unavailable
 
@@ -30,9 +29,10 @@ class KernelWireGuard:
         self._device = ""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wireguard")
         self._wireguard: Any = None
+        self._link = Link("wireguard")
 
     async def ensure(self, device: str, mtu: int) -> bool:
-        """Have the link there and up."""
+        """Have the link there and up; one of another kind by its name is replaced."""
         self._device = device
         return await self._call(lambda: self._ensure(mtu))
 
@@ -46,7 +46,7 @@ class KernelWireGuard:
 
     async def remove(self) -> None:
         """Delete the link."""
-        await self._call(self._remove)
+        await self._call(lambda: self._link.remove(self._device))
 
     async def close(self) -> None:
         """Close the netlink socket."""
@@ -57,17 +57,16 @@ class KernelWireGuard:
     def _ensure(self, mtu: int) -> bool:
         if self._wireguard is None:
             self._wireguard = WireGuard()
-        with contextlib.suppress(OSError):
-            socket.if_nametoindex(self._device)
+        if self._link.well(self._device):
             return False
-        with IPRoute() as netlink:
-            netlink.link("add", ifname=self._device, kind="wireguard", mtu=mtu)
-            netlink.link("set", index=socket.if_nametoindex(self._device), state="up")
+        condition = self._link.look(self._device)
+        if condition is Condition.UP:
+            return False
+        if condition is Condition.MISSING:
+            with IPRoute() as netlink:
+                netlink.link("add", ifname=self._device, kind="wireguard", mtu=mtu)
+        self._link.set_up(self._device, mtu)
         return True
-
-    def _remove(self) -> None:
-        with IPRoute() as netlink, contextlib.suppress(OSError):
-            netlink.link("del", index=socket.if_nametoindex(self._device))
 
     def _observe(self) -> Observed:
         private, port, peers = "", 0, {}

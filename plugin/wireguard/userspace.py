@@ -12,10 +12,8 @@ import socket
 import subprocess
 from pathlib import Path
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from plugin.wireguard import uapi
+from plugin.wireguard.link import Condition, Link
 from plugin.wireguard.model import Changes, Observed
 from stackpad.errors import Unavailable
 
@@ -39,16 +37,20 @@ class WireGuardGo:
         self._device = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._well = False
+        self._link = Link("tun")
 
     async def ensure(self, device: str, mtu: int) -> bool:
-        """Have the device there and up; a process that hangs or has ended is replaced."""
+        """Have the device there and up; a process that hangs or has ended, or has lost its link, is replaced."""
         self._device = device
-        if self._answers() and self._well:
+        if self._well and self._link.well(device) and self._socket.exists():
             return False
-        if self._answers():
+        condition = await asyncio.to_thread(self._link.look, device)
+        if condition is not Condition.MISSING and self._socket.exists():
             with contextlib.suppress(Unavailable):
                 await self._ask("get=1\n\n")
-                return False
+                if condition is Condition.DOWN:
+                    await asyncio.to_thread(self._link.set_up, device, mtu)
+                return condition is Condition.DOWN
         await asyncio.to_thread(self._start, device, mtu)
         return True
 
@@ -105,11 +107,7 @@ class WireGuardGo:
                 raise Unavailable(f"wireguard-go ended at once with status {self._process.returncode}")
             except subprocess.TimeoutExpired:
                 continue
-        with IPRoute() as netlink:
-            try:
-                netlink.link("set", index=socket.if_nametoindex(device), state="up", mtu=mtu)
-            except (NetlinkError, OSError) as error:
-                raise Unavailable(f"the link {device} of wireguard-go cannot be set up: {error}") from error
+        self._link.set_up(device, mtu)
 
     def _stop(self) -> None:
         if self._process is not None:
@@ -117,8 +115,8 @@ class WireGuardGo:
             self._process.wait()
             self._process = None
         self._socket.unlink(missing_ok=True)
-        with IPRoute() as netlink, contextlib.suppress(NetlinkError, OSError):
-            netlink.link("del", index=socket.if_nametoindex(self._device))
+        with contextlib.suppress(Unavailable):
+            self._link.remove(self._device)
 
     async def _ask(self, request: str) -> str:
         self._well = False

@@ -9,6 +9,9 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
+from plugin import meshloop
 from plugin.fence import Fence
 from plugin.kernel import Kernel
 from plugin.mesh import MeshPeer, MeshPlan
@@ -31,11 +34,24 @@ THEIRS = "10.192.64.1"
 
 @contextlib.asynccontextmanager
 async def looping(directory: Path, backend: Backend, other: Other, *endpoints: str) -> AsyncIterator[MeshLoop]:
-    """The loop of a node whose one other node announces ``endpoints``."""
+    """The loop of a node whose one other node announces ``endpoints``.
+
+    It looks each second, whatever that costs: on a machine as slow as an emulated one it would not by itself.
+    """
     peer = MeshPeer(other.public, "", frozenset({ip_network("10.192.64.0/18")}), endpoints, node="n1")
     ours = frozenset({ipaddress.ip_address("10.192.0.1")})
     plan = MeshPlan({peer.public_key: peer}, addresses=ours, routes=peer.allowed)
     wanted = Wanted(plan, PRIVATE, PORT, frozenset())
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(meshloop, "SHARE", 1.0)
+        async with running(directory, backend, wanted) as loop:
+            yield loop
+
+
+@contextlib.asynccontextmanager
+async def running(directory: Path, backend: Backend, wanted: Wanted) -> AsyncIterator[MeshLoop]:
+    """The loop of a node that wants this of its tunnel."""
 
     async def chosen() -> Backend:
         return backend
@@ -45,23 +61,16 @@ async def looping(directory: Path, backend: Backend, other: Other, *endpoints: s
             kernel, Reconciler(state, kernel), state, chosen, lambda: wanted, Sightings(directory), Fence(directory)
         )
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(loop.run())
+            task = tasks.create_task(loop.run())
             try:
                 await loop.wait_settled()
                 yield loop
             finally:
-                running.cancel()
+                task.cancel()
 
 
 def seen(loop: MeshLoop, other: Other) -> PeerState:
     return PeerState() if loop.observed is None else loop.observed.peers.get(other.public, PeerState())
-
-
-async def look_often(loop: MeshLoop) -> None:
-    """Have the loop look each second, which on a machine as slow as an emulated one it does not by itself."""
-    while True:
-        loop.touch()
-        await asyncio.sleep(1)
 
 
 async def test_a_peer_behind_a_nat_is_called_at_once_by_the_next_process(
@@ -108,10 +117,7 @@ async def test_an_address_in_use_that_stops_answering_gives_way_while_the_sessio
             "ping", "-i", "0.2", THEIRS, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )
         try:
-            async with asyncio.TaskGroup() as tasks:
-                looking = tasks.create_task(look_often(loop))
-                await eventually(lambda: seen(loop, other).endpoint == ("198.51.100.2", 51900), "the next address", 120)
-                looking.cancel()
+            await eventually(lambda: seen(loop, other).endpoint == ("198.51.100.2", 51900), "the next address", 120)
             assert has_session(PeerState(last_handshake=before), time.time())
             assert await reaches(THEIRS)
             assert seen(loop, other).endpoint == ("198.51.100.2", 51900)

@@ -1,0 +1,119 @@
+"""The link of a WireGuard device, as its implementation needs it: of its kind, and up.
+
+Somebody may have set it down, or have made a link of another kind by its name. What is sent to other nodes goes to that
+name, so such a link would carry it in clear: it is removed at once, as anything with our mark that is not ours. One that
+cannot be removed, such as a network card of that name, stays, and is told.
+
+Each second is looked by two system calls, for a kind never changes: only a link with another index is asked for it.
+Blocking.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import fcntl
+import socket
+import struct
+from collections.abc import Iterator
+
+import structlog
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from stackpad.errors import Unavailable
+
+_SIOCGIFFLAGS = 0x8913  # netdevice(7)
+_IFF_UP = 1
+
+
+class Condition(enum.Enum):
+    """What a link is like. Who sets one down ends all sessions of its device, as who removes it."""
+
+    MISSING = "missing"
+    DOWN = "down"
+    UP = "up"
+
+
+class Link:
+    """The link called as the device, of one ``kind`` (rtnetlink's ``IFLA_INFO_KIND``)."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._index = 0
+
+    def well(self, name: str) -> bool:
+        """Whether the link is the one that was looked at last, and up. Two system calls, so not really blocking."""
+        return self._index != 0 and _index(name) == self._index and _is_up(name)
+
+    def look(self, name: str) -> Condition:
+        """What it is like. One of another kind is removed; raises :class:`Unavailable` if it cannot be."""
+        self._index = 0
+        with _asking(f"look at the link {name}") as netlink:
+            index = _index(name)
+            if not index:
+                return Condition.MISSING
+            (message, *_) = netlink.link("get", index=index)
+            kind = message.get(("linkinfo", "kind")) or "hardware"
+            if kind != self._kind:
+                structlog.get_logger("mesh").warning("another link has the tunnel's name", name=name, kind=kind)
+                if not _delete(netlink, index):
+                    raise Unavailable(
+                        f"a link that is none of WireGuard's ({kind}) is called {name} and cannot be removed; give it "
+                        f"another name (ip link set {name} name …)"
+                    )
+                return Condition.MISSING
+            self._index = index
+            return Condition.UP if message["flags"] & _IFF_UP else Condition.DOWN
+
+    def set_up(self, name: str, mtu: int) -> None:
+        """Set it up, with ``mtu`` bytes; raises :class:`Unavailable` with the reason if that is refused."""
+        with _asking(f"set the link {name} up") as netlink:
+            index = _index(name)
+            netlink.link("set", index=index, state="up", mtu=mtu)
+            self._index = index
+
+    def remove(self, name: str) -> None:
+        """Take it away, of whatever kind; it is no error if it is not there, or if it is one that cannot be removed."""
+        self._index = 0
+        with _asking(f"remove the link {name}") as netlink:
+            if index := _index(name):
+                _delete(netlink, index)
+
+
+@contextlib.contextmanager
+def _asking(what: str) -> Iterator[IPRoute]:
+    with IPRoute() as netlink:
+        try:
+            yield netlink
+        except NetlinkError as error:
+            raise Unavailable(f"the kernel refused to {what}: {error.args[-1]} (errno {error.code})") from error
+
+
+def _delete(netlink: IPRoute, index: int) -> bool:
+    """Whether it is gone: hardware cannot be deleted."""
+    try:
+        netlink.link("del", index=index)
+    except NetlinkError as error:
+        if error.code == errno.EOPNOTSUPP:
+            return False
+        if error.code != errno.ENODEV:
+            raise
+    return True
+
+
+def _index(name: str) -> int:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0
+
+
+def _is_up(name: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
+        try:
+            answer = fcntl.ioctl(asking, _SIOCGIFFLAGS, struct.pack("16s24x", name.encode()))
+        except OSError:
+            return False
+    return bool(struct.unpack_from("16xH", answer)[0] & _IFF_UP)

@@ -1,0 +1,88 @@
+"""What somebody does to the tunnel's link, and that it does not stay so."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from plugin.wireguard.backend import Backend
+from stackpad.errors import Unavailable
+from tests.mesh.conftest import DEVICE, Other
+from tests.mesh.test_calling import OURS, THEIRS, looping
+from tests.mesh.test_wireguard import WIRE, bring, device, peer, reaches, shown
+from tests.netns import eventually, ip, run
+
+
+def said(*command: str) -> str:
+    """What a command prints, if only nothing."""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def itself() -> bool:
+    """Whether the link is up and of a kind of WireGuard's, and the distribution's tool finds our key behind it."""
+    link = said("ip", "-o", "-d", "link", "show", DEVICE)
+    wanted = "UP" in link.partition(">")[0] and "bridge" not in link
+    return wanted and said("wg", "show", DEVICE, "public-key").strip() == OURS
+
+
+def usurp(*before: str) -> None:
+    """Have a bridge by the device's name, after other commands, in one go: nobody comes in between."""
+    run("ip", "-batch", "-", script="\n".join([*before, f"link add {DEVICE} type bridge", f"link set {DEVICE} up"]))
+
+
+async def test_a_link_that_was_set_down_is_set_up_again(backend: Backend, other: Other) -> None:
+    wanted = device(peer(other.public, "10.192.64.0/18", endpoint=WIRE))
+    await bring(backend, wanted)
+    ip("link", "set", DEVICE, "down")
+    assert await backend.ensure(DEVICE, 1420), "its sessions are gone as with a new one"
+    assert itself()
+    assert not await backend.ensure(DEVICE, 1420)
+    assert other.public in shown("peers"), "its peers are not"
+    # So does a process that has not made it.
+    ip("link", "set", DEVICE, "down")
+    again: Backend = type(backend)()
+    assert await again.ensure(DEVICE, 1420)
+    assert itself()
+    await again.close()
+
+
+async def test_a_link_of_another_kind_is_replaced(backend: Backend) -> None:
+    """Whether it was there first or took the place of ours; what goes to the other nodes would leave by it in clear."""
+    usurp()
+    assert await backend.ensure(DEVICE, 1420)
+    await bring(backend, device())
+    assert itself()
+    # A rename is what leaves an implementation running, with its socket.
+    usurp(f"link set {DEVICE} down", f"link set {DEVICE} name away")
+    assert await backend.ensure(DEVICE, 1420)
+    await bring(backend, device())
+    assert itself()
+
+
+async def test_a_link_that_cannot_be_removed_is_told(backend: Backend) -> None:
+    """As a network card could be called; here it is the loopback."""
+    ip("link", "set", "lo", "down")
+    ip("link", "set", "lo", "name", DEVICE)
+    with pytest.raises(Unavailable, match=f"is called {DEVICE} and cannot be removed; give it another name"):
+        await backend.ensure(DEVICE, 1420)
+    ip("link", "set", DEVICE, "name", "lo")
+    assert await backend.ensure(DEVICE, 1420)
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["set down", "replaced"])
+async def test_the_loop_mends_it_with_its_address_and_its_routes(
+    backend: Backend, other: Other, tmp_path: Path, replaced: bool
+) -> None:
+    other.admit(OURS, "10.192.0.0/18")
+    async with looping(tmp_path, backend, other, "192.0.2.2:51900") as loop:
+        assert await reaches(THEIRS)
+        if replaced:
+            usurp(f"link del {DEVICE}")
+        else:
+            ip("link", "set", DEVICE, "down")
+        await eventually(itself, "the device to be itself again")
+        await eventually(lambda: DEVICE in said("ip", "route", "show", "10.192.64.0/18"), "its route")
+        await loop.wait_settled()
+        assert await reaches(THEIRS)
