@@ -49,12 +49,11 @@ class Admission:
         self._reconciler, self._engine = reconciler, engine
         self._guests: Guests = cluster.guests
         self._keys: Keys = cluster.keys
-        self._one_at_a_time = asyncio.Lock()
         self.problem = ""
 
     async def init(self, name: str) -> Membership:
         """Begin a cluster of this one node; raises :class:`Conflict` if it is in one."""
-        async with self._one_at_a_time:
+        async with self._cluster.changing:
             self._refuse_second()
             node, settings = secrets.token_hex(6), self._settings
             cluster = records.Cluster(
@@ -95,51 +94,52 @@ class Admission:
 
     async def token(self, lifetime: float) -> str:
         """A new token, good for ``lifetime`` seconds."""
-        membership = self._cluster.member_of()
-        if membership.nat and not self._settings.endpoints:
-            raise InvalidRequest(
-                "others cannot call this node, it is behind a NAT; make the token on another node, or set ENDPOINT"
+        async with self._cluster.changing:
+            membership = self._cluster.member_of()
+            if membership.nat and not self._settings.endpoints:
+                raise InvalidRequest(
+                    "others cannot call this node, it is behind a NAT; make the token on another node, or set ENDPOINT"
+                )
+            now = time.time()
+            private = generate()
+            token = joining.Token(
+                id=secrets.token_hex(4),
+                private_key=private,
+                preshared_key=base64.b64encode(os.urandom(32)).decode(),
+                address=str(self._guests.next_address(membership.blocks(4)[0], membership.cluster.network_prefix, now)),
+                gateway_key=self._keys.public_keys[0],
+                gateway_address=membership.mesh4,
+                endpoints=self._cluster.own_endpoints(),
+                expires=now + lifetime,
+                ranges=membership.cluster.ranges,
             )
-        now = time.time()
-        private = generate()
-        token = joining.Token(
-            id=secrets.token_hex(4),
-            private_key=private,
-            preshared_key=base64.b64encode(os.urandom(32)).decode(),
-            address=str(self._guests.next_address(membership.blocks(4)[0], membership.cluster.network_prefix, now)),
-            gateway_key=self._keys.public_keys[0],
-            gateway_address=membership.mesh4,
-            endpoints=self._cluster.own_endpoints(),
-            expires=now + lifetime,
-            ranges=membership.cluster.ranges,
-        )
-        self._guests.add(
-            Invitation(
-                id=token.id,
-                digest=token.digest,
-                public_key=public_key(private),
-                preshared_key=token.preshared_key,
-                address=token.address,
-                expires=token.expires,
-            ),
-            now,
-        )
-        self._cluster.mesh.touch()
-        await self._cluster.mesh.wait_settled()
-        return joining.write(token)
+            self._guests.add(
+                Invitation(
+                    id=token.id,
+                    digest=token.digest,
+                    public_key=public_key(private),
+                    preshared_key=token.preshared_key,
+                    address=token.address,
+                    expires=token.expires,
+                ),
+                now,
+            )
+            self._cluster.mesh.touch()
+            await self._cluster.mesh.wait_settled()
+            return joining.write(token)
 
     def tokens(self) -> list[Mapping[str, object]]:
         """The tokens this node has given out and that have not expired."""
         return self._guests.listed(time.time())
 
     def revoke(self, token_id: str) -> None:
-        """Take a token back."""
+        """Take a token back; raises :class:`Conflict` if a node is in with it."""
         self._guests.remove(token_id)
         self._cluster.mesh.touch()
 
     async def join(self, text: str, name: str, say: Callable[[str], None]) -> Membership:
         """Join with a token; raises :class:`StackpadError` with the reason, and then nothing has changed."""
-        async with self._one_at_a_time:
+        async with self._cluster.changing:
             self._refuse_second()
             token = joining.read(text)
             own = tuple(str(net) for net in self._own_networks())
@@ -200,23 +200,27 @@ class Admission:
                 return
         self.problem = ""
 
-    async def remove(self, name: str) -> None:
-        """Free everything a node holds, also one that is gone for good; it leaves by itself if it is not."""
-        store, view = self._cluster.connected_store(), self._cluster.view
-        found = [node for node in view.nodes.values() if name in {node.name, node.owner}]
-        if not found:
-            raise NotFound(f"there is no node {ascii(name)[:80]}; stackpad node ls lists them")
-        node = found[0]
-        if self._cluster.membership is not None and node.owner == self._cluster.membership.node:
-            await self.leave()
-            return
-        if node.control and self._embedded(node) and len(view.nodes) > 1:
-            raise Conflict(f"node {node.name} holds the cluster's store; remove the other nodes first")
-        gone = records.Removed(owner=node.owner, name=node.name, since=time.time())
-        await store.commit([Put(records.key(records.REMOVED, node.owner), records.encode(gone))])
-        # A moment in which it can still see that it was removed, and leave.
-        await asyncio.sleep(FAREWELL)
-        await store.commit(self._ending(node.owner))
+    async def remove(self, name: str) -> bool:
+        """Free everything a node holds, also one that is gone for good; it leaves by itself if it is not.
+
+        Returns whether all of it is free again, as :meth:`leave` does, for this node may be asked to remove itself.
+        """
+        async with self._cluster.changing:
+            store, view = self._cluster.connected_store(), self._cluster.view
+            found = [node for node in view.nodes.values() if name in {node.name, node.owner}]
+            if not found:
+                raise NotFound(f"there is no node {ascii(name)[:80]}; stackpad node ls lists them")
+            node = found[0]
+            if node.owner == self._cluster.member_of().node:
+                return await self._leave()
+            if node.control and self._embedded(node) and len(view.nodes) > 1:
+                raise Conflict(f"node {node.name} holds the cluster's store; remove the other nodes first")
+            gone = records.Removed(owner=node.owner, name=node.name, since=time.time())
+            await store.commit([Put(records.key(records.REMOVED, node.owner), records.encode(gone))])
+            # A moment in which it can still see that it was removed, and leave.
+            await asyncio.sleep(FAREWELL)
+            await store.commit(self._ending(node.owner))
+            return True
 
     def _embedded(self, control: records.Node) -> bool:
         """Whether the cluster's store is on the node that began it: then the others have its address in the mesh."""
@@ -245,6 +249,10 @@ class Admission:
 
         It is while the store answers. Else the others free it with :meth:`remove`.
         """
+        async with self._cluster.changing:
+            return await self._leave()
+
+    async def _leave(self) -> bool:
         membership, store = self._cluster.member_of(), self._cluster.store
         if membership.embeds(self._settings.store) and len(self._cluster.view.nodes) > 1:
             raise Conflict("this node holds the cluster's store; remove the other nodes first (stackpad node rm NAME)")

@@ -88,6 +88,8 @@ class Cluster:
         self.shown_changed: Callable[[], None] = lambda: None
         self._joining: tuple[joining.Token, str] | None = None
         self._changed, self._running = asyncio.Event(), asyncio.Event()
+        self.changing = asyncio.Lock()
+        """Held by whoever changes the membership or the key, or gives out a token, from its first look to its end."""
         self.mesh = MeshLoop(kernel, reconciler, state, backend, self._wanted, Sightings(directory_path), self._fence)
         self.store: StoreLoop | None = None
         self.member: Member | None = None

@@ -18,11 +18,16 @@ from plugin import blocks, joining
 from plugin.mesh import Guest
 from plugin.model import IPAddress, IPNet
 from stackpad import files
-from stackpad.errors import InvalidRequest, NotFound
+from stackpad.errors import Conflict, InvalidRequest, NotFound
+
+TAKEN_BACK = "the token was taken back just now; make a new one with stackpad node token"
 
 
 class Invitation(msgspec.Struct, frozen=True, kw_only=True):
-    """One token given out. ``used_by`` is the node that came with it, by its public key; ``node`` its id."""
+    """One token given out. ``used_by`` is the node that came with it, by its public key; ``node`` its id.
+
+    ``admitted`` says that this node has its place: the token is not taken back any more.
+    """
 
     id: str
     digest: str
@@ -32,6 +37,7 @@ class Invitation(msgspec.Struct, frozen=True, kw_only=True):
     expires: float
     used_by: str = ""
     node: str = ""
+    admitted: bool = False
 
     def __repr__(self) -> str:
         """Without the preshared key."""
@@ -84,10 +90,16 @@ class Guests:
         self._keep({**kept, invitation.id: invitation})
 
     def remove(self, token_id: str) -> None:
-        """Take a token back; raises :class:`NotFound`."""
-        if token_id not in self._all:
+        """Take a token back; raises :class:`NotFound`, or :class:`Conflict` if a node is in with it."""
+        found = self._all.get(token_id)
+        if found is None:
             raise NotFound(
                 f"there is no token {ascii(token_id)[:40]} of this node; stackpad node token --list shows them"
+            )
+        if found.admitted:
+            raise Conflict(
+                f"token {token_id} is good for nothing any more: node {found.node} is in with it; stackpad node rm "
+                f"{found.node} takes that one out again"
             )
         self._keep({key: item for key, item in self._all.items() if key != token_id})
 
@@ -119,9 +131,20 @@ class Guests:
         return found
 
     def use(self, invitation: Invitation, public_key: str, node: str) -> None:
-        """Mark it as used."""
-        used = msgspec.structs.replace(invitation, used_by=public_key, node=node)
-        self._keep({**self._all, invitation.id: used})
+        """Mark it as used; refuses one that is not as it was when it was checked, which may be seconds ago."""
+        self._replace(invitation, msgspec.structs.replace(invitation, used_by=public_key, node=node))
+
+    def admit(self, token_id: str, node: str) -> None:
+        """The node that used it has its place; refuses a token that was taken back meanwhile."""
+        found = self._all.get(token_id)
+        if found is None or found.node != node:
+            raise InvalidRequest(TAKEN_BACK)
+        self._replace(found, msgspec.structs.replace(found, admitted=True))
+
+    def _replace(self, before: Invitation, after: Invitation) -> None:
+        if self._all.get(before.id) != before:
+            raise InvalidRequest(TAKEN_BACK)
+        self._keep({**self._all, after.id: after})
 
     def _keep(self, kept: dict[str, Invitation]) -> None:
         files.replace(self._path, msgspec.json.encode(kept))

@@ -22,8 +22,8 @@ from plugin.mesh import View
 from plugin.model import ip_network
 from plugin.storeloop import StoreLoop
 from stackpad import records
-from stackpad.errors import Conflict, InvalidRequest, StackpadError
-from stackpad.etcd import Put
+from stackpad.errors import Conflict, InvalidRequest, StackpadError, Unavailable
+from stackpad.etcd import Delete, Op, Put
 
 MOST = 64 * 1024
 """Bytes of a request."""
@@ -110,8 +110,13 @@ class JoinService:
         node = msgspec.structs.replace(
             node, mesh4=str(blocks.mesh_address(first[4])), mesh6=str(blocks.mesh_address(first[6]))
         )
-        self._guests.use(invitation, asked.public_key, node_id)
-        await self._store.commit([Put(records.key(records.NODES, node_id), records.encode(node))])
+        try:
+            self._guests.use(invitation, asked.public_key, node_id)
+            await self._store.commit([Put(records.key(records.NODES, node_id), records.encode(node))])
+            self._guests.admit(invitation.id, node_id)
+        except InvalidRequest:
+            await self._give_back(node_id, chosen)
+            raise
         gateway = self._node()
         return joining.JoinAnswer(
             node=node_id,
@@ -126,6 +131,16 @@ class JoinService:
             gateway_ranges=membership.ranges,
             observed=await self._observed(invitation.public_key),
         )
+
+    async def _give_back(self, node_id: str, ranges: Sequence[records.Range]) -> None:
+        """Free the place of a node whose token was taken back while it was being made."""
+        freed = [msgspec.structs.replace(record, freed=time.time()) for record in ranges]
+        operations: list[Op] = [Put(records.range_key(record.net), records.encode(record)) for record in freed]
+        try:
+            await self._store.commit([Delete(records.key(records.NODES, node_id)), *operations])
+        except Unavailable as error:
+            nets = [record.net for record in ranges]
+            self._log.error("ranges of a node that was not let in stay claimed", ranges=nets, reason=str(error))
 
 
 def _ranges(

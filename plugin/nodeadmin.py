@@ -139,8 +139,7 @@ class NodeAdmin:
         return {"freed": await self._admission.leave()}
 
     async def _remove(self, given: dict[str, Any]) -> Any:
-        await self._admission.remove(_text(given, "name"))
-        return {}
+        return {"freed": await self._admission.remove(_text(given, "name"))}
 
     async def _token(self, given: dict[str, Any]) -> Any:
         lifetime = given.get("lifetime", joining.LIFETIME)
@@ -160,8 +159,8 @@ class NodeAdmin:
         return {}
 
     async def _rotate(self, given: dict[str, Any], say: Say) -> Any:
-        silent = await self._rotation.run(say, force=bool(given.get("force")))
-        return {"silent": silent, "void": self._cluster.guests.void()}
+        done = await self._rotation.run(say, force=bool(given.get("force")))
+        return {"silent": done.silent, "void": done.void}
 
     def _told(
         self, handler: Callable[[dict[str, Any], Say], Awaitable[Any]]

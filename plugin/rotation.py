@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from plugin.cluster import Cluster
 from plugin.storeloop import REMEMBER
@@ -25,21 +26,28 @@ KNOWN = REMEMBER + 1.0
 _LOOK = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """Names of living nodes that have not been heard under the new key, and how many tokens name the old one."""
+
+    silent: list[str]
+    void: int
+
+
 class Rotation:
     """``stackpad node rotate-key``."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._one_at_a_time = asyncio.Lock()
 
-    async def run(self, say: Callable[[str], None], *, force: bool = False) -> list[str]:
-        """Change the key; returns the names of living nodes that have not been heard under the new one.
+    async def run(self, say: Callable[[str], None], *, force: bool = False) -> Rotated:
+        """Change the key.
 
         Raises :class:`Conflict` if nodes are away that could not learn of it, unless ``force`` is set: the store is
         behind this node's tunnel, whose new key they would need to reach it. Raises :class:`Unavailable` if the store
         does not take the record; the key has not changed then.
         """
-        async with self._one_at_a_time:
+        async with self._cluster.changing:
             membership, keys = self._cluster.member_of(), self._cluster.keys
             self._cluster.connected_store()
             others = [node for node in self._cluster.view.nodes.values() if node.owner != membership.node]
@@ -55,10 +63,11 @@ class Rotation:
             say(f"announced to {len(others) - len(away)} nodes")
             await asyncio.sleep(KNOWN)
             await asyncio.to_thread(keys.commit)
+            void = self._cluster.guests.void()
             since = time.time()
             await self._published("the new key is used as soon as the store answers")
             say(f"the new public key is {keys.public_keys[0]}")
-            return await self._silent(others, since)
+            return Rotated(await self._silent(others, since), void)
 
     async def _published(self, otherwise: str) -> None:
         """Wait until the store has the keys as they are now."""

@@ -158,9 +158,10 @@ def rm(
             _confirm(
                 f"{found.name} is alive, with {found.networks} networks; its containers lose the other nodes. Remove it?"
             )
-        client.ask(client.plugin(socket), "/node/rm", {"name": name}, timeout=SLOW)
-    output.say(f"{name} is removed; its ranges are free again in ten minutes")
-    _done({"removed": name}, as_json=as_json)
+        ended = client.ask(client.plugin(socket), "/node/rm", {"name": name}, timeout=SLOW)
+    freed = bool(ended.get("freed", True))
+    output.say(f"{name} is removed; its ranges are free again in ten minutes" if freed else _not_freed(name))
+    _done({"removed": name, "freed": freed}, as_json=as_json)
 
 
 @app.command("rotate-key", epilog="Example: stackpad node rotate-key")
@@ -200,9 +201,13 @@ def leave(
             docker = dockerconfig.propose(daemon_json, before, daemonjson.text_of(after), yes=yes, otherwise=LEFT)
     output.say(f"{report.name} is in no cluster any more")
     if not ended["freed"]:
-        output.say(f"the store is away: what it held is not free yet; on another node: stackpad node rm {report.name}")
+        output.say(_not_freed(report.name))
     left = {"name": report.name, "node": report.node, "cluster": report.id, "freed": bool(ended["freed"])}
     _done({**left, "daemon_json": None if docker is None else asdict(docker)}, as_json=as_json)
+
+
+def _not_freed(name: str) -> str:
+    return f"the store is away, so nothing was freed there; when it is back, on another node: stackpad node rm {name}"
 
 
 def _told(socket: Path, path: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def test_outside_of_a_cluster_there_is_nothing_to_write(tmp_path: Path, daemon_j
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["rm", "other", "--yes"], {"removed": "other"}),
+        (["rm", "other", "--yes"], {"removed": "other", "freed": True}),
         (["rotate-key"], {"silent": [], "void_tokens": 2}),
         (["leave", "--yes"], {"name": "worker", "node": "n1", "cluster": "c1", "freed": True, "daemon_json": None}),
         (
@@ -155,6 +155,20 @@ def test_each_command_has_json(plugin: Path, daemon_json: Path, words: list[str]
     result = run("node", *words, "--socket", str(plugin), *places, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == told
+
+
+@pytest.mark.parametrize("words", [["rm", "worker", "--yes"], ["leave", "--yes"]])
+def test_a_node_that_leaves_without_a_store_says_that_nothing_was_freed_there(
+    tmp_path: Path, daemon_json: Path, words: list[str]
+) -> None:
+    places = ["--daemon-json", str(daemon_json)] if words[0] == "leave" else []
+    with served(
+        tmp_path / "away.sock", ANSWERS | {"/node/rm": {"freed": False}, "/node/leave": {"freed": False}}
+    ) as path:
+        result = run("node", *words, "--socket", str(path), *places)
+    assert result.exit_code == 0, result.output
+    assert "nothing was freed there" in result.stderr
+    assert "on another node: stackpad node rm worker" in " ".join(result.stderr.split())
 
 
 def test_every_command_has_json_and_an_example() -> None:

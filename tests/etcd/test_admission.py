@@ -1,0 +1,178 @@
+"""Who comes into a cluster and who leaves it while something else happens: with a real store, and no tunnel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from plugin import joining
+from plugin.admission import Admission
+from plugin.cluster import Cluster
+from plugin.guests import Guests, Invitation
+from plugin.joinservice import JoinService
+from plugin.membership import Memory
+from plugin.storeloop import StoreLoop
+from plugin.storeview import StoreView
+from plugin.wireguard.keys import generate, public_key
+from stackpad import records
+from stackpad.errors import Conflict, Unavailable
+from stackpad.etcd import Etcd
+from tests.etcd.server import BOUND, Server, running
+from tests.etcd.test_membership import CONTROL, Node
+
+OTHERS, CONTROLS, STRANGERS = (public_key(generate()) for _ in range(3))
+GIVEN = Invitation(id="t", digest="d", public_key="k", preshared_key="p", address="127.0.0.1", expires=time.time() + 3600)
+ASKED = joining.JoinRequest(token="t", digest="d", name="worker", public_key=OTHERS, time=time.time())  # noqa: S106
+WORKER = records.Node(owner="n1", name="worker", public_keys=(OTHERS,), mesh4="10.192.64.1", mesh6="fd00:0:0:100::1")
+BLOCK = records.Range(owner="n1", net="10.192.64.0/18", block=True)
+
+
+async def there(etcd: Etcd, prefix: str) -> dict[str, bytes]:
+    return {kv.key: kv.value for kv in (await etcd.list(prefix)).items}
+
+
+class Door:
+    """A node that lets others in, and what happens there at some moment."""
+
+    def __init__(self, etcd: Etcd, directory: Path) -> None:
+        self.etcd, self.guests, seen = etcd, Guests(directory), StoreView()
+        self.guests.add(GIVEN, 0.0)
+        self.store = StoreLoop(etcd, Memory(directory), seen, CONTROL.node, lambda: None, lambda _: None)
+        self.service = JoinService(
+            lambda: CONTROL, lambda: WORKER, seen.view, self.guests, self.store, ("http://127.0.0.1:1",), self._observed
+        )
+
+    async def _observed(self, _: str) -> str:
+        return "192.0.2.7"
+
+    async def ask(self, **changes: Any) -> tuple[int, dict[str, Any]]:
+        """What a guest is answered."""
+        body = msgspec.json.encode(msgspec.structs.replace(ASKED, time=time.time(), **changes))
+        async with TestClient(TestServer(self.service.application())) as client:
+            answer = await client.post("/join", data=body)
+            return answer.status, msgspec.json.decode(await answer.read())
+
+    async def places(self) -> tuple[list[str], list[records.Range]]:
+        """Nodes in the store, and ranges that are held there."""
+        held = records.readable((await there(self.etcd, records.RANGES)).values(), records.Range)
+        return list(await there(self.etcd, records.NODES)), [one for one in held if not one.freed]
+
+
+@pytest.fixture
+async def door(etcd: Etcd, tmp_path: Path) -> Door:
+    return Door(etcd, tmp_path)
+
+
+def after(method: Callable[..., Awaitable[Any]], do: Callable[[], object]) -> Callable[..., Awaitable[Any]]:
+    """``method``, and then something else, the first time."""
+    left = [do]
+
+    async def both(*arguments: Any) -> Any:
+        done = await method(*arguments)
+        if left:
+            left.pop()()
+        return done
+
+    return both
+
+
+@pytest.mark.parametrize("moment", ["claim", "commit"])
+@pytest.mark.parametrize("how", ["remove", "void"])
+async def test_a_token_that_is_taken_back_while_its_node_comes_in(
+    door: Door, monkeypatch: pytest.MonkeyPatch, moment: str, how: str
+) -> None:
+    """Nobody is in, and nothing is held for nobody; a used token, though, does not depend on the key that it names."""
+    take_back = (lambda: door.guests.remove("t")) if how == "remove" else door.guests.void
+    monkeypatch.setattr(door.store, moment, after(getattr(door.store, moment), take_back))
+    status, said = await door.ask()
+    if (how, moment) == ("void", "commit"):
+        assert status == 200
+        return
+    assert (status, said["error"]) == (400, "the token was taken back just now; make a new one with stackpad node token")
+    assert await door.places() == ([], [])
+    assert door.guests.peers(0.0) == []
+
+
+async def test_a_token_is_for_one_node(door: Door) -> None:
+    status, answer = await door.ask()
+    assert status == 200
+    nodes, held = await door.places()
+    assert nodes == [records.key(records.NODES, answer["node"])]
+    assert {one.owner for one in held} == {answer["node"]}
+    assert (await door.ask())[1]["node"] == answer["node"], "whose first answer got lost asks once more"
+    status, said = await door.ask(public_key=STRANGERS, name="another")
+    assert status == 400
+    assert "used already" in said["error"]
+    with pytest.raises(Conflict, match="is in with it"):
+        door.guests.remove("t")
+
+
+@contextlib.asynccontextmanager
+async def member(directory: Path, server: Server) -> AsyncIterator[tuple[Cluster, Admission, Etcd]]:
+    """The first node of a cluster whose store is elsewhere, with another node beside it."""
+    async with contextlib.AsyncExitStack() as stack:
+        node = Node(directory, stack)
+        node.memory.save(msgspec.structs.replace(CONTROL, store=(server.url,)))
+        etcd = await stack.enter_async_context(Etcd([server.url]))
+        beside: Sequence[tuple[str, records.Record]] = (
+            (
+                records.key(records.NODES, CONTROL.node),
+                records.Node(owner=CONTROL.node, name="control", public_keys=("c",)),
+            ),
+            (records.range_key(CONTROL.ranges[0].net), CONTROL.ranges[0]),
+            (records.key(records.NODES, "n1"), WORKER),
+            (records.range_key(BLOCK.net), BLOCK),
+        )
+        for key, record in beside:
+            await etcd.put(key, records.encode(record))
+        cluster, admission, *_ = await node.start(server.url)
+        await node.run(cluster)
+        await cluster.wait_for_store(BOUND)
+        yield cluster, admission, etcd
+
+
+async def test_a_node_that_leaves_while_it_removes_another_does_one_after_the_other(tmp_path: Path) -> None:
+    """What is to be freed of the other is known from the view, which a node that leaves forgets."""
+    async with running(tmp_path / "one") as server, member(tmp_path / "node", server) as (cluster, admission, etcd):
+        async with asyncio.TaskGroup() as tasks:
+            removing = tasks.create_task(admission.remove("worker"))
+            await asyncio.sleep(0)
+            leaving = tasks.create_task(admission.leave())
+        assert (removing.result(), leaving.result()) == (True, True)
+        assert cluster.membership is None
+        assert await there(etcd, records.NODES) == {}
+        ranges = records.readable((await there(etcd, records.RANGES)).values(), records.Range)
+        assert {one.net for one in ranges if one.freed} == {BLOCK.net, CONTROL.ranges[0].net}
+        assert set(await there(etcd, records.REMOVED)) == {records.key(records.REMOVED, name) for name in ("n0", "n1")}
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+async def test_a_node_that_leaves_without_its_store_says_so(tmp_path: Path, noticed: bool) -> None:
+    """Whether it knew that the store is away or learns it by this."""
+    async with running(tmp_path / "one") as server, member(tmp_path / "node", server) as (cluster, admission, etcd):
+        await server.stop()
+        if noticed:
+            async with asyncio.timeout(BOUND):
+                while cluster.store is not None and cluster.store.connected.is_set():  # noqa: ASYNC110 - what is asked has no event
+                    await asyncio.sleep(0.02)
+            with pytest.raises(Unavailable):
+                await admission.remove("worker")
+        assert await admission.leave() is False
+        assert cluster.membership is None
+        await server.start()
+        async with asyncio.timeout(BOUND):
+            while True:
+                try:
+                    nodes = await there(etcd, records.NODES)
+                    break
+                except Unavailable:
+                    await asyncio.sleep(0.05)
+        assert set(nodes) == {records.key(records.NODES, name) for name in ("n0", "n1")}, "nothing was freed there"
