@@ -96,7 +96,7 @@ class Claims:
             return chosen
 
         async with self._one_at_a_time:
-            await self._hold(await self._cluster.connected_store().claim(choose))
+            await self._hold(await self._cluster.connected_store().ranges.claim(choose))
 
     async def grow(self, version_: int, full: Sequence[IPNet]) -> bool:
         """Claim one more block for networks of a family, beside the ``full`` ones that the caller has seen.
@@ -124,7 +124,7 @@ class Claims:
             generation = max((r.generation for r in held if r.net == str(block)), default=0) + 1
             return [records.Range(owner=membership.node, net=str(block), block=True, generation=generation)]
 
-        chosen = await self._cluster.connected_store().claim(choose)
+        chosen = await self._cluster.connected_store().ranges.claim(choose)
         await self._hold(chosen)
         self._log.info("this node has another block", block=chosen[0].net)
 
@@ -182,7 +182,7 @@ class Claims:
                 and (record.owner in view.removed or (record.owner == membership.node and record.net not in mine))
             ]
             if over:
-                await store.collect(over)
+                await store.ranges.collect(over)
 
     def _refuse_own_part(self, network: Network, membership: Membership) -> None:
         for version_ in (4, 6):

@@ -105,7 +105,7 @@ class JoinService:
         if invitation.node and mine:
             chosen = mine  # its first answer got lost
         else:
-            await self._store.claim(choose)
+            await self._store.ranges.claim(choose)
         first = {net.version: net for net in reversed([ip_network(r.net) for r in chosen if r.block])}
         node = msgspec.structs.replace(
             node, mesh4=str(blocks.mesh_address(first[4])), mesh6=str(blocks.mesh_address(first[6]))
@@ -134,10 +134,13 @@ class JoinService:
 
     async def _give_back(self, node_id: str, ranges: Sequence[records.Range]) -> None:
         """Free the place of a node whose token was taken back while it was being made."""
-        freed = [msgspec.structs.replace(record, freed=time.time()) for record in ranges]
-        operations: list[Op] = [Put(records.range_key(record.net), records.encode(record)) for record in freed]
+        operations: list[Op] = [Delete(records.key(records.NODES, node_id))]
+        for record in ranges:
+            key, freed = records.range_key(record.net), msgspec.structs.replace(record, freed=time.time())
+            # Somebody else may have had it just before, and it cools down for others; one that was nobody's goes.
+            operations.append(Put(key, records.encode(freed)) if record.generation > 1 else Delete(key))
         try:
-            await self._store.commit([Delete(records.key(records.NODES, node_id)), *operations])
+            await self._store.commit(operations)
         except Unavailable as error:
             nets = [record.net for record in ranges]
             self._log.error("ranges of a node that was not let in stay claimed", ranges=nets, reason=str(error))

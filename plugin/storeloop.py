@@ -14,22 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from plugin import blocks
 from plugin.membership import Memory
-from plugin.mesh import View
-from plugin.model import ip_network
 from plugin.publisher import chunks, concerns, differences
+from plugin.rangeclaims import AT_ONCE, RangeClaims
 from plugin.storeview import StoreView, Touched
 from stackpad import records
-from stackpad.errors import Conflict, StackpadError, Unavailable
+from stackpad.errors import StackpadError, Unavailable
 from stackpad.etcd import (
     Batch,
-    Compare,
     Delete,
     Etcd,
-    KeyValue,
     LeaseGone,
-    Listing,
     Lost,
     Op,
     Put,
@@ -37,7 +32,6 @@ from stackpad.etcd import (
     Snapshot,
     absent,
     equals,
-    unchanged,
 )
 from stackpad.runtime import Backoff
 
@@ -47,20 +41,19 @@ BEAT = records.LEASE / 4
 SETTLE = 5.0
 """Seconds a node that the store had lost has to write all its records again."""
 
-AT_ONCE = 100
-"""Operations in a transaction; etcd takes 128."""
-
 BYTES_AT_ONCE = 512 << 10
 """Bytes in a transaction; etcd takes 1.5 MiB, keys and all."""
 
 REFUSED = 10.0
 """Seconds until a record that the store has refused is tried again as it is."""
 
+FAILED, FAILED_LAST = 0.2, 1.0
+"""Seconds until records that could not be written are tried again, at first and at last; a store that comes back ends
+the wait.
+"""
+
 REMEMBER = 2.0
 """Seconds between two copies of the view on disk; times the thousands of records in it."""
-
-CLAIM = 3.0
-"""Seconds a driver call waits for a claim."""
 
 
 class StoreLoop:
@@ -82,7 +75,8 @@ class StoreLoop:
         self.connected = asyncio.Event()
         self._etcd, self._memory, self._seen, self._me = etcd, memory, seen, me
         self._own, self._heard = own, heard
-        self._publish, self._unsaved = asyncio.Event(), asyncio.Event()
+        self.ranges = RangeClaims(etcd, seen, me)
+        self._publish, self._unsaved, self._back = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._refused: dict[str, tuple[Op, str]] = {}
         self._again_at: float | None = None
         self._log = structlog.get_logger("store")
@@ -127,6 +121,7 @@ class StoreLoop:
                     self._log.info("the store answers")
                     self.reason = ""
                     self.connected.set()
+                    self._back.set()
                 self._unsaved.set()
                 self._heard(touched)
                 for node in touched.returned:
@@ -142,7 +137,7 @@ class StoreLoop:
         self._heard(self._seen.bury(node))
 
     async def _write(self) -> None:
-        backoff = Backoff(0.2, 5.0)
+        backoff = Backoff(FAILED, FAILED_LAST)
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._again_at):
@@ -152,11 +147,15 @@ class StoreLoop:
             await self.connected.wait()
             self._publish.clear()
             try:
+                self._back.clear()
                 await self._write_once()
                 backoff.reset()
             except StackpadError as error:
                 self._log.warning("our records could not be written", reason=str(error))
-                await asyncio.sleep(next(backoff))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(next(backoff)):
+                        await self._back.wait()
+                        backoff.reset()
                 self._publish.set()
 
     async def _write_once(self) -> None:
@@ -165,8 +164,8 @@ class StoreLoop:
             return
         writes, deletions = differences(wanted, self._seen.raw, self._me)
         ranges = {key: value for key, value in writes.items() if key.startswith(records.RANGES)}
-        if ranges:
-            await self._write_ranges(ranges)
+        if ranges and not await self.ranges.restore(ranges):
+            self._publish.set()  # somebody has claimed a range meanwhile: look again
         operations: list[Op] = [Put(key, value) for key, value in writes.items() if key not in ranges]
         operations += [Delete(key) for key in deletions]
         refused = {op.key: op for op in operations if self._refused.get(op.key, (None,))[0] == op}
@@ -186,38 +185,6 @@ class StoreLoop:
             except Rejected as error:
                 self._refused[operation.key] = operation, str(error)
                 self._again_at = self._again_at or asyncio.get_running_loop().time() + REFUSED
-
-    async def _write_ranges(self, writes: Mapping[str, bytes]) -> None:
-        """Write ranges we hold already, as after a store was wiped; never over somebody else's claim."""
-        lock, listing = await self._claims()
-        held = records.readable((kv.value for kv in listing.items), records.Range)
-        there = {kv.key: kv.value for kv in listing.items}
-        operations: list[Op] = [self._locked()]
-        for key, value in writes.items():
-            mine = records.decode(value, records.Range)
-            newer = records.readable([there[key]] if key in there else [], records.Range)
-            if newer and (newer[0].owner != self._me or newer[0].generation > mine.generation):
-                continue  # given out again since: to somebody else, or to us, in a claim that is just being made
-            with contextlib.suppress(Conflict):
-                if not mine.freed:
-                    blocks.refuse_claim(
-                        ip_network(mine.net),
-                        [other for other in held if other.owner != self._me],
-                        owner=self._me,
-                        names={},
-                        now=time.time(),
-                    )
-                operations.append(Put(key, value))
-        for start in range(0, len(operations), AT_ONCE):
-            chunk = operations[start : start + AT_ONCE]
-            if not (await self._etcd.commit([] if start else [_unchanged(lock)], chunk)).succeeded:
-                self._publish.set()  # somebody has claimed a range meanwhile: look again
-                return
-
-    async def _claims(self) -> tuple[KeyValue | None, Listing]:
-        """The lock, and all ranges as of after it: a claim between the two makes the lock another one."""
-        lock = await self._etcd.get(records.RANGES_LOCK)
-        return lock, await self._etcd.list(records.RANGES)
 
     async def _beat(self) -> None:
         lease = 0
@@ -250,35 +217,6 @@ class StoreLoop:
                 self._log.warning("the view could not be kept", reason=str(error))
             await asyncio.sleep(REMEMBER * max(1, len(copy) // 1000))
 
-    async def claim(
-        self, choose: Callable[[View, Sequence[records.Range]], Sequence[records.Range]]
-    ) -> Sequence[records.Range]:
-        """Claim the ranges that ``choose`` picks, given all that are held, with a compare-and-swap; returns them.
-
-        What ``choose`` raises is passed on. Raises :class:`Unavailable` if the store does not answer within
-        :data:`CLAIM` seconds.
-        """
-        try:
-            async with asyncio.timeout(CLAIM):
-                while True:
-                    lock, listing = await self._claims()
-                    held = records.readable((kv.value for kv in listing.items), records.Range)
-                    chosen = choose(self._seen.view(), held)
-                    if not chosen:
-                        return chosen
-                    there = {kv.key: kv.value for kv in listing.items}
-                    operations: list[Op] = [self._locked()]
-                    for record in chosen:
-                        key = records.range_key(record.net)
-                        operations.append(Put(key, records.encode(record, there.get(key))))
-                    if (await self._etcd.commit([_unchanged(lock)], operations)).succeeded:
-                        return chosen
-        except TimeoutError as error:
-            raise Unavailable(
-                f"the cluster's store did not answer within {CLAIM:.0f} s, so nobody can say whether the range is free; "
-                "look at stackpad status, or use a range of this node's own blocks (--ipam-driver stackpad)"
-            ) from error
-
     async def exchange(self, exchanges: Sequence[tuple[str, bytes | None, bytes | None]]) -> bool:
         """Have, at each key, the second value in place of the first (``None`` for nothing); all of them or none.
 
@@ -288,45 +226,7 @@ class StoreLoop:
         operations: list[Op] = [Delete(key) if after is None else Put(key, after) for key, _, after in exchanges]
         return (await self._etcd.commit(conditions, operations)).succeeded
 
-    async def collect(self, over: Sequence[records.Range]) -> None:
-        """Delete ranges given back for good, those that are in the store as in ``over`` still: a range that was given
-        out again since, to whomever, has another owner, generation or time. Raises :class:`Unavailable`.
-        """
-        try:
-            async with asyncio.timeout(CLAIM):
-                for start in range(0, len(over), AT_ONCE):
-                    while not await self._collected(over[start : start + AT_ONCE]):
-                        pass
-        except TimeoutError as error:
-            raise Unavailable(f"the store did not answer within {CLAIM:.0f} s; ranges given back stay there") from error
-
-    async def _collected(self, over: Sequence[records.Range]) -> bool:
-        """Whether nobody has claimed anything between the look and the write."""
-        lock, listing = await self._claims()
-        there = {kv.key: kv.value for kv in listing.items}
-        operations: list[Op] = []
-        for record in over:
-            key = records.range_key(record.net)
-            found = records.readable([there[key]] if key in there else [], records.Range)
-            if found and record.freed and _same_lease(found[0], record):
-                operations.append(Delete(key))
-        if not operations:
-            return True
-        return (await self._etcd.commit([_unchanged(lock)], [self._locked(), *operations])).succeeded
-
-    def _locked(self) -> Put:
-        """What makes the lock another one."""
-        return Put(records.RANGES_LOCK, records.encode(records.RangesLock(owner=self._me)))
-
     async def commit(self, operations: Sequence[Op]) -> None:
         """Write ``operations``, at most :data:`AT_ONCE` in one transaction."""
         for start in range(0, len(operations), AT_ONCE):
             await self._etcd.commit((), operations[start : start + AT_ONCE])
-
-
-def _same_lease(one: records.Range, other: records.Range) -> bool:
-    return (one.owner, one.generation, one.freed) == (other.owner, other.generation, other.freed)
-
-
-def _unchanged(lock: KeyValue | None) -> Compare:
-    return absent(records.RANGES_LOCK) if lock is None else unchanged(records.RANGES_LOCK, lock.mod_revision)

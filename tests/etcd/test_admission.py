@@ -91,13 +91,15 @@ async def test_a_token_that_is_taken_back_while_its_node_comes_in(
 ) -> None:
     """Nobody is in, and nothing is held for nobody; a used token, though, does not depend on the key that it names."""
     take_back = (lambda: door.guests.remove("t")) if how == "remove" else door.guests.void
-    monkeypatch.setattr(door.store, moment, after(getattr(door.store, moment), take_back))
+    whose = door.store.ranges if moment == "claim" else door.store
+    monkeypatch.setattr(whose, moment, after(getattr(whose, moment), take_back))
     status, said = await door.ask()
     if (how, moment) == ("void", "commit"):
         assert status == 200
         return
     assert (status, said["error"]) == (400, "the token was taken back just now; make a new one with stackpad node token")
     assert await door.places() == ([], [])
+    assert await there(door.etcd, records.RANGES) == {}, "nor does anything cool down"
     assert door.guests.peers(0.0) == []
 
 

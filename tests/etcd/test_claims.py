@@ -179,7 +179,7 @@ async def test_what_was_given_out_again_is_not_deleted(node: Node, since: dict[s
     now = msgspec.structs.replace(GIVEN_BACK, **since)
     store = node.cluster.connected_store()
     await node.etcd.put(key, records.encode(now))
-    await store.collect([GIVEN_BACK])
+    await store.ranges.collect([GIVEN_BACK])
     assert (await node.stored())[GIVEN_BACK.net] == now
 
 
@@ -219,7 +219,7 @@ async def test_an_older_generation_is_not_written_over_a_newer_one(node: Node) -
     key = records.range_key(GIVEN_BACK.net)
     await node.put(newer, key)
     store = node.cluster.connected_store()
-    await store._write_ranges({key: records.encode(GIVEN_BACK)})
+    await store.ranges.restore({key: records.encode(GIVEN_BACK)})
     assert (await node.stored())[newer.net] == newer
 
 

@@ -16,8 +16,9 @@ from plugin.membership import Memory
 from plugin.storeloop import StoreLoop
 from plugin.storeview import StoreView
 from stackpad import records
+from stackpad.errors import Unavailable
 from stackpad.etcd import Etcd
-from tests.etcd.server import BOUND
+from tests.etcd.server import BOUND, Server
 
 ME = "me"
 
@@ -137,4 +138,39 @@ async def test_what_is_not_wanted_any_more_is_no_problem(node: Node) -> None:
     del node.wanted[records.key(records.ENDPOINTS, ME, "e1")]
     node.loop.touch()
     await until(lambda: not node.loop.problems)
+    await node.until(lambda: set(node.wanted))
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that waits an hour after a failure."""
+    monkeypatch.setattr(storeloop, "FAILED", 3600.0)
+    monkeypatch.setattr(storeloop, "FAILED_LAST", 3600.0)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_store_that_is_back_is_written_to_at_once(
+    node: Node, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the wait after a failure is."""
+    commits, failed = node.etcd.commit, asyncio.Event()
+
+    async def commit(compares: object, success: object) -> object:
+        if not failed.is_set():
+            failed.set()
+            raise Unavailable("as if it were about to go")
+        return await commits(compares, success)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(node.etcd, "commit", commit)
+    async with asyncio.timeout(BOUND):
+        await node.loop.connected.wait()
+    node.want(endpoint(1))
+    async with asyncio.timeout(BOUND):
+        await failed.wait()
+    await server.stop()
+    await until(lambda: not node.loop.connected.is_set())
+    node.want(endpoint(2))
+    await server.start()
+    async with asyncio.timeout(BOUND):
+        await node.loop.connected.wait()
     await node.until(lambda: set(node.wanted))
