@@ -145,7 +145,7 @@ class MeshLoop:
             self._reconciler.overlay(self._overlay(None, None))
             return
         await self._look_around(wanted)
-        if self._applied is None:
+        if self._applied is None or not wanted.fenced - self._left <= self._applied.fenced:
             # Whether there can be a tunnel or not: what belongs into it is not to take another way.
             await self._kernel.fence_tunnel(self._tunnel(wanted, {}))
             self._reconciler.overlay(self._overlay(wanted, self._mtu))

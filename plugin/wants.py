@@ -68,11 +68,15 @@ def of_member(
 
 
 def of_guest(token: joining.Token, endpoint: str, port: int) -> Wanted:
-    """That of one who joins: the token's gateway only, called at one of its addresses; without one, nobody."""
-    gateway = ip_network(token.gateway_address)
+    """That of one who joins: the token's gateway only, called at one of its addresses; without one, nobody.
+
+    It is in no cluster yet, but its containers may call the others' from its first moment as a member on, and before: the
+    cluster's ranges are closed as a member's are.
+    """
+    gateway, whole = ip_network(token.gateway_address), frozenset(map(ip_network, token.ranges))
     plan = MeshPlan(addresses=frozenset({ipaddress.ip_address(token.address)}), routes=frozenset({gateway}))
     if not endpoint:
-        return Wanted(plan, token.private_key, port, frozenset())
+        return Wanted(plan, token.private_key, port, whole, whole)
     address, gateway_port = records.split_endpoint(endpoint)
     peer = Peer(
         public_key=token.gateway_key,
@@ -81,7 +85,7 @@ def of_guest(token: joining.Token, endpoint: str, port: int) -> Wanted:
         allowed=frozenset({gateway}),
         keepalive=5,
     )
-    return Wanted(plan, token.private_key, port, frozenset(), extra={token.gateway_key: peer})
+    return Wanted(plan, token.private_key, port, whole, whole, extra={token.gateway_key: peer})
 
 
 def with_gateway(view: View, membership: Membership) -> View:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from plugin import wants
@@ -25,6 +26,7 @@ from plugin.reconciler import Overlay, Reconciler
 from plugin.settings import Settings
 from plugin.sightings import Sightings
 from plugin.state import State
+from plugin.tunnel import Tunnel
 from plugin.wants import Wanted
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.model import Changes, Observed
@@ -35,6 +37,7 @@ from tests.kernel.frames import dropped
 from tests.kernel.workbench import node
 from tests.netns import PROC, Namespace, eventually, ip, run
 from tests.samples import network, network_id
+from tests.unit.plugin.test_joining import TOKEN
 from tests.unit.plugin.test_wants import MINE
 
 CLUSTER = frozenset(map(ip_network, ("10.192.0.0/10", "fd00:53::/48")))
@@ -168,6 +171,17 @@ class Still:
         ip("link", "del", MESH_LINK)
 
 
+class Late(Broken):
+    """The same, which notes the routes that are there when it is asked."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    async def ensure(self, device: str, mtu: int) -> bool:
+        self.found.append(unreachable())
+        return await super().ensure(device, mtu)
+
+
 @dataclass
 class Loop:
     """A mesh at work; ``wanted`` may be changed."""
@@ -232,6 +246,31 @@ async def test_before_the_node_is_ready_and_without_wireguard_the_fence_stands(n
         assert "10.192.0.0/10" not in unreachable()
         await eventually(lambda: "10.192.0.0/10" in unreachable(), "it to be put back, tunnel or none")
         assert "169.254.53.53" in ip("addr", "show", "dev", "lo"), "and names are answered without a tunnel"
+        running.cancel()
+
+
+@pytest.mark.parametrize("guest", [True, False])
+async def test_whoever_joins_is_fenced_before_there_is_anything_of_a_tunnel(
+    netns: None, tmp_path: Path, guest: bool
+) -> None:
+    """As a guest and as a member: a WireGuard that is slow to start, or does not, opens nothing meanwhile."""
+    late = Late()
+    async with looping(tmp_path, late) as made, asyncio.TaskGroup() as tasks:
+        member, made.wanted = made.wanted, None
+        made.mesh.observed = None
+        for route in ("10.192.0.0/10", "172.18.0.0/16"):
+            ip("route", "del", "unreachable", route, "metric", str(2**31))
+        made.mesh._applied = Tunnel(0)  # as after it has left another cluster
+        running = tasks.create_task(made.mesh.run())
+        await made.mesh.wait_settled()
+        assert not unreachable()
+        assert not late.found
+        token = msgspec.structs.replace(TOKEN, ranges=tuple(map(str, CLUSTER)))
+        made.wanted = wants.of_guest(token, "192.0.2.1:51820", 51820) if guest else member
+        made.mesh.touch()
+        await eventually(lambda: late.found, "the implementation to be asked")
+        assert "10.192.0.0/10" in late.found[0]
+        await eventually(lambda: "10.192.0.0/10" in closed_ranges(), "the firewall to close them")
         running.cancel()
 
 

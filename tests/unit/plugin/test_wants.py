@@ -54,11 +54,15 @@ CLAIM = records.Range(owner="n0", net="172.30.0.0/24", network="x")
 
 
 def test_a_guest_wants_its_gateway_and_nothing_else() -> None:
-    made = wants.of_guest(TOKEN, "192.0.2.1:51820", 51820)
+    token = msgspec.structs.replace(TOKEN, ranges=MINE.cluster.ranges)
+    made = wants.of_guest(token, "192.0.2.1:51820", 51820)
     (peer,) = made.extra.values()
     assert (peer.public_key, peer.endpoint) == (TOKEN.gateway_key, ("192.0.2.1", 51820))
     assert peer.allowed == made.plan.routes == {ip_network(TOKEN.gateway_address)}
-    assert not made.fenced, "it is in no cluster, whose ranges these would be"
+    assert made.fenced == made.cluster == set(CLUSTER), "as those of a member"
+    nobody = wants.of_guest(token, "", 51820)
+    assert (nobody.extra, nobody.fenced, nobody.cluster) == ({}, made.fenced, made.cluster)
+    assert not wants.of_guest(TOKEN, "", 51820).fenced, "a token of old does not say what they are"
     assert TOKEN.private_key not in repr(made)
 
 
