@@ -99,6 +99,8 @@ class WireGuardGo:
             )
         except FileNotFoundError as error:
             raise Unavailable("there is no wireguard-go command; install the package wireguard-go") from error
+        except OSError as error:
+            raise Unavailable(f"wireguard-go cannot be started: {error.strerror}") from error
         for _ in range(int(_START / 0.02)):
             if self._answers():
                 break

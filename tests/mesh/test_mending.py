@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from plugin.wireguard.backend import Backend
+from plugin.wireguard.userspace import WireGuardGo
 from stackpad.errors import Unavailable
 from tests.mesh.conftest import DEVICE, Other
 from tests.mesh.test_calling import OURS, THEIRS, looping
@@ -86,3 +87,25 @@ async def test_the_loop_mends_it_with_its_address_and_its_routes(
         await eventually(lambda: DEVICE in said("ip", "route", "show", "10.192.64.0/18"), "its route")
         await loop.wait_settled()
         assert await reaches(THEIRS)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (0o644, "cannot be started: Permission denied"),
+        (0o755, "cannot be started: Exec format error"),
+        (0, "is no wireguard-go"),
+    ],
+)
+async def test_a_program_that_cannot_be_started_is_told(
+    netns: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, said: str
+) -> None:
+    """Whatever the system says of it ends nothing but this try."""
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("missing: /dev/net/tun")
+    if mode:
+        (tmp_path / "wireguard-go").write_bytes(b"\0")
+        (tmp_path / "wireguard-go").chmod(mode)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unavailable, match=said):
+        await WireGuardGo().ensure(DEVICE, 1420)
