@@ -13,7 +13,7 @@ from importlib.metadata import version
 import msgspec
 import structlog
 
-from plugin import blocks, joining
+from plugin import blocks, joining, storeaccess
 from plugin.claims import outside
 from plugin.cluster import Cluster
 from plugin.guests import Guests, Invitation
@@ -65,7 +65,7 @@ class Admission:
                 network_prefix=settings.network_prefix,
             )
             joining.refuse_overlap(await self._cluster.other_routes(), cluster.ranges)
-            await self._cluster.refuse_taken_store()
+            await storeaccess.refuse_taken(self._settings)
             first = [_first_block(ip_network(cluster.range4), cluster.block_prefix, self._own_networks(), cluster)]
             length6 = max(blocks.BLOCK6_PREFIX, ip_network(cluster.range6).prefixlen)
             first.append(_first_block(ip_network(cluster.range6), length6, self._own_networks(), cluster))
@@ -109,7 +109,7 @@ class Admission:
                 address=str(self._guests.next_address(membership.blocks(4)[0], membership.cluster.network_prefix, now)),
                 gateway_key=self._keys.public_keys[0],
                 gateway_address=membership.mesh4,
-                endpoints=self._cluster.own_endpoints(),
+                endpoints=self._cluster.presence.endpoints(),
                 expires=now + lifetime,
                 ranges=membership.cluster.ranges,
             )
@@ -149,11 +149,11 @@ class Admission:
                 name=joining.name(name or await self._default_name()),
                 public_key=self._keys.public_keys[0],
                 time=time.time(),
-                endpoints=self._cluster.own_endpoints(),
+                endpoints=self._cluster.presence.endpoints(),
                 ranges=own,
                 former=self._cluster.former(),
                 mtu=self._reconciler.facts.mtu,
-                engine=self._cluster.engine_version,
+                engine=self._cluster.presence.engine_version,
                 version=version("stackpad"),
             )
             began = time.monotonic()

@@ -1,24 +1,22 @@
 """This node's part in a cluster: begins one, joins one, leaves it, and runs what belongs to it meanwhile.
 
-A node that is in no cluster runs none of this. In one, what the others need to know of it is computed here from state,
-membership and attachments, and what they say becomes peers, routes, rules and names.
+A node that is in no cluster runs none of this. In one, what the others need to know of it is computed from state,
+membership and attachments (:mod:`plugin.presence`), and what they say becomes peers, routes, rules and names.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 
 import msgspec
 import structlog
 from aiohttp import web
 
-from plugin import joining, mesh, wants
+from plugin import joining, mesh, storeaccess, troubles, wants
 from plugin.attachments import Attachments
 from plugin.dataplane import Element
 from plugin.fence import Fence
@@ -31,7 +29,7 @@ from plugin.membership import Membership, Memory
 from plugin.mesh import View
 from plugin.meshloop import MeshLoop
 from plugin.model import IPNet, ip_network
-from plugin.publisher import own_records
+from plugin.presence import Presence
 from plugin.reconciler import Reconciler
 from plugin.settings import Settings
 from plugin.sightings import Sightings
@@ -45,8 +43,7 @@ from plugin.wireguard.backend import Backend
 from plugin.wireguard.keys import Keys
 from stackpad import records
 from stackpad.engine import Engine
-from stackpad.errors import Conflict, NotFound, Unavailable
-from stackpad.etcd import Etcd, Tls
+from stackpad.errors import NotFound, Unavailable
 from stackpad.runtime import Backoff
 
 READY = 15.0
@@ -75,7 +72,6 @@ class Cluster:
         self.names_changed: Callable[[Iterable[str]], None] = lambda _: None
         self.exposition: Callable[[], bytes] = bytes
         self._sites, self._handover = Sites(), Handover()
-        self.engine_version = ""
         self.attachments = Attachments(engine, lambda network: network in state.networks, self.networks_changed)
         self._memory, self.guests = Memory(directory_path), Guests(directory_path)
         self.keys, self._fence = Keys(settings.keys), Fence(directory_path)
@@ -85,6 +81,7 @@ class Cluster:
         if self.membership is not None:
             self._seen.replace(self._memory.load_view())
         self.desk = WebDesk(directory_path / "web.json")
+        self.presence = Presence(settings, state, reconciler, self.keys, self.attachments, self.desk)
         self.shown_changed: Callable[[], None] = lambda: None
         self._joining: tuple[joining.Token, str] | None = None
         self._changed, self._running = asyncio.Event(), asyncio.Event()
@@ -127,29 +124,10 @@ class Cluster:
             found.append(f"mesh: {self.mesh.problem}")
         found += self.mesh.contested[:SHOWN]
         if self.membership is not None:
-            cluster = self.view.cluster
-            if cluster is not None and cluster.id != self.membership.cluster.id:
-                found.append(
-                    f"the store belongs to cluster {cluster.id}, this node to {self.membership.cluster.id}; give each a "
-                    "store of its own (STORE), or have this node leave and join the other"
-                )
-            found += self._store_problems(self.membership)
-            for held in self.membership.ranges:
-                there = self.view.ranges.get(records.range_key(held.net))
-                if there is not None and there.owner != held.owner:
-                    found.append(f"range {held.net} of this node is now held by node {there.owner}; remove its networks")
+            found += troubles.of_member(self.membership, self.view)
+            if self.store is None or not self.store.connected.is_set():
+                found += troubles.without_store(self.membership, self._settings.store)
         return found
-
-    def _store_problems(self, membership: Membership) -> list[str]:
-        unset = membership.control and membership.store and not self._settings.store
-        if not unset or (self.store is not None and self.store.connected.is_set()):
-            return []
-        addresses = ",".join(membership.store)
-        problem = (
-            f"the cluster's store is your etcd at {addresses}, and the setting STORE is empty; disable the plugin, "
-            f"docker plugin set stackpad/net STORE={addresses} (STORE_USER, STORE_CA and the like as before), enable it"
-        )
-        return [problem]
 
     def networks_changed(self) -> None:
         """Networks, endpoints or attachments of this node have changed."""
@@ -187,44 +165,8 @@ class Cluster:
 
     # What this node is and wants
 
-    def node_record(self, membership: Membership) -> records.Node:
-        """This node, as the others see it."""
-        return records.Node(
-            owner=membership.node,
-            name=membership.name,
-            public_keys=self.keys.public_keys,
-            endpoints=() if membership.nat else self.own_endpoints(),
-            mesh4=membership.mesh4,
-            mesh6=membership.mesh6,
-            mtu=self._reconciler.facts.mtu,
-            control=membership.control,
-            engine=self.engine_version,
-            version=version("stackpad"),
-            joined=membership.joined,
-        )
-
-    def own_endpoints(self) -> tuple[str, ...]:
-        """Where others may reach the tunnel: what the operator says, else every address of the node's."""
-        port = self._settings.mesh_port
-        if self._settings.endpoints:
-            return tuple(_with_port(text, port) for text in self._settings.endpoints)
-        addresses = sorted(self._reconciler.facts.addresses, key=lambda ip: (ip.is_private, ip.version, int(ip)))
-        return tuple(records.join_endpoint(str(address), port) for address in addresses)
-
     def _own_records(self) -> Mapping[str, records.Record] | None:
-        if self.membership is None or not self._reconciler.ready.is_set():
-            return None
-        if not self.attachments.complete.is_set():
-            # Not yet known is not "none": what the store has of this node stays until the engine has been asked.
-            return {records.key(records.NODES, self.membership.node): self.node_record(self.membership)}
-        return own_records(
-            self.membership,
-            self.node_record(self.membership),
-            self._state.networks.values(),
-            self._state.endpoints,
-            self.attachments.by_endpoint,
-            self.desk.report,
-        )
+        return self.presence.records(self.membership)
 
     def _wanted(self) -> Wanted | None:
         port = self._settings.mesh_port
@@ -255,9 +197,9 @@ class Cluster:
 
     async def _ask_engine(self) -> None:
         backoff = Backoff(0.5, 10.0)
-        while not self.engine_version:
+        while not self.presence.engine_version:
             try:
-                self.engine_version = await self._engine.version()
+                self.presence.engine_version = await self._engine.version()
             except Unavailable:
                 await asyncio.sleep(next(backoff))
         self.networks_changed()
@@ -280,7 +222,8 @@ class Cluster:
                     member = await self._member(membership)
                     background.append(tasks.create_task(member.run(), name="etcd"))
                     background.append(tasks.create_task(self._open_store(member, membership), name="store in tunnel"))
-                etcd = await stack.enter_async_context(self._client(membership))
+                own = self.member.url if self.member is not None else None
+                etcd = await stack.enter_async_context(storeaccess.client(self._settings, membership, own))
                 self.store = StoreLoop(etcd, self._memory, self._seen, membership.node, self._own_records, self.heard)
                 background.append(tasks.create_task(self.store.run(), name="store"))
                 await self._serve_joins(stack, membership, self.store)
@@ -307,46 +250,20 @@ class Cluster:
         with contextlib.suppress(Unavailable):
             await self.mesh.wait_settled()
         settings = self._settings
-        listen = _store_url(membership) if self.mesh.settled.is_set() else ()
+        listen = storeaccess.in_tunnel(membership) if self.mesh.settled.is_set() else ()
         self.member = Member(settings.store_directory, settings.store_sockets, listen=listen, name=membership.node)
         return self.member
 
     async def _open_store(self, member: Member, membership: Membership) -> None:
         """Serve the store in the tunnel, as soon as there is one."""
         await self.mesh.settled.wait()
-        member.listen(_store_url(membership))
-
-    async def refuse_taken_store(self) -> None:
-        """Raise :class:`Conflict` if the operator's own store has a cluster in it, :class:`Unavailable` if it is away."""
-        if not self._settings.store:
-            return
-        async with self._operators_store() as etcd:
-            there = await etcd.get(records.CLUSTER)
-        for cluster in records.readable([there.value] if there is not None else [], records.Cluster):
-            raise Conflict(
-                f"the store at {', '.join(self._settings.store)} has cluster {cluster.id} in it; join that one (stackpad "
-                "node token on one of its nodes), or give another store"
-            )
-
-    def _operators_store(self) -> Etcd:
-        settings = self._settings
-        tls = None
-        if settings.store_ca or settings.store_cert:
-            tls = Tls(ca=settings.store_ca, certificate=settings.store_cert, key=settings.store_key)
-        return Etcd(settings.store, tls=tls, user=settings.store_user, password=settings.store_password)
-
-    def _client(self, membership: Membership) -> Etcd:
-        if self._settings.store:
-            return self._operators_store()
-        if membership.embeds(()) and self.member is not None:
-            return Etcd([self.member.url])
-        return Etcd(membership.store)
+        member.listen(storeaccess.in_tunnel(membership))
 
     async def _serve_joins(self, stack: contextlib.AsyncExitStack, membership: Membership, store: StoreLoop) -> None:
-        addresses = self._settings.store or membership.store or _store_url(membership)
+        addresses = self._settings.store or membership.store or storeaccess.in_tunnel(membership)
         service = JoinService(
             self.member_of,
-            lambda: self.node_record(self.member_of()),
+            lambda: self.presence.node(self.member_of()),
             lambda: self.view,
             self.guests,
             store,
@@ -461,15 +378,3 @@ class Cluster:
             reason = self.store.reason if self.store is not None else "it is starting"
             raise Unavailable(f"the cluster's store does not answer ({reason}); try again when stackpad status says so")
         return self.store
-
-
-def _store_url(membership: Membership) -> tuple[str, ...]:
-    """Where the embedded store is reached through the tunnel."""
-    return (f"http://{membership.mesh4}:{mesh.STORE_PORT}",)
-
-
-def _with_port(text: str, port: int) -> str:
-    try:
-        return records.join_endpoint(str(ipaddress.ip_address(text)), port)
-    except ValueError:
-        return text
