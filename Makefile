@@ -33,6 +33,9 @@ lint: $(VENV)/.complete ## Style, types and layering
 bench: requirements ## Measure one node, between nodes, among many, and the resolver; writes docs/benchmarks.md
 	$(PYTHON) -m tests.bench
 
+chaos: requirements ## Faults one after another under traffic on three nodes; writes docs/resilience.md
+	$(PYTHON) -m tests.chaos
+
 testbed: requirements ## Docker hosts in namespaces, one cluster: NODES=n ENGINE=debian12|forky or one for each, with commas NAME=name
 	@$(TESTBED) $(NAME) up --nodes $(NODES) --engine $(ENGINE)
 
@@ -68,4 +71,4 @@ $(VENV)/.complete: requirements.lock
 	@chmod +x $(VENV)/bin/stackpad
 	@touch $@
 
-.PHONY: help up down test lint bench testbed testbed-down plugin install uninstall lock requirements
+.PHONY: help up down test lint bench chaos testbed testbed-down plugin install uninstall lock requirements

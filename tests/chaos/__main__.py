@@ -1,0 +1,114 @@
+"""``make chaos``: faults one after another under traffic, on three nodes; writes docs/resilience.md."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from tests.chaos import census, limits, processes, report, wires
+from tests.chaos.fault import FAULTS, Fault
+from tests.chaos.inject import Outcome, inject
+from tests.chaos.scene import Scene
+from tests.testbed import testbed
+from tests.testbed.shell import ROOT, Failed, say, step
+from tests.testbed.testbed import Options, Testbed
+
+DOCUMENT = ROOT / "docs" / "resilience.md"
+KEPT = ROOT / "build" / "chaos.json"
+ENGINES = "debian12,forky,forky"
+MODULES = (processes, wires, limits)
+"""What declares the faults, imported for that."""
+
+
+def main() -> int:
+    """Inject the chosen faults; returns 1 if goals were missed."""
+    options = _options()
+    if options.list:
+        print(*(f"{each.name}: {each.title}" for each in FAULTS.values()), sep="\n")
+        return 0
+    chosen = [FAULTS[name] for name in options.only or FAULTS]
+    there = testbed.find(options.on) if options.on else None
+    bed = there or testbed.make("chaos", 3, ENGINES)
+    try:
+        if there is None:
+            bed.up(Options(images=("test", "example")))
+        outcomes = run(bed, chosen, options.stop)
+    finally:
+        if there is None:
+            bed.down()
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_bytes(msgspec.json.encode(outcomes))
+    print(report.table(outcomes), report.calls(outcomes), report.misses(outcomes), sep="\n\n")
+    if not options.only:
+        DOCUMENT.write_text(report.document(DOCUMENT.read_text(), outcomes, _when()))
+    return 1 if any(made.misses for made in outcomes) else 0
+
+
+def run(bed: Testbed, chosen: Sequence[Fault], stop: float) -> list[Outcome]:
+    """All chosen faults, each on all of its nodes; what cannot go on ends the run, and what was found is kept."""
+    outcomes: list[Outcome] = []
+    with step("engines with live-restore"), ThreadPoolExecutor(3) as pool:
+        list(pool.map(_live_restore, range(1, 4), [bed] * 3))
+    with Scene(bed) as scene:
+        before = settled(scene)
+        for fault in chosen:
+            for number in fault.roles:
+                with step(f"{fault.name} on n{number}"):
+                    try:
+                        outcomes.append(inject(scene, fault, number, before, stop=stop))
+                    except (Failed, TimeoutError) as error:
+                        say(f"the run ends here: {error}")
+                        return outcomes
+                if outcomes[-1].left:
+                    before = settled(scene)
+    return outcomes
+
+
+def settled(scene: Scene) -> census.Census:
+    """A census of a scene in which nothing changes any more."""
+    found = census.take(scene.bed)
+    for _ in range(30):
+        time.sleep(2)
+        again = census.take(scene.bed)
+        if not census.differences(found, again) and not census.differences(again, found):
+            return again
+        found = again
+    raise Failed("the nodes do not come to rest")
+
+
+def _live_restore(number: int, bed: Testbed) -> None:
+    node = bed.nodes[number - 1]
+    file = node.root / "etc/docker/daemon.json"
+    there = msgspec.json.decode(file.read_bytes()) if file.exists() else {}
+    if not there.get("live-restore"):
+        file.write_bytes(msgspec.json.encode({**there, "live-restore": True}))
+        node.restart_engine()
+
+
+def _when() -> str:
+    date = datetime.datetime.now(datetime.UTC).date()
+    kernel = re.sub(r"[^0-9.].*", "", platform.release())
+    return f"Found {date}, {os.cpu_count()} cores shared with others, kernel {kernel}, engines {ENGINES}."
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--only", action="append", choices=FAULTS, help="only this fault (can be given several times)")
+    parser.add_argument("--on", metavar="NAME", help="the testbed of this name, which is up and stays so")
+    parser.add_argument("--stop", type=float, default=20.0, help="seconds for which processes are stopped (default 20)")
+    parser.add_argument("--list", action="store_true", help="print the faults there are")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    say("this takes about twenty-five minutes")
+    sys.exit(main())

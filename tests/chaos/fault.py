@@ -1,0 +1,146 @@
+"""What a fault is: what is done, to whom, for how long, and what may be lost by it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.scene import Scene
+from tests.e2e.workbench import Workbench
+from tests.testbed import network
+from tests.testbed.node import Node
+from tests.testbed.shell import Failed
+
+CONTROL, WORKER = 1, 2
+"""Nodes by their part: the first one has the store and Caddy, the second one neither."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What may be lost. Times are in seconds."""
+
+    still: tuple[str, ...] = ("same", "published", "caddy")
+    """Ways of which nothing may be lost, on the node itself, too."""
+
+    across: float | None = 0.0
+    """The longest silence between the node and others: 0 for nothing lost, None where it is cut on purpose."""
+
+    others: bool = True
+    """Whether streams that do not pass the node may lose nothing."""
+
+    converge: float = 5.0
+    """From the fault's end until all is well again without help."""
+
+
+UNNOTICED = Goal()
+PLUGIN_ENDS = Goal(across=1.0)
+"""The userspace WireGuard ends with the plugin."""
+
+TRAFFIC_STOPS = Goal(still=(), across=None)
+"""What carries the traffic is itself damaged, so only the recovery counts."""
+
+PARTED = Goal(still=("same", "published"), across=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a fault is injected."""
+
+    scene: Scene
+    number: int
+    stop: float = 20.0
+    """Seconds for which a process is stopped."""
+
+    @property
+    def bench(self) -> Workbench:
+        """The node to work at."""
+        return self.scene.bench[self.number]
+
+    @property
+    def node(self) -> Node:
+        """The node."""
+        return self.bench.node
+
+    def pids(self, *words: str) -> list[int]:
+        """Processes of the node whose command line begins with these words, a path before the first one left out."""
+        found = []
+        for pid in network.inhabitants(self.node.spec.netns):
+            with contextlib.suppress(OSError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+                if (Path(command[0]).name, *command[1 : len(words)]) == words:
+                    found.append(pid)
+        return found
+
+    def engine_pid(self) -> int:
+        """The engine's process."""
+        return int((self.node.home / "docker.pid").read_text())
+
+    @contextlib.contextmanager
+    def stopped(self, pid: int) -> Iterator[None]:
+        """A process that does nothing meanwhile."""
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def configure(self, **settings: object) -> None:
+        """Change the engine's ``daemon.json``; it reads the file at its next start."""
+        file = self.node.root / "etc/docker/daemon.json"
+        there = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps({**there, **settings}))
+
+    def one(self, *words: str) -> int:
+        """The one such process; raises :class:`Failed` where there is none."""
+        found = self.pids(*words)
+        if not found:
+            raise Failed(f"{' '.join(words)} does not run on {self.node.name}")
+        return found[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault: ``inject`` is entered to begin it and left to end it."""
+
+    name: str
+    title: str
+    inject: Callable[[Place], AbstractContextManager[None]]
+    roles: tuple[int, ...]
+    hold: float
+    goal: Goal
+    daily: bool
+    """Whether containers and networks are made and removed on the node meanwhile."""
+
+    note: str
+    """What is to be known about its figures."""
+
+
+FAULTS: dict[str, Fault] = {}
+"""All of them, in the order in which they are injected."""
+
+
+def fault(
+    title: str,
+    *,
+    goal: Goal,
+    roles: tuple[int, ...] = (CONTROL, WORKER),
+    hold: float = 0.0,
+    daily: bool = False,
+    note: str = "",
+) -> Callable[[Callable[[Place], Iterator[None]]], Callable[[Place], AbstractContextManager[None]]]:
+    """Make a fault of a generator that begins it, yields for ``hold`` seconds, and ends it."""
+
+    def made(inject: Callable[[Place], Iterator[None]]) -> Callable[[Place], AbstractContextManager[None]]:
+        managed = contextlib.contextmanager(inject)
+        name = inject.__name__.replace("_", "-")
+        FAULTS[name] = Fault(name, title, managed, roles, hold, goal, daily, note)
+        return managed
+
+    return made

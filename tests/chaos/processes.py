@@ -1,0 +1,212 @@
+"""Faults of processes: the plugin, its tunnel, the engine, the store, Caddy and the ingress."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+
+from tests.chaos.fault import (
+    CONTROL,
+    PARTED,
+    PLUGIN_ENDS,
+    TRAFFIC_STOPS,
+    UNNOTICED,
+    WORKER,
+    Goal,
+    Place,
+    fault,
+)
+from tests.chaos.wires import underlay
+from tests.testbed import images
+from tests.testbed.node import PLUGIN
+from tests.testbed.shell import alive, run, wait_until
+
+
+@fault("nothing at all", goal=UNNOTICED, roles=(CONTROL,), hold=10, note="what the machine loses by itself")
+def nothing(place: Place) -> Iterator[None]:
+    yield
+
+
+@fault("plugin killed (SIGKILL)", goal=PLUGIN_ENDS)
+def plugin_killed(place: Place) -> Iterator[None]:
+    os.kill(place.node.plugin_pid(), signal.SIGKILL)
+    yield
+
+
+@fault("plugin stopped (SIGSTOP)", goal=UNNOTICED, hold=20)
+def plugin_stopped(place: Place) -> Iterator[None]:
+    with place.stopped(place.node.plugin_pid()):
+        yield
+
+
+@fault("plugin disabled by force, and enabled", goal=PLUGIN_ENDS, hold=3,
+       note="the tunnel is not there for as long as the plugin is disabled")  # fmt: skip
+def plugin_disabled(place: Place) -> Iterator[None]:
+    place.bench.docker("plugin", "disable", "--force", PLUGIN)
+    yield
+    place.bench.docker("plugin", "enable", PLUGIN)
+
+
+@fault("plugin removed and made anew, as for an upgrade", goal=PLUGIN_ENDS, roles=(WORKER,),
+       note="the tunnel is not there for as long as the plugin is away")  # fmt: skip
+def plugin_replaced(place: Place) -> Iterator[None]:
+    place.bench.docker("plugin", "disable", "--force", PLUGIN)
+    place.bench.docker("plugin", "rm", "--force", PLUGIN)
+    yield
+    place.node.install_plugin(images.build(only_plugin=True).plugin)
+
+
+@fault("a second plugin under another name", goal=UNNOTICED, roles=(WORKER,), hold=3)
+def plugin_twice(place: Place) -> Iterator[None]:
+    second = "stackpad/second:latest"
+    place.bench.docker("plugin", "create", second, images.build(only_plugin=True).plugin)
+    place.bench.try_docker("plugin", "enable", second)
+    yield
+    place.bench.docker("plugin", "rm", "--force", second)
+
+
+@fault("wireguard-go killed (SIGKILL)", goal=PLUGIN_ENDS)
+def tunnel_killed(place: Place) -> Iterator[None]:
+    os.kill(place.one("wireguard-go"), signal.SIGKILL)
+    yield
+
+
+@fault("engine killed (SIGKILL), live-restore on", goal=UNNOTICED, hold=2)
+def engine_killed(place: Place) -> Iterator[None]:
+    place.node.stop_engine(signal.SIGKILL)
+    yield
+    place.node.start_engine()
+
+
+@fault("engine restarted, live-restore on", goal=UNNOTICED)
+def engine_restarted(place: Place) -> Iterator[None]:
+    place.node.stop_engine()
+    yield
+    place.node.start_engine()
+
+
+@fault("engine stopped (SIGSTOP): its API hangs", goal=UNNOTICED, hold=12)
+def engine_stopped(place: Place) -> Iterator[None]:
+    with place.stopped(place.engine_pid()):
+        yield
+
+
+@fault("engine restarted, live-restore off", goal=TRAFFIC_STOPS, note="Docker ends all containers itself")
+def engine_restarted_without(place: Place) -> Iterator[None]:
+    place.configure(**{"live-restore": False})
+    place.node.stop_engine()
+    yield
+    place.node.start_engine()
+    place.configure(**{"live-restore": True})
+    os.kill(place.engine_pid(), signal.SIGHUP)
+
+
+@fault("simulated reboot: kernel objects, /run and processes gone", goal=TRAFFIC_STOPS)
+def rebooted(place: Place) -> Iterator[None]:
+    place.node.power_off()
+    yield
+    _power_on(place)
+
+
+@fault("no power for longer than the lease", goal=TRAFFIC_STOPS, hold=15, roles=(WORKER,))
+def without_power(place: Place) -> Iterator[None]:
+    place.node.power_off()
+    yield
+    _power_on(place)
+
+
+@fault("etcd killed (SIGKILL)", goal=UNNOTICED, roles=(CONTROL,), daily=True)
+def store_killed(place: Place) -> Iterator[None]:
+    os.kill(place.one("etcd"), signal.SIGKILL)
+    yield
+
+
+@fault("etcd stopped (SIGSTOP)", goal=UNNOTICED, roles=(CONTROL,), hold=20, daily=True)
+def store_stopped(place: Place) -> Iterator[None]:
+    with place.stopped(place.one("etcd")):
+        yield
+
+
+@fault("etcd's data wiped", goal=UNNOTICED, roles=(CONTROL,), daily=True)
+def store_wiped(place: Place) -> Iterator[None]:
+    pid = place.one("etcd")
+    os.kill(pid, signal.SIGSTOP)
+    shutil.rmtree(place.node.root / "var/lib/stackpad/etcd/data")
+    os.kill(pid, signal.SIGKILL)
+    yield
+
+
+@fault("etcd compacted behind a node that is cut off", goal=PARTED, roles=(CONTROL,), hold=8)
+def store_compacted(place: Place) -> Iterator[None]:
+    """The second node cannot go on where it was: what it missed is gone from the store's memory."""
+    words = ["etcdctl", "--endpoints", f"unix://{place.node.root}/run/stackpad/etcd/client:0", "--command-timeout=5s"]
+    port = place.scene.bed.nodes[1].name
+    with underlay(place, f"iifname {port} drop", f"oifname {port} drop"):
+        for number in range(5):
+            run(*words, "put", "/chaos/key", str(number))
+        run(*words, "del", "/chaos/key")
+        said = run(*words, "get", "/chaos/key", "--write-out=fields").stdout
+        revision = next(line.split()[-1] for line in said.splitlines() if '"Revision"' in line)
+        run(*words, "compaction", "--physical", revision)
+        yield
+
+
+@fault(
+    "Caddy killed (SIGKILL), and started by its supervisor",
+    roles=(CONTROL,),
+    hold=1,
+    goal=Goal(still=("same", "published")),
+)
+def caddy_killed(place: Place) -> Iterator[None]:
+    place.scene.bed.proxy.stop_caddy(signal.SIGKILL)
+    yield
+    place.scene.bed.proxy.start_caddy()
+
+
+@fault("ingress killed (SIGKILL), and started by its supervisor", goal=UNNOTICED, hold=3)
+def ingress_killed(place: Place) -> Iterator[None]:
+    """On the second node, what says to Caddy's node which web services there are."""
+    bed = place.scene.bed
+    ingress = bed.proxy if place.number == CONTROL else bed.agents[place.number - 2]
+    ingress.stop_ingress(signal.SIGKILL)
+    yield
+    ingress.start_ingress()
+
+
+@fault("ingress stopped (SIGSTOP)", goal=UNNOTICED, roles=(CONTROL,), hold=15)
+def ingress_stopped(place: Place) -> Iterator[None]:
+    with place.scene.bed.proxy.ingress_suspended():
+        yield
+
+
+def _power_on(place: Place) -> None:
+    """Power, the engine, and on the nodes that have them Caddy and the ingress, as their supervisors would."""
+    place.node.power_on()
+    bed = place.scene.bed
+    if place.number == CONTROL:
+        bed.proxy.start()
+    else:
+        bed.agents[place.number - 2].start_ingress()
+
+
+def kill_twice(place: Place) -> None:
+    """Kill the plugin again while it starts."""
+    before = place.node.plugin_pid()
+    os.kill(before, signal.SIGKILL)
+    wait_until("another plugin", lambda: any(pid != before and alive(pid) for pid in _plugins(place)))
+    time.sleep(0.3)
+    for pid in _plugins(place):
+        os.kill(pid, signal.SIGKILL)
+
+
+@fault("plugin killed again while it starts", goal=Goal(across=2.0), roles=(WORKER,))
+def plugin_killed_twice(place: Place) -> Iterator[None]:
+    kill_twice(place)
+    yield
+
+
+def _plugins(place: Place) -> list[int]:
+    return [pid for pid in place.pids("python", "-m", "plugin") if alive(pid)]

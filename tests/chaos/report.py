@@ -1,0 +1,75 @@
+"""``docs/resilience.md`` from what a run has found; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tests.chaos.fault import FAULTS
+from tests.chaos.inject import Outcome
+from tests.chaos.record import Loss
+from tests.chaos.scene import COLUMNS
+
+GLANCE = 0.3
+"""Seconds of silence below which a table shows none."""
+
+
+def cell(lost: Loss | None) -> str:
+    """Losses and the longest silence: ``0``, ``12``, ``12 / 0.8 s``."""
+    if lost is None:
+        return ""
+    return f"{lost.lost} / {lost.gap:.1f} s" if lost.gap >= GLANCE else str(lost.lost)
+
+
+def table(outcomes: Iterable[Outcome]) -> str:
+    """A row for each fault."""
+    heads = ["fault", "node", *COLUMNS, "others", "well after", "goals"]
+    rows = [heads, ["---"] * len(heads)]
+    for made in outcomes:
+        cells = [cell(made.streams.get(column)) for column in COLUMNS]
+        well = "helped" if made.converged is None else f"{made.converged:.1f} s"
+        rows.append(
+            [
+                made.title,
+                made.node,
+                *cells,
+                cell(made.others),
+                well,
+                f"{len(made.misses)} missed" if made.misses else "met",
+            ]
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def misses(outcomes: Iterable[Outcome]) -> str:
+    """What was missed, by fault, with what is known of its cause."""
+    lines: list[str] = []
+    for made in outcomes:
+        if made.misses:
+            note = FAULTS[made.fault].note
+            lines.append(
+                f"- **{made.title}** on {made.node}{f' ({note})' if note else ''}: {'; '.join(made.misses[:12])}."
+            )
+            most = sorted(made.why.items(), key=lambda item: -item[1])[:4]
+            if most:
+                lines.append(f"  What was lost, most first: {', '.join(f'{word} ({count})' for word, count in most)}.")
+    return "\n".join(lines) or "None."
+
+
+def calls(outcomes: Iterable[Outcome]) -> str:
+    """How long Docker's commands took meanwhile."""
+    chosen = [made for made in outcomes if made.calls]
+    if not chosen:
+        return ""
+    heads = ["meanwhile", *chosen[0].calls]
+    rows = [heads, ["---"] * len(heads)]
+    rows += [[f"{made.title}, {made.node}", *("failed" if took < 0 else f"{took:.1f} s" for took in made.calls.values())]
+             for made in chosen]  # fmt: skip
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def document(head: str, outcomes: Sequence[Outcome], when: str) -> str:
+    """``head`` up to its mark, then what was found."""
+    mark = "<!-- found -->"
+    kept = head.partition(mark)[0]
+    parts = [table(outcomes), calls(outcomes), "## Missed", misses(outcomes), when]
+    return kept + mark + "\n\n" + "\n\n".join(part for part in parts if part) + "\n"
