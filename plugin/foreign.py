@@ -6,7 +6,9 @@ where there is no such chain but a DROP policy). Our own drops have been made by
 
 The rules go to the end of the chain, before its closing RETURN if it has one: what an operator has written there
 to keep somebody out goes on holding for our networks too. They carry the comment ``stackpad`` and are the only
-ones touched. Both back ends of iptables are looked after, each only where its table is in use already.
+ones touched. A DROP policy with no jump from FORWARD to ``DOCKER-USER`` (after ``iptables -F``, say) would drop all
+of ours until Docker's next start; then the jump is put back where Docker has it, at the top, and Docker itself keeps
+but one. Both back ends of iptables are looked after, each only where its table is in use already.
 
 Blocking, for the kernel thread.
 """
@@ -45,13 +47,17 @@ class ForeignChains:
         """Put back what is missing; returns the chains that were mended, as ``iptables-nft DOCKER-USER``."""
         mended = []
         for tool in self._tools():
-            chain = _target(self._listed(tool, DOCKER_USER), self._listed(tool, "FORWARD"))
+            docker_user, forward = self._listed(tool, DOCKER_USER), self._listed(tool, "FORWARD")
+            chain = _target(docker_user, forward)
             if chain is None:
                 continue
-            script = mend(chain, self._listed(tool, chain))
-            if script:
-                self._run(f"{tool}-restore", "--noflush", script=script)
-                mended.append(f"{tool} {chain}")
+            scripts = {chain: mend(chain, docker_user or forward)}
+            if docker_user:
+                scripts["FORWARD"] = reach(forward)
+            for name, script in scripts.items():
+                if script:
+                    self._run(f"{tool}-restore", "--noflush", script=script)
+                    mended.append(f"{tool} {name}")
         return mended
 
     def remove(self) -> None:
@@ -125,6 +131,15 @@ def mend(chain: str, listed: Sequence[str]) -> str:
     deletions = "".join(line.replace("-A", "-D", 1) + "\n" for line in rules if _is_ours(line))
     additions = "".join(f"-I {chain} {end + 1 + offset} {rule}\n" for offset, rule in enumerate(RULES))
     return f"*filter\n{deletions}{additions}COMMIT\n"
+
+
+def reach(forward: Sequence[str]) -> str:
+    """The script that has forwarded packets reach ``DOCKER-USER``, given what ``-S FORWARD`` says; empty if they do.
+
+    A jump with conditions is somebody's decision, and a policy of ACCEPT needs none.
+    """
+    jumps = any(line.startswith("-A FORWARD ") and line.endswith(f"-j {DOCKER_USER}") for line in forward)
+    return "" if jumps or "-P FORWARD DROP" not in forward else f"*filter\n-I FORWARD 1 -j {DOCKER_USER}\nCOMMIT\n"
 
 
 def _is_ours(line: str) -> bool:

@@ -80,6 +80,27 @@ def test_damage_is_mended(chains: ForeignChains, damage: list[str]) -> None:
     assert chains.repair() == []
 
 
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_flush_of_everything_is_mended(chains: ForeignChains, tool: str) -> None:
+    """The chains and the policy stay after ``iptables -F``, and without Docker's jump nobody would come to ours."""
+    run(f"{tool}-restore", script=DOCKER)
+    chains.repair()
+    run(tool, "-F")
+    assert chains.repair() == [f"{tool} DOCKER-USER", f"{tool} FORWARD"]
+    assert rules(tool, "FORWARD") == ["-j DOCKER-USER"]
+    assert rules(tool) == list(RULES)
+    assert chains.repair() == []
+
+
+def test_somebodys_own_way_to_docker_user_is_left_alone(chains: ForeignChains) -> None:
+    run("iptables-nft-restore", script=DOCKER.replace("-A FORWARD -j", "-A FORWARD -i eth0 -j"))
+    assert chains.repair() == ["iptables-nft DOCKER-USER"]
+    assert rules("iptables-nft", "FORWARD") == ["-i eth0 -j DOCKER-USER"]
+    run("iptables-nft", "-P", "FORWARD", "ACCEPT")
+    run("iptables-nft", "-F", "FORWARD")
+    assert chains.repair() == []
+
+
 @pytest.mark.replay("S43")
 def test_what_the_operator_wrote_stays_where_it_was(chains: ForeignChains) -> None:
     run("iptables-nft-restore", script=DOCKER)
