@@ -113,7 +113,9 @@ class Fault:
     title: str
     inject: Callable[[Place], AbstractContextManager[None]]
     roles: tuple[int, ...]
-    hold: float
+    hold: float | None
+    """Seconds until it ends; None for as long as the run stops processes."""
+
     goal: Goal
     daily: bool
     """Whether containers and networks are made and removed on the node meanwhile."""
@@ -123,7 +125,7 @@ class Fault:
 
 
 FAULTS: dict[str, Fault] = {}
-"""All of them, in the order in which they are injected."""
+"""All of them by name, once their modules are imported."""
 
 
 def fault(
@@ -131,7 +133,7 @@ def fault(
     *,
     goal: Goal,
     roles: tuple[int, ...] = (CONTROL, WORKER),
-    hold: float = 0.0,
+    hold: float | None = 0.0,
     daily: bool = False,
     note: str = "",
 ) -> Callable[[Callable[[Place], Iterator[None]]], Callable[[Place], AbstractContextManager[None]]]:

@@ -65,7 +65,7 @@ def inject(scene: Scene, fault: Fault, number: int, before: Census, *, stop: flo
         with fault.inject(place):
             if fault.daily:
                 made.calls = _daily(place)
-            time.sleep(max(0.0, began + _hold(fault, stop) - time.monotonic()))
+            time.sleep(max(0.0, began + (stop if fault.hold is None else fault.hold) - time.monotonic()))
     except (Failed, OSError, LookupError, StopIteration, subprocess.SubprocessError) as error:
         broken.append(f"not injected as meant: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
     ended = time.monotonic()
@@ -112,10 +112,6 @@ def judge(made: Outcome, goal: Goal, losses: dict[Stream, Loss], *, timed: bool 
     missed += [f"{call} {'failed' if took < 0 else f'took {took:.1f} s'}" for call, took in made.calls.items()
                if took < 0 or (timed and took > 10)]  # fmt: skip
     return missed
-
-
-def _hold(fault: Fault, stop: float) -> float:
-    return stop if "SIGSTOP" in fault.title and fault.hold >= 20 else fault.hold
 
 
 def _converge(scene: Scene, made: Outcome, before: Census, ended: float) -> None:

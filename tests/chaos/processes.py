@@ -36,7 +36,7 @@ def plugin_killed(place: Place) -> Iterator[None]:
     yield
 
 
-@fault("plugin stopped (SIGSTOP)", goal=UNNOTICED, hold=20)
+@fault("plugin stopped (SIGSTOP)", goal=UNNOTICED, hold=None)
 def plugin_stopped(place: Place) -> Iterator[None]:
     with place.stopped(place.node.plugin_pid()):
         yield
@@ -124,7 +124,7 @@ def store_killed(place: Place) -> Iterator[None]:
     yield
 
 
-@fault("etcd stopped (SIGSTOP)", goal=UNNOTICED, roles=(CONTROL,), hold=20, daily=True)
+@fault("etcd stopped (SIGSTOP)", goal=UNNOTICED, roles=(CONTROL,), hold=None, daily=True)
 def store_stopped(place: Place) -> Iterator[None]:
     with place.stopped(place.one("etcd")):
         yield

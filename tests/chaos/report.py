@@ -22,18 +22,18 @@ def cell(lost: Loss | None) -> str:
 
 def table(outcomes: Iterable[Outcome]) -> str:
     """A row for each fault."""
-    heads = ["fault", "node", *COLUMNS, "others", "well after", "goals"]
+    heads = ["fault", "node", *COLUMNS, "others", "traffic well", "all well", "goals"]
     rows = [heads, ["---"] * len(heads)]
     for made in outcomes:
         cells = [cell(made.streams.get(column)) for column in COLUMNS]
-        well = "helped" if made.converged is None else f"{made.converged:.1f} s"
+        times = ["helped" if after is None else f"{after:.1f} s" for after in (made.traffic, made.converged)]
         rows.append(
             [
                 made.title,
                 made.node,
                 *cells,
                 cell(made.others),
-                well,
+                *times,
                 f"{len(made.misses)} missed" if made.misses else "met",
             ]
         )
