@@ -41,7 +41,8 @@ mount -t sysfs sysfs /sys
 mount --rbind {home}/cgroup /sys/fs/cgroup
 umount -l {home}/cgroup
 hostname {name}
-echo $$ > {home}/holder.pid
+echo $$ > {home}/holder.part
+mv {home}/holder.part {home}/holder.pid
 exec sleep infinity
 """
 
