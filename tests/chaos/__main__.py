@@ -6,6 +6,7 @@ import argparse
 import datetime
 import os
 import platform
+import random
 import re
 import sys
 import time
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from tests.chaos import census, limits, processes, report, wires
+from tests.chaos.crowd import ADDRESSES_REST, Crowd
 from tests.chaos.fault import FAULTS, Fault
 from tests.chaos.inject import Outcome, inject
 from tests.chaos.scene import Scene
@@ -30,7 +32,33 @@ ENGINES = "debian12,forky,forky"
 MODULES = (processes, wires, limits)
 """What declares the faults, in the order in which they are injected."""
 
+SEED = os.environ.get("STACKPAD_SEED") or str(random.SystemRandom().randrange(1_000_000))
+
 ORDERED = {each.name: each for module in MODULES for each in FAULTS.values() if each.inject.__module__ == module.__name__}
+
+
+class Found(msgspec.Struct):
+    """What has been found so far, as it is kept."""
+
+    outcomes: list[Outcome] = []
+    crowd: str = ""
+
+    @classmethod
+    def read(cls) -> Found:
+        """What earlier runs have found."""
+        return msgspec.json.decode(KEPT.read_bytes(), type=cls) if KEPT.exists() else cls()
+
+    def add(self, made: Outcome) -> None:
+        """Take an outcome in, in place of an earlier one of the same fault on the same node."""
+        names = list(ORDERED)
+        kept = [each for each in self.outcomes if (each.fault, each.number) != (made.fault, made.number)]
+        self.outcomes = sorted([*kept, made], key=lambda each: (names.index(each.fault), each.number))
+        self.keep()
+
+    def keep(self) -> None:
+        """Write it."""
+        KEPT.parent.mkdir(exist_ok=True)
+        KEPT.write_bytes(msgspec.json.encode(self))
 
 
 def main() -> int:
@@ -39,26 +67,30 @@ def main() -> int:
     if options.list:
         print(*(f"{each.name}: {each.title}" for each in ORDERED.values()), sep="\n")
         return 0
-    chosen = [ORDERED[name] for name in options.only or ORDERED]
-    there = testbed.find(options.on) if options.on else None
+    chosen = [ORDERED[name] for name in options.only or ORDERED] if options.only != ["none"] else []
+    found = Found() if not options.only else Found.read()
     say(f"{sum(len(each.roles) for each in chosen)} faults, about half a minute each")
+    there = testbed.find(options.on) if options.on else None
     bed = there or testbed.make("chaos", 3, ENGINES)
     try:
         if there is None:
             bed.up(Options(images=("test", "example")))
-        outcomes = run(bed, chosen, options.stop)
+        run(bed, chosen, options.stop, found)
+        if options.crowd:
+            crowded(bed, options.crowd, found)
     finally:
         if there is None:
             bed.down()
-    print(report.table(outcomes), report.calls(outcomes), report.misses(outcomes), sep="\n\n")
-    if not options.only:
-        DOCUMENT.write_text(report.document(DOCUMENT.read_text(), outcomes, _when()))
-    return 1 if any(made.misses for made in outcomes) else 0
+    print(report.table(found.outcomes), report.calls(found.outcomes), report.misses(found.outcomes), sep="\n\n")
+    if options.write or not options.only:
+        DOCUMENT.write_text(report.document(DOCUMENT.read_text(), found.outcomes, found.crowd, _when()))
+    return 1 if any(made.misses for made in found.outcomes) else 0
 
 
-def run(bed: Testbed, chosen: Sequence[Fault], stop: float) -> list[Outcome]:
+def run(bed: Testbed, chosen: Sequence[Fault], stop: float, found: Found) -> None:
     """All chosen faults, each on all of its nodes; what cannot go on ends the run, and what was found is kept."""
-    outcomes: list[Outcome] = []
+    if not chosen:
+        return
     with step("engines with live-restore"), ThreadPoolExecutor(3) as pool:
         list(pool.map(_live_restore, range(1, 4), [bed] * 3))
     with Scene(bed) as scene:
@@ -67,15 +99,29 @@ def run(bed: Testbed, chosen: Sequence[Fault], stop: float) -> list[Outcome]:
             for number in fault.roles:
                 with step(f"{fault.name} on n{number}"):
                     try:
-                        outcomes.append(inject(scene, fault, number, before, stop=stop))
+                        made = inject(scene, fault, number, before, stop=stop)
                     except (Failed, TimeoutError) as error:
                         say(f"the run ends here: {error}")
-                        return outcomes
-                KEPT.parent.mkdir(exist_ok=True)
-                KEPT.write_bytes(msgspec.json.encode(outcomes))
-                if outcomes[-1].left:
+                        return
+                found.add(made)
+                if made.left:
                     before = settled(scene)
-    return outcomes
+
+
+def crowded(bed: Testbed, seconds: float, found: Found) -> None:
+    """Many at once, for so long, between two censuses."""
+    crowd = Crowd(bed, SEED)
+    before = census.take(bed)
+    with step(f"many at once, STACKPAD_SEED={SEED}"):
+        crowd.run(seconds)
+    left = census.differences(before, census.take(bed))
+    until = time.monotonic() + ADDRESSES_REST
+    while left and time.monotonic() < until:
+        time.sleep(1)
+        left = census.differences(before, census.take(bed))
+    found.crowd = report.crowd(crowd, seconds, left)
+    found.keep()
+    say(found.crowd)
 
 
 def settled(scene: Scene) -> census.Census:
@@ -107,9 +153,13 @@ def _when() -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("--only", action="append", choices=ORDERED, help="only this fault (can be given several times)")
-    parser.add_argument("--on", metavar="NAME", help="the testbed of this name, which is up and stays so")
+    parser.add_argument(
+        "--only", action="append", choices=[*ORDERED, "none"], help="only this fault (can be given several times)"
+    )
+    parser.add_argument("--on", metavar="NAME", help="the testbed of this name, which stays up")
     parser.add_argument("--stop", type=float, default=20.0, help="seconds for which processes are stopped (default 20)")
+    parser.add_argument("--crowd", type=float, default=120.0, help="seconds of many at once; 0 for none (default 120)")
+    parser.add_argument("--write", action="store_true", help="write the document after --only, too")
     parser.add_argument("--list", action="store_true", help="print the faults there are")
     return parser.parse_args()
 

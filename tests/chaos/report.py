@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from tests.chaos.crowd import Crowd
 from tests.chaos.fault import FAULTS
 from tests.chaos.inject import Outcome
 from tests.chaos.record import Loss
@@ -11,6 +12,12 @@ from tests.chaos.scene import COLUMNS
 
 GLANCE = 0.3
 """Seconds of silence below which a table shows none."""
+
+
+MANY = """\
+Containers start, stop, connect and disconnect at once on all nodes. Every third of a second the store is read whole, at
+one revision: no address may have two owners there, and no ranges may overlap. Afterwards the plugin's state, the store,
+the rules and the links must say on every node what Docker says, and when all is removed a census must be as before."""
 
 
 def cell(lost: Loss | None) -> str:
@@ -67,9 +74,26 @@ def calls(outcomes: Iterable[Outcome]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def document(head: str, outcomes: Sequence[Outcome], when: str) -> str:
+def crowd(made: Crowd, seconds: float, left: Sequence[str]) -> str:
+    """What many at once have come to."""
+    each = ", ".join(f"{count} {what}" for what, count in sorted(made.calls.items()))
+    wrong = [*made.wrong, *(f"left: {line}" for line in left)]
+    said = (
+        f"For {seconds:.0f} s, {made.workers} workers on each of three nodes made {made.calls.total()} calls ({each}) in "
+        f"{made.environments} environments, {made.refused.total()} of which Docker refused. The slowest took "
+        f"{made.slowest:.1f} s. The store was read {made.seen} times meanwhile."
+    )
+    lines = [said, "", f"Wrong: {'; '.join(wrong[:12]) or 'nothing'}."]
+    if made.refused:
+        lines += ["", "Refused:", "", *(f"- {count} times: {text}" for text, count in made.refused.most_common(8))]
+    return "\n".join(lines)
+
+
+def document(head: str, outcomes: Sequence[Outcome], many: str, when: str) -> str:
     """``head`` up to its mark, then what was found."""
     mark = "<!-- found -->"
     kept = head.partition(mark)[0]
-    parts = [table(outcomes), calls(outcomes), "## Missed", misses(outcomes), when]
+    parts = [table(outcomes), calls(outcomes), "## Missed", misses(outcomes)]
+    parts += ["## Many at once", MANY, many] if many else []
+    parts.append(when)
     return kept + mark + "\n\n" + "\n\n".join(part for part in parts if part) + "\n"

@@ -112,7 +112,7 @@ def test_the_document_has_each_fault_and_keeps_its_head() -> None:
     assert {each.column for each in STREAMS} == set(COLUMNS)
     one = outcome(ping_across=Loss(lost=12, gap=0.8), ping_same=Loss())
     one.misses = ["ping across: 12 lost"]
-    text = report.document("# Head\n<!-- found -->\nold", [one], "Found today.")
+    text = report.document("# Head\n<!-- found -->\nold", [one], "All well.", "Found today.")
     assert text.startswith("# Head\n<!-- found -->\n")
     assert "old" not in text
     assert "| 0 | 12 / 0.8 s |" in text
