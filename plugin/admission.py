@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from plugin import blocks, joining, storeaccess
-from plugin.claims import outside
+from plugin.claims import named, outside
 from plugin.cluster import Cluster
 from plugin.guests import Guests, Invitation
 from plugin.joiner import Joiner
@@ -174,7 +174,7 @@ class Admission:
                     mesh4=answer.mesh4,
                     mesh6=answer.mesh6,
                     store=answer.store,
-                    ranges=answer.ranges,
+                    ranges=named(answer.ranges, self._state.networks.values(), time.time()),
                     nat=nat and not self._settings.endpoints,
                     joined=time.time(),
                     gateway=answer.gateway,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import structlog
@@ -199,3 +199,19 @@ class Claims:
 def outside(network: Network, held: Sequence[IPNet]) -> list[IPNet]:
     """The ranges of a network that do not lie in one of ``held``."""
     return [subnet.net for subnet in network.subnets if not any(blocks.within(subnet.net, block) for block in held)]
+
+
+def named(ranges: Iterable[records.Range], networks: Iterable[Network], now: float) -> tuple[records.Range, ...]:
+    """Ranges that were claimed for a node as it joined, each with the network it is for, with which it is given back.
+
+    That of a network that has gone meanwhile is given back at once.
+    """
+    owners = {str(subnet.net): network.id for network in networks for subnet in network.subnets}
+    return tuple(
+        record
+        if record.block
+        else msgspec.structs.replace(record, network=owners[record.net])
+        if record.net in owners
+        else msgspec.structs.replace(record, freed=now)
+        for record in ranges
+    )
