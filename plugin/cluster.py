@@ -7,22 +7,19 @@ membership and attachments (:mod:`plugin.presence`), and what they say becomes p
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
 import msgspec
 import structlog
-from aiohttp import web
 
-from plugin import joining, mesh, storeaccess, troubles, wants
+from plugin import joining, mesh, troubles, wants
 from plugin.attachments import Attachments
 from plugin.dataplane import Element
 from plugin.fence import Fence
 from plugin.guests import Guests
 from plugin.handover import SWITCH, Handover
-from plugin.joinservice import JoinService
 from plugin.kernel import Kernel
 from plugin.member import Member
 from plugin.membership import Membership, Memory
@@ -31,9 +28,9 @@ from plugin.meshloop import MeshLoop
 from plugin.model import IPNet, ip_network
 from plugin.presence import Presence
 from plugin.reconciler import Reconciler
+from plugin.services import JoinParts, Services, StoreParts
 from plugin.settings import Settings
 from plugin.sightings import Sightings
-from plugin.sites import Sites
 from plugin.state import State
 from plugin.storeloop import StoreLoop
 from plugin.storeview import StoreView, Touched
@@ -71,7 +68,7 @@ class Cluster:
         self._engine = engine
         self.names_changed: Callable[[Iterable[str]], None] = lambda _: None
         self.exposition: Callable[[], bytes] = bytes
-        self._sites, self._handover = Sites(), Handover()
+        self._handover = Handover()
         self.attachments = Attachments(engine, lambda network: network in state.networks, self.networks_changed)
         self._memory, self.guests = Memory(directory_path), Guests(directory_path)
         self.keys, self._fence = Keys(settings.keys), Fence(directory_path)
@@ -84,12 +81,17 @@ class Cluster:
         self.presence = Presence(settings, state, reconciler, self.keys, self.attachments, self.desk)
         self.shown_changed: Callable[[], None] = lambda: None
         self._joining: tuple[joining.Token, str] | None = None
-        self._changed, self._running = asyncio.Event(), asyncio.Event()
+        self._changed = asyncio.Event()
         self.changing = asyncio.Lock()
         """Held by whoever changes the membership or the key, or gives out a token, from its first look to its end."""
         self.mesh = MeshLoop(kernel, reconciler, state, backend, self._wanted, Sightings(directory_path), self._fence)
-        self.store: StoreLoop | None = None
-        self.member: Member | None = None
+        self._services = Services(
+            settings,
+            self.mesh,
+            StoreParts(self._memory, self._seen, self._own_records, self.heard),
+            JoinParts(self.member_of, lambda: self.presence.node(self.member_of()), self.guests),
+            lambda: self.exposition(),
+        )
         self._log = structlog.get_logger("cluster")
 
     def _remembered(self) -> Membership | None:
@@ -112,9 +114,19 @@ class Cluster:
         return self._seen.view()
 
     @property
+    def store(self) -> StoreLoop | None:
+        """The store as this node sees and writes it, while it is in a cluster."""
+        return self._services.store
+
+    @property
+    def member(self) -> Member | None:
+        """The store that this node runs itself."""
+        return self._services.member
+
+    @property
     def problems(self) -> list[str]:
         """What a person should know."""
-        found = [*self._seen.problems.values(), *self._sites.problems.values()]
+        found = [*self._seen.problems.values(), *self._services.problems]
         if self.member is not None and self.member.status.phase == "failed":
             found.append(f"store: {self.member.status.reason}")
         found += filter(None, (self.damage, self.guests.problem))
@@ -215,70 +227,11 @@ class Cluster:
             if membership.control and self._settings.store not in {(), membership.store} and not self._has_embedded():
                 membership = msgspec.structs.replace(membership, store=self._settings.store)
                 await self.keep(membership)
-            async with contextlib.AsyncExitStack() as stack:
-                tasks = await stack.enter_async_context(asyncio.TaskGroup())
-                background = []
-                if membership.embeds(self._settings.store):
-                    member = await self._member(membership)
-                    background.append(tasks.create_task(member.run(), name="etcd"))
-                    background.append(tasks.create_task(self._open_store(member, membership), name="store in tunnel"))
-                own = self.member.url if self.member is not None else None
-                etcd = await stack.enter_async_context(storeaccess.client(self._settings, membership, own))
-                self.store = StoreLoop(etcd, self._memory, self._seen, membership.node, self._own_records, self.heard)
-                background.append(tasks.create_task(self.store.run(), name="store"))
-                await self._serve_joins(stack, membership, self.store)
-                if self._settings.mesh_metrics:
-                    await self._serve_metrics(stack, membership)
-                self._running.set()
-                try:
-                    await self._changed.wait()
-                    self._changed.clear()
-                finally:
-                    # Before the client that they use is closed, also at the end of the plugin.
-                    for task in background:
-                        task.cancel()
-                    await asyncio.gather(*background, return_exceptions=True)
-            self._running.clear()
-            self.store = self.member = None
+            await self._services.run(membership, self._changed)
 
     def _has_embedded(self) -> bool:
         """Whether a store of this node's own has run here: then one in the settings may be a mistake."""
         return self._settings.store_directory.exists()
-
-    async def _member(self, membership: Membership) -> Member:
-        """The embedded store; in the tunnel as well, if that has its address by now."""
-        with contextlib.suppress(Unavailable):
-            await self.mesh.wait_settled()
-        settings = self._settings
-        listen = storeaccess.in_tunnel(membership) if self.mesh.settled.is_set() else ()
-        self.member = Member(settings.store_directory, settings.store_sockets, listen=listen, name=membership.node)
-        return self.member
-
-    async def _open_store(self, member: Member, membership: Membership) -> None:
-        """Serve the store in the tunnel, as soon as there is one."""
-        await self.mesh.settled.wait()
-        member.listen(storeaccess.in_tunnel(membership))
-
-    async def _serve_joins(self, stack: contextlib.AsyncExitStack, membership: Membership, store: StoreLoop) -> None:
-        addresses = self._settings.store or membership.store or storeaccess.in_tunnel(membership)
-        service = JoinService(
-            self.member_of,
-            lambda: self.presence.node(self.member_of()),
-            lambda: self.view,
-            self.guests,
-            store,
-            addresses,
-            self.mesh.seen_at,
-        )
-        await self._sites.serve(stack, service.application(), membership.mesh4, mesh.JOIN_PORT)
-
-    async def _serve_metrics(self, stack: contextlib.AsyncExitStack, membership: Membership) -> None:
-        async def expose(_: web.Request) -> web.Response:
-            return web.Response(body=self.exposition(), content_type="text/plain", charset="utf-8")
-
-        application = web.Application()
-        application.router.add_get("/metrics", expose)
-        await self._sites.serve(stack, application, membership.mesh4, mesh.METRICS_PORT)
 
     def member_of(self) -> Membership:
         """The membership; raises :class:`NotFound` without one, :class:`Unavailable` if it cannot be read."""
@@ -360,16 +313,7 @@ class Cluster:
 
     async def wait_for_store(self, seconds: float = READY) -> None:
         """Wait until the store has answered; raises :class:`Unavailable` with the reason if it does not."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._running.wait()
-                if self.store is not None:
-                    await self.store.connected.wait()
-        except TimeoutError as error:
-            reason = self.store.reason if self.store is not None else self.mesh.problem
-            raise Unavailable(
-                f"in the cluster, but its store does not answer yet: {reason}; stackpad status shows when it does"
-            ) from error
+        await self._services.wait_for_store(seconds)
 
     def connected_store(self) -> StoreLoop:
         """The store, for something that cannot do without; raises :class:`Unavailable` while it is away."""

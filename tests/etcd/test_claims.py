@@ -102,9 +102,10 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         own = await stack.enter_async_context(Etcd([server.url]))
         made = Node(cluster, Claims(cluster, settings), state, settings.state_file.parent, etcd)
-        cluster.store = StoreLoop(own, cluster._memory, cluster._seen, ME, lambda: None, lambda _: made.heard.set())
-        following = tasks.create_task(cluster.store.run())
-        await cluster.store.connected.wait()
+        store = StoreLoop(own, cluster._memory, cluster._seen, ME, lambda: None, lambda _: made.heard.set())
+        cluster._services.store = store
+        following = tasks.create_task(store.run())
+        await store.connected.wait()
         yield made
         following.cancel()
 

@@ -65,7 +65,7 @@ class Node:
         running_ = tasks.create_task(cluster._run_membership())
         self._stack.callback(running_.cancel)
         async with asyncio.timeout(BOUND):
-            await cluster._running.wait()
+            await cluster._services.running.wait()
 
 
 async def _no_tunnel() -> None:
