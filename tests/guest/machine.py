@@ -61,7 +61,7 @@ def missing() -> list[str]:
     return sorted(package for program, package in PROGRAMS.items() if shutil.which(program) is None)
 
 
-def execute(command: list[str], work: Path, timeout: float = 900) -> tuple[int, str]:
+def execute(command: list[str], work: Path, timeout: float = 1500) -> tuple[int, str]:
     """Run ``command`` as root in a machine of its own; returns its exit status and all it printed.
 
     Raises :class:`Failed` if the machine ends without saying how the command did.

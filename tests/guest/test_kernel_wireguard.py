@@ -17,7 +17,7 @@ TESTS = 25
 """How many tests of the back ends there are; none may be left out unseen."""
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_the_back_end_for_the_kernels_wireguard(tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("needs root")
