@@ -19,6 +19,7 @@ from plugin.cluster import Cluster
 from plugin.guests import Guests, Invitation
 from plugin.joinservice import JoinService
 from plugin.membership import Memory
+from plugin.rotation import Rotation
 from plugin.storeloop import StoreLoop
 from plugin.storeview import StoreView
 from plugin.wireguard.keys import generate, public_key
@@ -178,3 +179,26 @@ async def test_a_node_that_leaves_without_its_store_says_so(tmp_path: Path, noti
                 except Unavailable:
                     await asyncio.sleep(0.05)
         assert set(nodes) == {records.key(records.NODES, name) for name in ("n0", "n1")}, "nothing was freed there"
+
+
+async def test_what_changes_the_membership_or_the_key_waits_for_what_is_under_way(tmp_path: Path) -> None:
+    """Each of them would be refused at once here, for the membership cannot be read."""
+    async with contextlib.AsyncExitStack() as stack:
+        node = Node(tmp_path, stack)
+        (node.settings.state_file.parent / "membership.json").write_text("{")
+        cluster, admission, *_ = await node.start()
+        asked = [
+            admission.init(""),
+            admission.token(60.0),
+            admission.join("stackpad-1-x", "", lambda _: None),
+            admission.remove("other"),
+            admission.leave(),
+            Rotation(cluster).run(lambda _: None),
+        ]
+        async with cluster.changing:
+            tasks = [asyncio.ensure_future(one) for one in asked]
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert not any(task.done() for task in tasks)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(error, Conflict | Unavailable) for error in ended), ended
