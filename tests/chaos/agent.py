@@ -119,7 +119,11 @@ async def ping(record: Record, address: str, **_: object) -> None:
 
 
 async def http(record: Record, address: str, port: int, host: str = "x", ca: str = "", **_: object) -> None:
-    """Requests one after another in one connection for as long as it lasts; over TLS where there is a ``ca``."""
+    """Requests one after another in one connection for as long as it lasts; over TLS where there is a ``ca``.
+
+    Over TLS it behaves as a browser: a connection that a proxy ends between two requests is no loss, and the page is
+    asked for once more in a new one (RFC 9112, 9.3.1).
+    """
 
     async def dial() -> Streams:
         context = ssl.create_default_context(cafile=ca) if ca else None
@@ -134,7 +138,7 @@ async def http(record: Record, address: str, port: int, host: str = "x", ca: str
         status = lines[0].split()[1]
         return "" if status == "200" else status
 
-    await _session(record, "http", dial, ask)
+    await _session(record, "http", dial, ask, again=bool(ca))
 
 
 async def sql(record: Record, address: str, **_: object) -> None:
@@ -267,9 +271,13 @@ async def main(plan: dict[str, Any], directory: Path) -> None:
             tasks.create_task(record.beat())
 
 
-async def _session(record: Record, kind: str, dial: Any, ask: Any) -> None:
-    """Ask in one connection until it breaks, then in the next one; each connection that fails is a request lost."""
+async def _session(record: Record, kind: str, dial: Any, ask: Any, *, again: bool = False) -> None:
+    """Ask in one connection until it breaks, then in the next one; each connection that fails is a request lost.
+
+    ``again`` allows an old connection to end unanswered, if the next one is answered.
+    """
     streams: Streams | None = None
+    answered = 0
     while True:
         began = time.monotonic()
         try:
@@ -279,8 +287,12 @@ async def _session(record: Record, kind: str, dial: Any, ask: Any) -> None:
                 record.lost(began, wrong)
             else:
                 record.ok()
+            answered += 1
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-            record.lost(began, _word(error))
+            ended = isinstance(error, ConnectionResetError | asyncio.IncompleteReadError)
+            if not (again and answered and ended):
+                record.lost(began, _word(error))
+            answered = 0
             if streams is not None:
                 streams[1].transport.abort()
             streams = None

@@ -25,6 +25,7 @@ SPARE_FILES = 12
 """Open files of the plugin beyond those before that are no leak: connections to the store, requests under way."""
 
 _OF_AN_ENDPOINT = re.compile(r"\b(spv|spc|veth)[0-9a-f]+(@if\d+)?")
+_OF_A_PLUGIN = re.compile(r"/plugins/[0-9a-f]{64}")
 _TRANSIENT = {
     "runc",
     "docker",
@@ -41,7 +42,7 @@ _TRANSIENT = {
     "modprobe",
 }
 _OURS = ("python", "wireguard-go", "etcd", "caddy")
-_IGNORED_FILES = re.compile(r"/etcd/data/|\.tmp$|\.part$|net\.db-(wal|shm)$|init-std")
+_IGNORED_FILES = re.compile(r"/etcd/data/|\.tmp$|\.part$|net\.db-(wal|shm)$|-std(err|out)$")
 
 
 def take(bed: Testbed) -> Census:
@@ -93,7 +94,9 @@ def _node(node: Node) -> Census:
         "rules": (part for line in rules for part in _elements(line)),
         "rules of Docker's": accepts,
         "sockets": (f"{words[0]} {words[4]}" for words in listening if any(f'"{who}' in words[-1] for who in _OURS)),
-        "files": (line for line in files.splitlines() if not _IGNORED_FILES.search(line)),
+        "files": (
+            _OF_A_PLUGIN.sub("/plugins/ID", line) for line in files.splitlines() if not _IGNORED_FILES.search(line)
+        ),
         "processes": _processes(node),
         "open files": [_open_files(node)],
     }

@@ -42,7 +42,7 @@ class Outcome:
     """Seconds from the fault's end until every stream and the census were well; None if help was needed."""
 
     traffic: float | None = None
-    """The same for the streams alone."""
+    """The same for the streams alone, to a hundredth."""
 
     left: list[str] = field(default_factory=list)
     """What the census still found different at the end."""
@@ -73,6 +73,9 @@ def inject(scene: Scene, fault: Fault, number: int, before: Census, *, stop: flo
     time.sleep(LATE)
     until = time.monotonic()
     losses = scene.losses(began, ended, until)
+    if made.converged is not None:
+        made.traffic = max(lost.back for lost in losses.values())
+        made.converged = max(made.converged, made.traffic)
     for stream, lost in losses.items():
         if stream.touches(number):
             made.streams[stream.column] = made.streams.get(stream.column, Loss()).worse(lost)
@@ -118,9 +121,7 @@ def _converge(scene: Scene, made: Outcome, before: Census, ended: float) -> None
     """Wait until all streams are well and the census is as before; after a minute, help and note what was not."""
     while True:
         now = time.monotonic()
-        bad = scene.unwell(now - 1.0)
-        if not bad and made.traffic is None:
-            made.traffic = max(0.0, now - 1.0 - ended)
+        bad = scene.unwell(now - 1.0) if now - 1.0 >= ended else ["too early to tell"]
         if not bad:
             try:
                 left = census.differences(before, census.take(scene.bed))

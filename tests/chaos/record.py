@@ -27,7 +27,8 @@ class Loss:
     """What a stream lost in a window of time.
 
     ``lost`` counts packets, requests, questions or connections. ``gap`` is the longest time without any answer in
-    seconds, and ``back`` how long after the fault's end the last such gap ended, 0 if before.
+    seconds, and ``back`` how long after the fault's end the last such gap ended or the last of what was lost was sent,
+    0 if before.
     """
 
     lost: int = 0
@@ -92,10 +93,11 @@ def loss(beats: Sequence[Beat], began: float, ended: float, until: float, least:
     last = max((beat.to for beat in beats if beat.ok and beat.to <= until), default=began)
     if until - last >= 2:
         silences.append((max(last, began), until))
+    lost = [sent for beat in beats for sent in beat.lost if began <= sent <= until]
     return Loss(
-        lost=sum(began <= sent <= until for beat in beats for sent in beat.lost),
+        lost=len(lost),
         gap=max((to - since for since, to in silences), default=0.0),
-        back=max([0.0, *(to - ended for _, to in silences)]),
+        back=max([0.0, *(to - ended for _, to in silences), *(sent - ended for sent in lost)]),
         answered=sum(beat.ok for beat in beats if began <= beat.to <= until),
         why=sum((Counter(beat.why) for beat in beats if beat.lost and began <= beat.lost[-1] <= until), Counter()),
     )
