@@ -25,11 +25,13 @@ from ingress.health import Prober
 from ingress.ledger import merge
 from ingress.lookups import Lookups
 from ingress.ownership import Ownership
+from ingress.plugindesk import PluginDesk
 from ingress.remote import Others, word
 from ingress.report import Facts, report
 from ingress.routes import HostRoute, Problem, State, Table, WebContainer
 from ingress.seen import Seen
 from ingress.settings import Settings
+from ingress.statuspage import StatusPage
 from ingress.switch import Switch
 from ingress.tables import table
 from ingress.web import admin, asked
@@ -98,6 +100,7 @@ class Ingress:
             await sites.serve(stack, answers, host=self._settings.ask_host, port=self._settings.ask_port)
             commands = admin(self.report, self.registry, self._ownership)
             await sites.serve(stack, commands, path=str(self._settings.admin_socket))
+            await self._serve_page(stack)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follower.run(), name="follower")
                 tasks.create_task(self._prober.run(), name="prober")
@@ -121,23 +124,37 @@ class Ingress:
 
     def report(self) -> dict[str, Any]:
         """The table and everything to say about it, for people and programs."""
+        return report(self.facts())
+
+    def facts(self) -> Facts:
+        """What the report and the status page are made of."""
         view = self._follower.view
         problems = (*view.problems.values(), *self._elsewhere, *self._table.problems)
-        return report(
-            Facts(
-                control=self.control,
-                problem=self._problem,
-                stale=view.stale,
-                seen=self._fleet.seen,
-                table=self._table,
-                problems=problems,
-                rejected=self._rejected,
-                reason=self._ownership.reason,
-                certificate=self._certificate,
-                certificate_problems=self._caddy.certificates.problems,
-                number=self._switch.number,
-            )
+        return Facts(
+            control=self.control,
+            problem=self._problem,
+            stale=view.stale,
+            seen=self._fleet.seen,
+            table=self._table,
+            problems=problems,
+            rejected=self._rejected,
+            reason=self._ownership.reason,
+            certificate=self._certificate,
+            certificate_problems=self._caddy.certificates.problems,
+            number=self._switch.number,
         )
+
+    async def _serve_page(self, stack: contextlib.AsyncExitStack) -> None:
+        """The status page; where it cannot be served, everything else goes on."""
+        settings = self._settings
+        shown = StatusPage(self.facts, PluginDesk(settings.net_socket), settings.base_domain)
+        try:
+            await sites.serve(stack, shown.application(), path=str(settings.page_path))
+            if settings.page_listen is not None:
+                host, port = settings.page_listen
+                await sites.serve(stack, shown.application(), host=host, port=port)
+        except OSError as error:
+            self._log.error("the status page is not served everywhere it should be", reason=str(error))
 
     @property
     def control(self) -> bool:

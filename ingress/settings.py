@@ -35,6 +35,8 @@ HELP = {
     "DOCKER_HOST": "the engine's socket (default: unix:///run/docker.sock)",
     "CADDY_ADMIN": "Caddy's admin socket (default: /run/caddy/admin.sock)",
     "ADMIN_SOCKET": "our own socket for the command line (default: /run/stackpad/ingress.sock)",
+    "PAGE_SOCKET": "the status page's socket (default: page.sock beside ADMIN_SOCKET)",
+    "PAGE_LISTEN": "loopback address and port where everybody on this machine may read the status page, too",
     "ASK_LISTEN": "where Caddy asks whether a host may have a certificate (default: 127.0.0.1:9180)",
     "HTTP_PORT": "port from which visitors are sent on to HTTPS (default: 80)",
     "HTTPS_PORT": "port of the server our route goes into, made where there is none (default: 443)",
@@ -65,6 +67,8 @@ class Settings:
     docker_host: str = "unix:///run/docker.sock"
     caddy_admin: Path = Path("/run/caddy/admin.sock")
     admin_socket: Path = Path("/run/stackpad/ingress.sock")
+    page_socket: Path | None = None
+    page_listen: tuple[str, int] | None = None
     ask_host: str = "127.0.0.1"
     ask_port: int = 9180
     http_port: int = 80
@@ -77,6 +81,11 @@ class Settings:
     log_level: str = "info"
     net_socket: Path = Path("/run/stackpad/net.sock")
     role: str = "auto"
+
+    @property
+    def page_path(self) -> Path:
+        """Where the status page's socket is."""
+        return self.page_socket or self.admin_socket.with_name("page.sock")
 
     @property
     def claims_file(self) -> Path:
@@ -117,7 +126,8 @@ class Settings:
         if ca and not ca.startswith("https://"):
             raise InvalidRequest(f"ACME_CA={ca!r} is not the https:// address of an ACME directory")
         tls = _one_of("TLS", text("TLS", "acme"), ISSUERS)
-        host, port = _listen(text("ASK_LISTEN", "127.0.0.1:9180"))
+        host, port = _listen("ASK_LISTEN", text("ASK_LISTEN", "127.0.0.1:9180"))
+        page_socket, page_listen = text("PAGE_SOCKET", ""), text("PAGE_LISTEN", "")
         return cls(
             base_domain=host_name(environment["BASE_DOMAIN"]),
             org=org,
@@ -130,6 +140,8 @@ class Settings:
             docker_host=text("DOCKER_HOST", "unix:///run/docker.sock"),
             caddy_admin=Path(text("CADDY_ADMIN", "/run/caddy/admin.sock")),
             admin_socket=Path(text("ADMIN_SOCKET", "/run/stackpad/ingress.sock")),
+            page_socket=Path(page_socket) if page_socket else None,
+            page_listen=_listen("PAGE_LISTEN", page_listen) if page_listen else None,
             ask_host=host,
             ask_port=port,
             http_port=_port("HTTP_PORT", text("HTTP_PORT", "80")),
@@ -176,15 +188,15 @@ def _port(name: str, text: str) -> int:
     return int(text)
 
 
-def _listen(text: str) -> tuple[str, int]:
+def _listen(name: str, text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     try:
         loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         loopback = False
     if not loopback:
-        raise InvalidRequest(f"ASK_LISTEN={text!r} is not a loopback address with a port, such as 127.0.0.1:9180")
-    return host.strip("[]"), _port("ASK_LISTEN", port)
+        raise InvalidRequest(f"{name}={text!r} is not a loopback address with a port, such as 127.0.0.1:9180")
+    return host.strip("[]"), _port(name, port)
 
 
 def _provider(text: str, tls: str) -> dict[str, Any] | None:

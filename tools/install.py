@@ -31,6 +31,7 @@ PASSED_ON = (
     "DOMAIN_PROOF",
     "PROOF_DNS",
     "UPSTREAMS",
+    "PAGE_LISTEN",
     "LOG_LEVEL",
 )
 

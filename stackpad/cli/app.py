@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from stackpad.cli import checks, client, domain, explain, fleet, node, output, render
+from stackpad.cli import checks, client, domain, explain, fleet, node, output, page, render
 from stackpad.cli.common import PLACES, USAGE, Json, OnlyIngressSocket, Socket, answering, show
 from stackpad.cli.examine import examine
 from stackpad.cli.reports import ClusterReport, NetworkReport, PortReport, Routes, ServiceReport, Status
@@ -145,6 +145,9 @@ def routes(socket: OnlyIngressSocket = PLACES.ingress, as_json: Json = False) ->
     with answering():
         report = client.fetch(client.ingress(socket), "/routes", Routes)
     show(report, render.routes(report, time.time()), as_json=as_json, troubled=report.troubled)
+
+
+app.command(epilog="Example: stackpad page --listen 127.0.0.1:8377")(page.page)
 
 
 @app.command(epilog="Example: stackpad doctor")

@@ -28,6 +28,7 @@ MAX_BODY = 256 << 20
 
 PLUGIN_REMEDY = "is the plugin enabled? see docker plugin ls"
 INGRESS_REMEDY = "is the ingress running?"
+PAGE_REMEDY = "is the ingress running, and as new as this command?"
 ENGINE_REMEDY = "is the Docker engine running? see systemctl status docker"
 CADDY_REMEDY = "is Caddy running, with this socket as its admin address?"
 
@@ -53,6 +54,11 @@ def plugin(path: Path) -> Server:
 def ingress(path: Path) -> Server:
     """The ingress's."""
     return Server("the ingress", path, INGRESS_REMEDY)
+
+
+def page(path: Path) -> Server:
+    """The ingress's socket for browsers."""
+    return Server("the status page", path, PAGE_REMEDY, host="localhost")
 
 
 def engine(path: Path) -> Server:

@@ -36,6 +36,7 @@ class Places:
 
     plugin: Path = Path("/run/stackpad/net.sock")
     ingress: Path = Path("/run/stackpad/ingress.sock")
+    page: Path = Path("/run/stackpad/page.sock")
     plain: Path = Path("/run/docker/plugins/stackpad.sock")
     engine: Path = Path("/run/docker.sock")
     caddy: Path = Path("/run/caddy/admin.sock")

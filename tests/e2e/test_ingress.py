@@ -287,3 +287,19 @@ def _echoed(visitor: Visitor) -> bytes:
         assert b" 101 " in head
         secure.sendall(b"hello")
         return secure.recv(100)
+
+
+def test_the_status_page_shows_what_runs_and_keeps_others_names_away(visitor: Visitor) -> None:
+    bench = visitor.bench
+    bench.serve("web", NETWORK, *WEB)
+    bench.serve("postgres", NETWORK)
+    visitor.sees(HOST, 200, "web ")
+    page = bench.node.root / "run/stackpad/page.sock"
+
+    def asked(path: str, host: str = "localhost") -> str:
+        words = ["curl", "--silent", "--unix-socket", str(page), "--header", f"Host: {host}", f"http://x{path}"]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+    eventually(lambda: all(word in asked("/") for word in (HOST, NETWORK, "postgres", "<svg")), "the page to show it all")
+    assert HOST not in asked("/", "evil.example")
+    assert page.stat().st_mode & 0o777 == 0o600

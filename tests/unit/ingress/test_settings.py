@@ -23,7 +23,8 @@ def test_everything_can_be_set() -> None:
     environment = {
         "BASE_DOMAIN": "a.example", "ORG": "ACME", "TLS": "acme", "ACME_EMAIL": "me@a.example",
         "ACME_CA": "https://ca.example/dir", "ACME_CA_ROOT": "/ca.pem", "DOCKER_HOST": "unix:///x", "CADDY_ADMIN": "/a",
-        "ADMIN_SOCKET": "/b", "ASK_LISTEN": "[::1]:9", "HTTP_PORT": "8080", "HTTPS_PORT": "8443", "STATE_DIR": "/s",
+        "ADMIN_SOCKET": "/b", "ASK_LISTEN": "[::1]:9", "PAGE_SOCKET": "/p", "PAGE_LISTEN": "127.0.0.1:8377",
+        "HTTP_PORT": "8080", "HTTPS_PORT": "8443", "STATE_DIR": "/s",
         "DOMAIN_PROOF": "DNS", "PROOF_DNS": "192.0.2.53, 127.0.0.1:5353 2001:db8::1 [2001:db8::2]:54 [2001:db8::3]",
         "ACME_DNS": '{"name": "x"}', "CERTIFICATES": "/c",
         "DRIVERS": "x, y", "LOG_LEVEL": "DEBUG", "NET_SOCKET": "/n", "ROLE": "Node", "UPSTREAMS": "Direct",

@@ -45,4 +45,4 @@ def test_commands() -> None:
     assert {
         re.split(r" \[| …| [A-Z]", word)[0] for word in listed("The command `stackpad`") if word.startswith("stackpad ")
     } == set(COMMANDS)
-    assert len(COMMANDS) == 9
+    assert len(COMMANDS) == 10
