@@ -181,7 +181,8 @@ class Ingress:
     def _certificate(self, host: HostRoute) -> dict[str, Any]:
         found, reason = self._seen.of(host.host)
         certificate = None if found is None else {"issuer": found.issuer, "not_after": found.not_after}
-        return {"certificate": certificate, "certificate_reason": reason}
+        failed = found is None and self._seen.failed(host.host)
+        return {"certificate": certificate, "certificate_reason": reason, "certificate_failed": failed}
 
     def _earliest(self) -> float:
         return self._seen.earliest(host.host for host in self._table.hosts)

@@ -103,6 +103,10 @@ class Seen:
             return None, WAITING
         return None, self._reasons.get(host, "it has expired" if host in self._known else UNVISITED)
 
+    def failed(self, host: str) -> bool:
+        """Whether Caddy has tried to have a certificate for a host, and has none."""
+        return host in self._reasons
+
     def earliest(self, hosts: Iterable[str]) -> float:
         """When the first of all certificates that are known and not over ends, as Unix time; 0 without any."""
         now = time.time()

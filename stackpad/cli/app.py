@@ -14,11 +14,12 @@ from typing import Annotated
 
 import typer
 
-from stackpad.cli import checks, client, domain, explain, fleet, node, output, page, render
+from stackpad.cli import checks, client, domain, explain, fleet, node, output, page, render, visit
 from stackpad.cli.common import PLACES, USAGE, Json, OnlyIngressSocket, Socket, answering, show
 from stackpad.cli.examine import examine
-from stackpad.cli.reports import ClusterReport, NetworkReport, PortReport, Routes, ServiceReport, Status
-from stackpad.errors import Unavailable
+from stackpad.cli.names import look_up
+from stackpad.cli.reports import ClusterReport, DomainReport, NetworkReport, PortReport, Routes, ServiceReport, Status
+from stackpad.errors import InvalidRequest, Unavailable
 
 app = typer.Typer(
     help="What the Stackpad plugin and ingress of this node are doing, and its cluster. Needs root.",
@@ -118,14 +119,23 @@ def services(
     show(chosen, fleet.services(chosen), as_json=as_json)
 
 
-@app.command("explain", epilog="Example: stackpad explain web postgres")
+@app.command("explain", epilog="Examples: stackpad explain web postgres; stackpad explain https://www.example.org/")
 def explain_connection(
-    who: Annotated[str, typer.Argument(metavar="FROM", help="A container on this node.")],
-    whom: Annotated[str, typer.Argument(metavar="TO", help="A name or an address, on any node.")],
+    who: Annotated[str, typer.Argument(metavar="FROM", help="A container on this node, or alone: a host or https://…")],
+    whom: Annotated[
+        str | None, typer.Argument(metavar="[TO]", help="A name or an address that the container asks, on any node.")
+    ] = None,
     socket: Socket = PLACES.plugin,
+    ingress_socket: IngressSocket = PLACES.ingress,
     as_json: Json = False,
 ) -> None:
-    """Say why a container reaches another one, or which step stops it; ends with 1 if one does."""
+    """Say why a container reaches another, or a visitor a host, or which step stops them; ends with 1 if one does."""
+    if whom is None:
+        if not visit.is_visit(who):
+            output.complain(f"explain {who}: what does it reach? Name a container or an address after it, or give a host")
+            raise typer.Exit(USAGE)
+        _explain_visit(who, socket, ingress_socket, as_json=as_json)
+        return
     server = client.plugin(socket)
     with answering():
         steps = explain.explain(
@@ -139,11 +149,42 @@ def explain_connection(
     show(value, explain.grid(steps), as_json=as_json, troubled=not all(step.ok for step in steps))
 
 
-@app.command(epilog="Example: stackpad routes")
-def routes(socket: OnlyIngressSocket = PLACES.ingress, as_json: Json = False) -> None:
+def _explain_visit(url: str, socket: Path, ingress_socket: Path, *, as_json: bool) -> None:
+    try:
+        host, path = visit.target(url)
+    except InvalidRequest as error:
+        output.complain(str(error))
+        raise typer.Exit(USAGE) from error
+    ingress = client.ingress(ingress_socket)
+    with answering():
+        report = client.fetch(ingress, "/routes", Routes)
+        domains = client.fetch(ingress, "/domains", tuple[DomainReport, ...])
+    try:
+        own = client.fetch(client.plugin(socket), "/status", Status).addresses
+    except Unavailable:
+        own = ()  # the ingress works without a plugin, too
+    steps = visit.explain(host, path, report, domains, look_up(host), own, time.time())
+    value = [asdict(step) for step in steps]
+    show(value, explain.grid(steps), as_json=as_json, troubled=not all(step.ok for step in steps))
+
+
+@app.command(epilog="Example: stackpad routes my-app.acme.example.org")
+def routes(
+    host: Annotated[str | None, typer.Argument(metavar="[HOST]", help="Everything about this host instead.")] = None,
+    socket: OnlyIngressSocket = PLACES.ingress,
+    as_json: Json = False,
+) -> None:
     """List the hosts the ingress serves, and what it does not serve and why."""
     with answering():
         report = client.fetch(client.ingress(socket), "/routes", Routes)
+    if host is not None:
+        meant = [route for route in report.routes if route.host == host.lower().rstrip(".")]
+        if not meant:
+            where = f"; {visit.elsewhere(report)}" if report.control is False else ""
+            output.complain(f"{host} is no host here{where}; stackpad explain {host} says why")
+            raise typer.Exit(USAGE)
+        show(meant, render.route(meant, time.time()), as_json=as_json)
+        return
     show(report, render.routes(report, time.time()), as_json=as_json, troubled=report.troubled)
 
 

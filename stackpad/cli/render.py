@@ -11,7 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from stackpad.cli.reports import DomainCheck, DomainReport, NetworkReport, PortReport, RouteReport, Routes, Status
+from stackpad.cli.reports import (
+    ContainerReport,
+    DomainCheck,
+    DomainReport,
+    NetworkReport,
+    PortReport,
+    RouteReport,
+    Routes,
+    Status,
+)
 
 NOTHING = "-"
 
@@ -148,14 +157,43 @@ def routes(report: Routes, now: float) -> Grid:
             clean(route.owner),
             clean(route.service),
             "\n".join(route.upstreams) or NOTHING,
-            _certificate(route),
+            certificate(route),
             f"{duration(now - route.since)} ago",
         )
         for route in sorted(report.routes, key=lambda route: (route.host, route.path))
     )
     heads = ("HOST", "STATE", "OWNER", "SERVICE", "UPSTREAMS", "CERTIFICATE", "SINCE")
     notes = tuple(map(clean, _ingress_problems(report)))
-    return Grid(heads, rows, notes, "no routes; label a container with stackpad.type=web")
+    empty = "no routes; label a container with stackpad.type=web"
+    if report.control is False:
+        names = ", ".join(clean(node.name) for node in report.nodes if node.control)
+        where = f"see stackpad routes on {names}" if names else "no control node is known here; see stackpad node ls"
+        empty = f"no routes on this node, which only tells of its containers: visitors come in elsewhere; {where}"
+    return Grid(heads, rows, notes, empty)
+
+
+def route(reports: Iterable[RouteReport], now: float) -> Grid:
+    """Everything about the routes of one host, as pairs of name and value."""
+    rows: list[tuple[str, str]] = []
+    for report in sorted(reports, key=lambda report: report.path):
+        rows += [
+            ("host", clean(report.host + ("" if report.path == "/" else report.path))),
+            ("state", report.state + (f": {clean(report.reason)}" if report.reason else "")),
+            ("owner", clean(report.owner)),
+            ("service", clean(report.service)),
+            ("options", "\n".join(map(clean, report.options)) or NOTHING),
+            ("containers", "\n".join(map(_container, report.containers)) or NOTHING),
+            ("upstreams", "\n".join(report.upstreams) or NOTHING),
+            ("number", NOTHING if report.number is None else str(report.number)),
+            ("certificate", certificate(report)),
+            ("since", f"{duration(now - report.since)} ago"),
+        ]
+    return Grid((), tuple(rows), prose=True)
+
+
+def _container(container: ContainerReport) -> str:
+    where = f" on {container.node}" if container.node else ""
+    return clean(f"{container.name}{where}: {container.state}{f', {container.reason}' if container.reason else ''}")
 
 
 def domains(reports: Iterable[DomainReport], now: float) -> Grid:
@@ -205,7 +243,8 @@ def clean(value: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
-def _certificate(route: RouteReport) -> str:
+def certificate(route: RouteReport) -> str:
+    """Whose certificate a host has and until when, or why it has none."""
     if route.certificate is None:
         return f"none: {clean(route.certificate_reason)}" if route.certificate_reason else NOTHING
     until = datetime.datetime.fromtimestamp(route.certificate.not_after, datetime.UTC)

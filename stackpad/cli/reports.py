@@ -172,8 +172,20 @@ class CertificateReport(msgspec.Struct, frozen=True, kw_only=True):
     not_after: float = 0.0
 
 
+class ContainerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One container behind a route; ``node`` is a node's name, empty where there is only one."""
+
+    name: str = ""
+    state: str = ""
+    reason: str | None = None
+    node: str = ""
+
+
 class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One host and path of the ingress's table; ``since`` is Unix time. A reason says why there is no certificate."""
+    """One host and path of the ingress's table; ``since`` is Unix time. A reason says why there is no certificate.
+
+    ``options`` are the labels that ask for something special, ``number`` is what the kernel knows the service by.
+    """
 
     host: str = ""
     path: str = "/"
@@ -185,6 +197,10 @@ class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
     since: float = 0.0
     certificate: CertificateReport | None = None
     certificate_reason: str | None = None
+    certificate_failed: bool = False
+    options: tuple[str, ...] = ()
+    number: int | None = None
+    containers: tuple[ContainerReport, ...] = ()
 
 
 class RouteProblem(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,9 +211,21 @@ class RouteProblem(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
-class Routes(msgspec.Struct, frozen=True, kw_only=True):
-    """``GET /routes`` of the ingress; ``problem`` says why Caddy is not in step, ``stale`` that the engine is silent."""
+class IngressNode(msgspec.Struct, frozen=True, kw_only=True):
+    """A node as the ingress knows it; ``control`` says that visitors come in there."""
 
+    name: str = ""
+    control: bool = False
+
+
+class Routes(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /routes`` of the ingress; ``problem`` says why Caddy is not in step, ``stale`` that the engine is silent.
+
+    ``control`` says whether visitors come in here; ``None`` of an ingress that does not say.
+    """
+
+    control: bool | None = None
+    nodes: tuple[IngressNode, ...] = ()
     problem: str | None = None
     stale: bool = False
     routes: tuple[RouteReport, ...] = ()

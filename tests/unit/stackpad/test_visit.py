@@ -1,0 +1,183 @@
+"""Which step stops a visit, and what there is to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from stackpad.cli import app as commands
+from stackpad.cli.app import app
+from stackpad.cli.explain import Step, grid
+from stackpad.cli.names import look_up
+from stackpad.cli.reports import DomainReport, Routes
+from stackpad.cli.visit import Answer, explain, target
+from stackpad.errors import InvalidRequest
+from tests.unit.stackpad.canned import STATUS, served
+
+HOST, NOW = "shop.acme.example.org", 1_000_100.0
+UP = {"name": "web-1", "state": "up", "reason": None, "node": "a"}
+DOWN = {"name": "web-1", "state": "down", "reason": "it has ended", "node": "a"}
+ROUTE: dict[str, Any] = {
+    "host": HOST, "path": "/", "owner": "acme/shop/production", "service": "web", "state": "up",
+    "upstreams": ["10.0.0.2:80"], "since": 1_000_000.0, "number": 7, "containers": [UP],
+    "certificate": {"issuer": "Somebody", "not_after": 2_000_000.0},
+}  # fmt: skip
+WILD = {**ROUTE, "host": "*.shop.example", "service": "tenants"}
+API = {**ROUTE, "path": "/api", "service": "api"}
+REPORT: dict[str, Any] = {
+    "control": True, "nodes": [{"name": "a", "control": True}, {"name": "b"}], "routes": [ROUTE, API, WILD]
+}  # fmt: skip
+OWN = ("192.0.2.1",)
+
+
+def steps(host: str = HOST, path: str = "/", answer: Answer | None = None, **changes: Any) -> list[Step]:
+    report = msgspec.convert({**REPORT, **changes}, Routes)
+    domains = [DomainReport(domain="*.shop.example", owner="acme/shop/production", state="active", how="dns")]
+    found = explain(host, path, report, domains, answer or Answer(OWN), OWN, NOW)
+    assert grid(found).rows
+    return found
+
+
+def of(**changes: Any) -> dict[str, Any]:
+    return {"routes": [{**ROUTE, **changes}]}
+
+
+def test_the_whole_way() -> None:
+    found = steps()
+    assert [step.name for step in found] == [
+        "node", "name", "table", "owner", "Caddy", "certificate", "upstreams", "container",
+    ]  # fmt: skip
+    assert all(step.ok for step in found)
+    said = {step.name: step.text for step in found}
+    assert said["upstreams"] == "by the number 7, which the kernel leads to 10.0.0.2:80"
+    assert said["certificate"] == "Somebody, until 1970-01-24"
+    assert said["name"].endswith("which is this node")
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "service"),
+    [
+        (HOST, "/api", "api"), (HOST, "/api/1", "api"), (HOST, "/apis", "web"), ("x.shop.example", "/", "tenants"),
+    ],
+)  # fmt: skip
+def test_the_route_that_a_request_meets(host: str, path: str, service: str) -> None:
+    found = {step.name: step for step in steps(host, path)}
+    assert f"service {service} of" in found["table"].text
+    assert ("proved by dns" in found["owner"].text) is (service == "tenants")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "text", "remedy"),
+    [
+        ({"control": False}, "node", "do not come in", "on a control node: a"),
+        ({"control": False, "nodes": []}, "node", "do not come in", "stackpad node ls"),
+        ({"routes": []}, "table", "no container asks", "stackpad routes"),
+        (of(host="shops.acme.example.org"), "table", "no container asks", "did you mean shops.acme.example.org?"),
+        (of(path="/api"), "table", "serves /api only, not /", "without stackpad.path"),
+        (
+            {"routes": [], "problems": [{"container": "x", "problem": f"{HOST} belongs to a/b/c"}]},
+            "table", f"x: {HOST} belongs to a/b/c", "",
+        ),
+        (of(state="unproved", reason="not proved: create the record"), "owner", "create the record", ""),
+        (of(state="rejected", reason="bad"), "Caddy", "refuses this host: bad", ""),
+        ({"problem": "Caddy is gone"}, "Caddy", "not in step with the table: Caddy is gone", "before"),
+        (
+            of(certificate=None, certificate_reason="Caddy could not get one", certificate_failed=True),
+            "certificate", "could not get one", "journalctl",
+        ),
+        (of(state="redirect", reason="visitors are sent on to x.example"), "answer", "sent on to x.example", "that host"),
+        (of(state="maintenance"), "answer", "maintenance page", "stackpad.maintenance"),
+        (of(state="down", upstreams=[], containers=[DOWN]), "upstreams", "on a is down: it has ended", "docker logs"),
+        (
+            of(state="unhealthy", upstreams=[], containers=[{**DOWN, "state": "unhealthy"}]),
+            "upstreams", "is unhealthy", "{{json .State.Health}}",
+        ),
+    ],
+)  # fmt: skip
+def test_what_stops_is_the_last_step(changes: dict[str, Any], name: str, text: str, remedy: str) -> None:
+    *before, last = steps(**changes)
+    assert all(step.ok for step in before)
+    assert (last.name, last.ok) == (name, False)
+    assert text in last.text
+    assert remedy in last.remedy
+
+
+def test_a_name_that_dns_does_not_know_stops_and_the_walk_goes_on() -> None:
+    found = steps(answer=Answer(problem="Name or service not known"))
+    assert [step.name for step in found if not step.ok] == ["name"]
+    assert found[1].remedy == "have an A or AAAA record point to 192.0.2.1"
+    assert found[-1].name == "container"
+    assert steps(answer=Answer(("198.51.100.9",)))[1].ok, "another node, or a router in front"
+
+
+def test_a_first_visit_has_its_certificate_made() -> None:
+    found = {step.name: step for step in steps(**of(certificate=None, certificate_reason="nobody has visited it yet"))}
+    assert found["certificate"].ok
+
+
+def test_who_has_a_name_comes_before_who_would_like_it() -> None:
+    rival = {**ROUTE, "owner": "z/z/z", "state": "unproved"}
+    assert "acme/shop" in steps(routes=[rival, ROUTE])[2].text
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "path"),
+    [
+        ("https://Shop.Example.org/a/b?c", "shop.example.org", "/a/b"),
+        ("shop.example.org", "shop.example.org", "/"),
+        ("shop.example.org:8443/x", "shop.example.org", "/x"),
+        ("http://bücher.example/", "xn--bcher-kva.example", "/"),
+    ],
+)
+def test_addresses_are_read_as_people_write_them(text: str, host: str, path: str) -> None:
+    assert target(text) == (host, path)
+
+
+@pytest.mark.parametrize(
+    "text", ["ftp://a.example/", "https://", "https://[::1", "10.0.0.1", "a b.example", "*.example.org"]
+)
+def test_others_are_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        target(text)
+
+
+def run(*words: str) -> Any:
+    return CliRunner().invoke(app, list(words))
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "look_up", lambda _: Answer(OWN))
+    with (
+        served(tmp_path / "i.sock", {"/routes": REPORT, "/domains": []}) as ingress,
+        served(tmp_path / "n.sock", {"/status": {**STATUS, "addresses": OWN}}) as plugin,
+    ):
+        sockets = "--ingress-socket", str(ingress), "--socket", str(plugin)
+        good = run("explain", f"https://{HOST}/api", *sockets, "--json")
+        assert (good.exit_code, json.loads(good.stdout)[-1]["name"]) == (0, "container")
+        bad = run("explain", "nobody.example", *sockets)
+        assert bad.exit_code == 1
+        assert "stops here" in bad.stdout
+        assert run("explain", "ftp://x.y/", *sockets).exit_code == 2
+        lonely = run("explain", "web", *sockets)
+        assert lonely.exit_code == 2
+        assert "what does it reach?" in lonely.stderr
+        detail = run("routes", HOST, "--socket", str(ingress))
+        assert detail.exit_code == 0
+        for word in ("web-1 on a: up", "number", "7", "/api"):
+            assert word in detail.stdout
+        assert run("routes", "nobody.example", "--socket", str(ingress)).exit_code == 2
+
+
+def test_a_node_without_a_table_says_where_it_is(tmp_path: Path) -> None:
+    with served(tmp_path / "i.sock", {"/routes": {**REPORT, "control": False, "routes": []}}) as ingress:
+        done = run("routes", "--socket", str(ingress))
+        assert "visitors come in elsewhere; see stackpad routes on a" in done.stdout
+
+
+def test_this_machines_resolver() -> None:
+    assert "127.0.0.1" in look_up("localhost").addresses
