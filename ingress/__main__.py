@@ -7,7 +7,7 @@ import asyncio
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from ingress.app import serve
+from ingress.app import dry_run, serve
 from ingress.settings import HELP, Settings
 from stackpad.errors import StackpadError
 from stackpad.runtime import configure_logging
@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--check", action="store_true", help="check the settings and end")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be written to Caddy as a diff, and end")
     parser.add_argument("--version", action="store_true", help="print the version and end")
     options = parser.parse_args(arguments)
     if options.version:
@@ -34,7 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = Settings.load()
         configure_logging(settings.log_level)
-        if not options.check:
+        if options.dry_run:
+            plan = asyncio.run(dry_run(settings))
+            print(plan.diff or "nothing: Caddy has it all", end="" if plan.diff else "\n")  # noqa: T201 - asked for
+        elif not options.check:
             asyncio.run(serve(settings))
     except* (StackpadError, OSError) as group:
         reasons += group.exceptions

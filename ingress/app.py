@@ -26,6 +26,7 @@ from ingress.ledger import merge
 from ingress.lookups import Lookups
 from ingress.ownership import Ownership
 from ingress.plugindesk import PluginDesk
+from ingress.rehearsal import Plan, rehearse
 from ingress.remote import Others, word
 from ingress.report import Facts, report
 from ingress.routes import HostRoute, Problem, State, Table, WebContainer
@@ -36,7 +37,7 @@ from ingress.switch import Switch
 from ingress.tables import table
 from ingress.web import admin, asked
 from stackpad.engine import Engine
-from stackpad.errors import StackpadError
+from stackpad.errors import StackpadError, Unavailable
 from stackpad.hosts import covered
 
 LOOK = 1.0
@@ -49,6 +50,9 @@ SETTLE = 0.15
 """Seconds a host that is only starting may wait for its first write."""
 
 RETRY = 0.5
+
+PATIENCE = 15.0
+"""Seconds in which an engine, and a plugin, say what runs; for who looks once and does not stay."""
 
 
 class Ingress:
@@ -98,7 +102,7 @@ class Ingress:
         async with contextlib.AsyncExitStack() as stack:
             answers = asked(self.asked, self._ownership.answer)
             await sites.serve(stack, answers, host=self._settings.ask_host, port=self._settings.ask_port)
-            commands = admin(self.report, self.registry, self._ownership)
+            commands = admin(self.report, self.registry, self._ownership, self.plan)
             await sites.serve(stack, commands, path=str(self._settings.admin_socket))
             await self._serve_page(stack)
             async with asyncio.TaskGroup() as tasks:
@@ -144,6 +148,32 @@ class Ingress:
             number=self._switch.number,
         )
 
+    async def plan(self) -> Plan:
+        """What Caddy would be told now; raises :class:`stackpad.errors.Unavailable` without a table or a Caddy."""
+        if not self.control:
+            raise Unavailable("this node has no Caddy to write to: visitors come in on a control node")
+        if self._wanted is None:
+            raise Unavailable(f"there is no table yet: {self._waiting_for() or 'starting'}")
+        return await rehearse(self._caddy, self._wanted)
+
+    async def dry_run(self) -> Plan:
+        """The same for an ingress that does not run: looks at everything, and tells nobody anything."""
+        async with asyncio.TaskGroup() as tasks:
+            looking = [tasks.create_task(one.run()) for one in (self._follower, self._prober)]
+            looking.append(tasks.create_task(self._fleet.follow()))
+            while (reason := self._waiting_for()) is not None:
+                if not await _heard(self._dirty, PATIENCE):
+                    raise Unavailable(reason)
+            # Ports that accept do so at once.
+            self._ready()
+            await asyncio.sleep(LOOK)
+            if self.control:
+                self._recompute()
+                self._wanted = self._switch.preview(self._table, self._carried())
+            for task in looking:
+                task.cancel()
+        return await self.plan()
+
     async def _serve_page(self, stack: contextlib.AsyncExitStack) -> None:
         """The status page; where it cannot be served, everything else goes on."""
         settings = self._settings
@@ -166,6 +196,9 @@ class Ingress:
         view, settings = self._follower.view, self._settings
         told = word(self._ready(), view.problems.values(), org=settings.org)
         self._fleet.say(control=self.control, complete=view.complete, stale=view.stale, containers=told)
+
+    def _carried(self) -> dict[str, str]:
+        return {c.upstream: c.endpoint for c in self._follower.view.containers.values() if c.endpoint}
 
     def _waiting_for(self) -> str | None:
         """Why nothing is to be written yet, if so: what is not known now must not be taken for gone."""
@@ -199,8 +232,7 @@ class Ingress:
                 self._trouble(reason if self.control else None)
                 continue
             self._recompute()
-            carried = {c.upstream: c.endpoint for c in self._follower.view.containers.values() if c.endpoint}
-            wanted, again = await self._switch.place(self._table, carried)
+            wanted, again = await self._switch.place(self._table, self._carried())
             before, self._wanted = self._wanted, wanted
             if before is None or (before.hosts, before.ledger) != (wanted.hosts, wanted.ledger):
                 self._changed.set()
@@ -326,6 +358,12 @@ async def serve(settings: Settings) -> None:
         running = tasks.create_task(Ingress(settings, engine).run(), name="ingress")
         await stop.wait()
         running.cancel()
+
+
+async def dry_run(settings: Settings) -> Plan:
+    """What an ingress with these settings would write to Caddy if it was started now."""
+    async with Engine(settings.docker_host) as engine:
+        return await Ingress(settings, engine).dry_run()
 
 
 async def _heard(event: asyncio.Event, seconds: float | None) -> bool:

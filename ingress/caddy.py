@@ -6,6 +6,7 @@ What this Caddy can do is found out by trying, never from its version.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -42,6 +43,24 @@ class Caddy:
         self._refused: dict[HostRoute, str] = {}
         self._given: tuple[str, Table] | None = None
         self._log = structlog.get_logger("caddy")
+
+    @property
+    def keeps_streams(self) -> bool:
+        """Whether this Caddy can keep WebSockets when it changes; yes as long as it is not known."""
+        return self._keep_streams is not False
+
+    async def tree(self) -> Json:
+        """All that Caddy has, the operator's and ours."""
+        found: Json = await self._api.tree()
+        return found
+
+    def rehearsal(self, api: AdminApi) -> Caddy:
+        """One that knows what this one has found out, and tells ``api`` instead."""
+        made = copy.copy(self)
+        made._api = api
+        made.certificates = self.certificates.rehearsal(api)
+        made._proofs = self._proofs.rehearsal(api)
+        return made
 
     async def generation(self) -> str | None:
         """The generation of our object there, ``None`` if it is not; raises ``Unavailable`` if Caddy is not."""

@@ -7,6 +7,7 @@ without the module refuses the policy; that is told, and certificates are had on
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -49,6 +50,12 @@ class Wildcards:
     def problem(self) -> str | None:
         """Why there are none although they were asked for."""
         return self._refused
+
+    def rehearsal(self, api: AdminApi) -> Wildcards:
+        """The same, telling ``api`` instead."""
+        made = copy.copy(self)
+        made._api = api
+        return made
 
     def forget(self) -> None:
         """It may be another Caddy, which has the module."""

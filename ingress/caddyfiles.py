@@ -9,6 +9,7 @@ as a whole. Entries that are not ours go back as they were read.
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -99,6 +100,12 @@ class LoadedFiles:
         self._refused = {p: why for p, why in self._refused.items() if p in self._found.pairs and not again}
         for problem in sorted(set(self.problems) - before):
             self._log.warning("a certificate is not used", reason=problem)
+
+    def rehearsal(self, api: AdminApi) -> LoadedFiles:
+        """The same, telling ``api`` instead of what was found at the last look."""
+        made = copy.copy(self)
+        made._api, made._looked = api, None if self._looked is None else time.monotonic()
+        return made
 
     def forget(self) -> None:
         """It may be another Caddy, which can do what the one before could not."""

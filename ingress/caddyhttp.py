@@ -7,6 +7,7 @@ is none, a server of our own is made, at the addresses of the one for HTTPS.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import structlog
@@ -23,6 +24,12 @@ class ProofRoute:
         self._api, self._settings, self._wanted = api, settings, wanted
         self._refused: str | None = None
         self._log = structlog.get_logger("caddy")
+
+    def rehearsal(self, api: AdminApi) -> ProofRoute:
+        """The same, telling ``api`` instead."""
+        made = copy.copy(self)
+        made._api = api
+        return made
 
     def forget(self) -> None:
         """It may be another Caddy than before: what that one refused, this one may take."""

@@ -7,6 +7,7 @@ policies and permission stay as they are.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import structlog
@@ -54,6 +55,12 @@ class Certificates:
         """Names such as ``*.acme.example.org`` that Caddy has certificates for by DNS."""
         others = {*by_name(self._files.pairs), *self._taken}
         return self._wildcards.wanted(table, self._settings.base_domain, others)
+
+    def rehearsal(self, api: AdminApi) -> Certificates:
+        """The same, telling ``api`` instead."""
+        made = copy.copy(self)
+        made._api, made._files, made._wildcards = api, self._files.rehearsal(api), self._wildcards.rehearsal(api)
+        return made
 
     def forget(self) -> None:
         """It may be another Caddy than before: what that one would not have is tried again."""

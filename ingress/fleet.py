@@ -60,7 +60,7 @@ class Fleet:
     async def run(self) -> None:
         """Follow and report until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow(), name="fleet follow")
+            tasks.create_task(self.follow(), name="fleet follow")
             tasks.create_task(self._report(), name="fleet report")
 
     @property
@@ -85,7 +85,8 @@ class Fleet:
         for batch in batched(writes, AT_ONCE):
             await self._ask("POST", "/web/hosts", msgspec.json.encode(payload(batch)))
 
-    async def _follow(self) -> None:
+    async def follow(self) -> None:
+        """Follow until cancelled, and say nothing of this node."""
         backoff = Backoff(0.1, 2.0)
         while True:
             try:

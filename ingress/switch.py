@@ -59,6 +59,14 @@ class Switch:
         dues = [at - now for at in (due, again) if at is not None]
         return told, min(dues, default=None)
 
+    def preview(self, table: Table, carried: Carried) -> Table:
+        """What Caddy would be told, with nothing told to the kernel and no number kept."""
+        ready = upstreams.services(table)
+        there = not self._direct and self._plugin.exists
+        numbers = upstreams.allocate(self._file.current, ready).given if there else {}
+        told, _, _ = upstreams.shown(table, numbers, ready, carried, {}, time.monotonic())
+        return told
+
     def applied(self, table: Table) -> None:
         """Caddy has this now: what is in it no more can be given up."""
         self._applied = frozenset(upstreams.services(table))

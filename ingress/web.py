@@ -80,9 +80,18 @@ def asked(known: Callable[[str], bool], answer: Callable[[str, str], str | None]
     return application
 
 
-def admin(report: Callable[[], Json], registry: CollectorRegistry, domains: Domains) -> web.Application:
-    """Answers ``/routes``, ``/domains``, ``/metrics`` and ``/healthz``, and takes commands about domains, on a socket
-    that only root can open.
+async def _unplanned() -> Any:
+    raise NotFound("nothing is planned here")
+
+
+def admin(
+    report: Callable[[], Json],
+    registry: CollectorRegistry,
+    domains: Domains,
+    plan: Callable[[], Awaitable[Any]] = _unplanned,
+) -> web.Application:
+    """Answers ``/routes``, ``/domains``, ``/plan``, ``/metrics`` and ``/healthz``, and takes commands about domains, on a
+    socket that only root can open. ``plan`` is what would be written to Caddy next.
     """
 
     async def routes(_: web.Request) -> web.Response:
@@ -98,6 +107,9 @@ def admin(report: Callable[[], Json], registry: CollectorRegistry, domains: Doma
         current = report()
         well = not current["problem"]
         return web.Response(status=200 if well else 503, text="in step\n" if well else f"{current['problem']}\n")
+
+    async def planned(_: web.Request) -> Json:
+        return dict(msgspec.to_builtins(await plan()))
 
     async def allow(request: web.Request) -> Json:
         wish = await _body(request, _Allowance)
@@ -115,6 +127,7 @@ def admin(report: Callable[[], Json], registry: CollectorRegistry, domains: Doma
     application = web.Application(client_max_size=MOST_BODY)
     application.router.add_get("/routes", routes)
     application.router.add_get("/domains", listed)
+    application.router.add_get("/plan", _guarded(planned))
     application.router.add_get("/metrics", metrics)
     application.router.add_get("/healthz", health)
     for command in (allow, forbid, release, check):

@@ -18,7 +18,16 @@ from stackpad.cli import checks, client, domain, explain, fleet, node, output, p
 from stackpad.cli.common import PLACES, USAGE, Json, OnlyIngressSocket, Socket, answering, show
 from stackpad.cli.examine import examine
 from stackpad.cli.names import look_up
-from stackpad.cli.reports import ClusterReport, DomainReport, NetworkReport, PortReport, Routes, ServiceReport, Status
+from stackpad.cli.reports import (
+    ClusterReport,
+    DomainReport,
+    NetworkReport,
+    Plan,
+    PortReport,
+    Routes,
+    ServiceReport,
+    Status,
+)
 from stackpad.errors import InvalidRequest, Unavailable
 
 app = typer.Typer(
@@ -34,6 +43,10 @@ IngressSocket = Annotated[
     Path,
     typer.Option("--ingress-socket", envvar="STACKPAD_INGRESS_SOCKET", metavar="PATH", help="The ingress's socket."),
 ]
+
+
+SLOW = 60.0
+"""Seconds to wait for an answer that takes the other side some work."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -171,10 +184,18 @@ def _explain_visit(url: str, socket: Path, ingress_socket: Path, *, as_json: boo
 @app.command(epilog="Example: stackpad routes my-app.acme.example.org")
 def routes(
     host: Annotated[str | None, typer.Argument(metavar="[HOST]", help="Everything about this host instead.")] = None,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Show what would be written to Caddy next instead; ends with 1 if something.")
+    ] = False,
     socket: OnlyIngressSocket = PLACES.ingress,
     as_json: Json = False,
 ) -> None:
     """List the hosts the ingress serves, and what it does not serve and why."""
+    if diff:
+        with answering():
+            plan = client.fetch(client.ingress(socket), "/plan", Plan, timeout=SLOW)
+        show(plan, render.plan(plan), as_json=as_json, troubled=bool(plan.diff))
+        return
     with answering():
         report = client.fetch(client.ingress(socket), "/routes", Routes)
     if host is not None:

@@ -16,6 +16,7 @@ from stackpad.cli.reports import (
     DomainCheck,
     DomainReport,
     NetworkReport,
+    Plan,
     PortReport,
     RouteReport,
     Routes,
@@ -170,6 +171,12 @@ def routes(report: Routes, now: float) -> Grid:
         where = f"see stackpad routes on {names}" if names else "no control node is known here; see stackpad node ls"
         empty = f"no routes on this node, which only tells of its containers: visitors come in elsewhere; {where}"
     return Grid(heads, rows, notes, empty)
+
+
+def plan(report: Plan) -> Grid:
+    """What would be written to Caddy, as ``diff -u`` has it."""
+    lines = tuple(map(clean, report.diff.splitlines()))
+    return Grid((), (), lines[1:], lines[0] if lines else "nothing to write: Caddy has it all")
 
 
 def route(reports: Iterable[RouteReport], now: float) -> Grid:

@@ -238,6 +238,13 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
         return self.problem is not None or self.stale or bool(self.problems) or bool(self.certificate_problems)
 
 
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """``GET /plan`` of the ingress: what would be written to Caddy next, as a unified diff, in so many requests."""
+
+    diff: str = ""
+    writes: int = 0
+
+
 class DomainReport(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of ``GET /domains`` of the ingress: a name and who asks for it; ``proved`` and ``since`` are Unix time.
 

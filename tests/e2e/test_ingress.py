@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
+import sys
 from typing import cast
 
 import pytest
@@ -303,3 +305,22 @@ def test_the_status_page_shows_what_runs_and_keeps_others_names_away(visitor: Vi
     eventually(lambda: all(word in asked("/") for word in (HOST, NETWORK, "postgres", "<svg")), "the page to show it all")
     assert HOST not in asked("/", "evil.example")
     assert page.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_dry_run_shows_what_would_be_written_and_writes_nothing(visitor: Visitor) -> None:
+    bench, proxy = visitor.bench, visitor.bench.bed.proxy
+    bench.serve("web", NETWORK, *WEB)
+    visitor.sees(HOST, 200, "web ")
+    before = caddy(bench, "GET", "/config/")
+    enter = ["nsenter", f"--net=/run/netns/{bench.node.spec.netns}", sys.executable, "-m", "ingress", "--dry-run"]
+
+    def planned(**settings: str) -> str:
+        environment = {**os.environ, **proxy.environment, **settings}
+        return subprocess.run(enter, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert planned().strip() == "nothing: Caddy has it all"
+    lines = planned(BASE_DOMAIN="other.test").splitlines()
+    assert any(line.startswith("+") and "my-app.acme.other.test" in line for line in lines)
+    assert any(line.startswith("-") and HOST in line for line in lines)
+    assert caddy(bench, "GET", "/config/") == before
+    assert visitor.status(HOST) == 200

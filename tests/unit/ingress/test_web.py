@@ -9,6 +9,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry, Counter
 
+from ingress.rehearsal import Plan
 from ingress.web import admin, asked
 from stackpad.errors import Conflict, NotFound, Unavailable
 
@@ -116,3 +117,13 @@ async def test_health_routes_and_metrics(problem: str | None, status: int) -> No
         assert (health.status, problem or "in step") == (status, (await health.text()).strip())
         assert "stackpad_ingress_writes_total 3.0" in await (await client.get("/metrics")).text()
         assert (await client.get("/elsewhere")).status == 404
+
+
+async def test_what_is_planned() -> None:
+    async def plan() -> Plan:
+        return Plan("+1\n", 2, {"x": "bad"})
+
+    async with TestClient(TestServer(admin(dict, CollectorRegistry(), Commanded(), plan))) as client:
+        assert await (await client.get("/plan")).json() == {"diff": "+1\n", "writes": 2, "rejected": {"x": "bad"}}
+    async with TestClient(TestServer(admin(dict, CollectorRegistry(), Commanded()))) as client:
+        assert (await client.get("/plan")).status == 404

@@ -181,3 +181,13 @@ def test_a_node_without_a_table_says_where_it_is(tmp_path: Path) -> None:
 
 def test_this_machines_resolver() -> None:
     assert "127.0.0.1" in look_up("localhost").addresses
+
+
+@pytest.mark.parametrize(("diff", "status"), [("", 0), ("--- Caddy has\n+++ then\n+  \x1b[31m\n", 1)])
+def test_the_next_write_is_shown(tmp_path: Path, diff: str, status: int) -> None:
+    with served(tmp_path / "i.sock", {"/plan": {"diff": diff, "writes": 1}}) as ingress:
+        done = run("routes", "--diff", "--socket", str(ingress))
+        assert done.exit_code == status
+        assert "\x1b" not in done.stdout
+        assert ("nothing to write" in done.stdout) is (status == 0)
+        assert done.stdout.splitlines()[-1] == (r"+  \x1b[31m" if diff else "nothing to write: Caddy has it all")

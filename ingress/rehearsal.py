@@ -1,0 +1,40 @@
+"""The next write to Caddy as a difference, without writing it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ingress.caddy import Caddy
+from ingress.plannedapi import PlannedApi, secretive
+from ingress.routes import Table
+
+CONTEXT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What Caddy would be told: the difference in lines as ``diff -u`` has them, and in how many requests."""
+
+    diff: str
+    writes: int
+    rejected: dict[str, str]
+
+
+async def rehearse(caddy: Caddy, table: Table) -> Plan:
+    """What ``caddy`` would be told for ``table`` now; raises :class:`stackpad.errors.Unavailable` without a Caddy."""
+    tree = await caddy.tree()
+    api = PlannedApi(tree, () if caddy.keeps_streams else ("stream_close_delay",))
+    applied = await caddy.rehearsal(api).apply(table)
+    return Plan(difference(tree, api.planned), applied.writes, applied.rejected)
+
+
+def difference(before: Any, after: Any) -> str:
+    """Two configurations as a unified diff; empty where they are the same."""
+    there, then = (
+        json.dumps(secretive(tree or {}), indent=2, ensure_ascii=False).split("\n") for tree in (before, after)
+    )
+    lines = difflib.unified_diff(there, then, "Caddy has", "the ingress would write", n=CONTEXT, lineterm="")
+    return "".join(f"{line}\n" for line in lines)
