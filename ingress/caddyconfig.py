@@ -17,15 +17,14 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from ingress import caddyanswers, caddyoptions
+from ingress import caddyanswers, caddyoptions, caddyproxy
 from ingress.caddyanswers import Json as Json
 from ingress.caddyanswers import refusal, static, subroute
 from ingress.proof import PATH
 from ingress.routes import HostRoute, PathRoute, Table
-from ingress.upstreams import TURN, is_stable
+from ingress.upstreams import is_stable
 from stackpad.hosts import WILDCARD, above
 from stackpad.labels import Wire
-from stackpad.upstreams import TURNS
 
 OBJECT, MARKER, POLICY, DNS_POLICY = "stackpad", "stackpad-gen", "stackpad-tls", "stackpad-dns"
 """Our ``@id`` s in Caddy's configuration: the route, the generation in it, the TLS policies for hosts and wildcards."""
@@ -36,15 +35,6 @@ PROOF, PROOF_SERVER = "stackpad-proof", "stackpad-http"
 HOST, BELOW = "{http.request.host}", "{http.vars.sp_below}"
 """What a host is found by: its name; for wildcards, the one that the name is below of."""
 
-DRAIN = "1h"
-"""How long a WebSocket outlives a change of configuration, where Caddy can do that (2.7 and newer)."""
-
-RETRIES = 5
-"""How often a visitor's connection to a number is tried again: about as long as a service without anybody stays up."""
-
-TURN_LASTS = 5
-"""Seconds in which Caddy uses one form of the stable upstreams' addresses."""
-
 
 def route(table: Table, *, keep_streams: bool) -> Json:
     """The owned object. ``keep_streams`` uses ``stream_close_delay``, which Caddy knows since 2.7."""
@@ -52,7 +42,7 @@ def route(table: Table, *, keep_streams: bool) -> Json:
     wild = [host for host in table.hosts if host.host.startswith(WILDCARD)]
     unknown = _wildcards(wild, keep_streams) if wild else {"handle": [static(404)]}
     numbered = any(is_stable(dial) for host in table.hosts for path in host.paths for dial in path.upstreams)
-    routes = [*([_turn()] if numbered else []), *_layout(exact, HOST, "sp_", unknown, keep_streams)]
+    routes = [*([caddyproxy.turn()] if numbered else []), *_layout(exact, HOST, "sp_", unknown, keep_streams)]
     # Error pages belong to the subroute, not to the server: what the operator's own sites answer is theirs.
     body = {**subroute(routes), "errors": {"routes": caddyanswers.errors()}}
     marker = {"@id": MARKER, "handler": "vars", "stackpad_generation": digest(body)}
@@ -112,8 +102,8 @@ def _layout(hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_
         {"handle": [{**table, "defaults": ["", "unknown"]}]},
         # Each look at the state walks the table: one for all that are up.
         {"match": [{"not": [{"vars": {state: ["up", "stable"]}}]}], "handle": [subroute(elsewhere)], "terminal": True},
-        *([where("stable", [_proxy([up], Wire.HTTP, keep_streams, stable=True)])] if numbered else []),
-        {"handle": [_proxy([up], Wire.HTTP, keep_streams)]},
+        *([where("stable", [caddyproxy.proxy([up], Wire.HTTP, keep_streams, stable=True)])] if numbered else []),
+        {"handle": [caddyproxy.proxy([up], Wire.HTTP, keep_streams)]},
     ]
 
 
@@ -288,57 +278,5 @@ def _handlers(path: PathRoute, keep_streams: bool) -> list[Json]:
     if not path.upstreams:
         return [static(503)]
     remember, stable = caddyoptions.remembers(path.options), any(map(is_stable, path.upstreams))
-    proxy = _proxy(path.upstreams, path.wire, keep_streams, remember=remember, stable=stable)
-    return caddyoptions.around(path, proxy)
-
-
-def _proxy(
-    upstreams: Iterable[str], wire: Wire, keep_streams: bool, *, remember: bool = True, stable: bool = False
-) -> Json:
-    dials = [{"dial": upstream} for upstream in upstreams]
-    proxy: Json = {
-        "handler": "reverse_proxy",
-        "upstreams": dials,
-        # Nobody answers for the address of a container that is gone: that must not use up the time for another try.
-        "transport": {"protocol": "http", "dial_timeout": "1s"},
-    }
-    # Where no connection can be made, another one is tried; of requests that have been sent, only a GET is sent again.
-    if stable:
-        # Without a pause, for the reason below: who finds nobody hears nothing from the kernel for a second, or until
-        # somebody is there, and then tries again. What is kept of connections is closed before its address's next turn.
-        proxy["load_balancing"] = {"retries": RETRIES}
-        proxy["transport"]["keep_alive"] = {
-            "probe_interval": "30s",
-            "max_idle_conns_per_host": 32,
-            "idle_timeout": f"{TURN_LASTS - 1}s",
-        }
-    elif len(dials) > 1:
-        # By number and without a pause: Caddy ends a pause, and with it the visit, when its configuration changes, and
-        # the death of a replica is a change. The one that failed is passed over, so that this many find any that lives.
-        retries = len(dials) if remember else 4 * len(dials)
-        proxy["load_balancing"] = {"retries": retries, "selection_policy": {"policy": "round_robin"}}
-        if remember:
-            proxy["health_checks"] = {"passive": {"fail_duration": "3s", "max_fails": 1}}
-    else:
-        proxy["load_balancing"] = {"try_duration": "5s", "try_interval": "50ms"}
-    if wire is Wire.H2C:
-        proxy["transport"]["versions"] = ["h2c", "2"]
-    if keep_streams:
-        proxy["stream_close_delay"] = DRAIN
-    return proxy
-
-
-def _turn() -> Json:
-    """Which form of a stable upstream's address has its turn: by the last digit of the clock's seconds."""
-    first, second = TURNS
-    return {
-        "handle": [
-            {
-                "handler": "map",
-                "source": "{time.now.unix}",
-                "destinations": [TURN],
-                "mappings": [{"input_regexp": "[0-4]$", "outputs": [first]}],
-                "defaults": [second],
-            }
-        ]
-    }
+    proxy = caddyproxy.proxy(path.upstreams, path.wire, keep_streams, stable=stable)
+    return caddyoptions.around(path, caddyproxy.remembering(proxy) if remember and len(path.upstreams) > 1 else proxy)

@@ -30,10 +30,9 @@ def around(route: PathRoute, proxy: Json) -> list[Json]:
 def remembers(options: RouteOptions) -> bool:
     """Whether what failed with one of a route's upstreams may be held against it for a while.
 
-    Caddy counts a body that turns out too large as a failure of the upstream: one visitor would have all replicas passed
-    over. A cookie is read anew for each attempt and would name the one that failed again.
+    A cookie is read anew for each attempt and would name the one that failed again.
     """
-    return options.body is None and not options.sticky
+    return not options.sticky
 
 
 def longer_than(most: int) -> str:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ingress import caddyconfig
+from ingress import caddyconfig, caddyproxy
 from ingress.pages import page
 from tests.unit.ingress.test_routes import container, made
 
@@ -18,14 +18,17 @@ def test_a_plain_host_is_a_line_of_the_table_and_in_no_host_matcher() -> None:
     assert '"host"' not in text, "Caddy would manage a certificate for each host in a matcher"
 
 
-def test_replicas_have_a_route_of_their_own_with_retries() -> None:
+def test_replicas_have_a_route_of_their_own_and_none_is_lost_for_what_a_visitor_did() -> None:
     owned = caddyconfig.route(made(container("a"), container("b", address="10.0.0.3")), keep_streams=True)
     special = owned["handle"][1]["routes"][0]["handle"][0]["routes"]
-    (proxy,) = special[0]["handle"]
-    assert [upstream["dial"] for upstream in proxy["upstreams"]] == ["10.0.0.2:80", "10.0.0.3:80"]
-    assert proxy["load_balancing"]["retries"] == 2
-    assert not {"try_duration", "try_interval"} & proxy["load_balancing"].keys(), "a pause a change would end"
-    assert proxy["stream_close_delay"] == caddyconfig.DRAIN
+    (tried,) = special[0]["handle"]
+    first, again = tried["routes"][0]["handle"][0], tried["errors"]["routes"][0]["handle"][0]
+    for proxy in (first, again):
+        assert [upstream["dial"] for upstream in proxy["upstreams"]] == ["10.0.0.2:80", "10.0.0.3:80"]
+        assert not {"try_duration", "try_interval"} & proxy["load_balancing"].keys(), "a pause a change would end"
+        assert proxy["stream_close_delay"] == caddyproxy.DRAIN
+    assert ("health_checks" in first, "retries" in first["load_balancing"]) == (True, False)
+    assert ("health_checks" in again, again["load_balancing"]["retries"]) == (False, 4)
 
 
 def test_no_passive_health_checks_where_all_hosts_share_an_upstream() -> None:
