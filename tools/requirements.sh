@@ -10,7 +10,7 @@ if [ "${1:-}" != python ]; then
     [iptables]=iptables [conntrack]=conntrack [ip]=iproute2 [nsenter]=util-linux [docker-compose]=docker-compose
     [docker-registry]=docker-registry [ping]=iputils-ping [etcd]=etcd-server [etcdctl]=etcd-client
     [wg]=wireguard-tools [wireguard-go]=wireguard-go [dnsmasq]=dnsmasq-base [dig]=bind9-dnsutils [tcpdump]=tcpdump
-    [openssl]=openssl [pebble]=pebble [chromium]=chromium
+    [openssl]=openssl [pebble]=pebble [chromium]=chromium [gtlsclient]=ngtcp2-client
     [qemu-system-x86_64]=qemu-system-x86 [busybox]=busybox-static [cpio]=cpio [modprobe]=kmod
   )
 fi
