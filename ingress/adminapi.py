@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from ingress import caddyconfig
 from stackpad.errors import StackpadError, Unavailable
@@ -83,7 +84,7 @@ class AdminApi:
                     method,
                     f"http://caddy{path}",
                     headers=headers,
-                    data=None if body is None else json.dumps(body).encode(),
+                    data=None if body is None else msgspec.json.encode(body),
                 ) as response,
             ):
                 return response.status, await response.text()

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections import Counter as Counts
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from ingress.lookups import Lookups
 from ingress.ownership import Ownership
 from ingress.plugindesk import PluginDesk
 from ingress.rehearsal import Plan, rehearse
-from ingress.remote import Others, word
+from ingress.remote import Others, Words, word
 from ingress.report import Facts, report
 from ingress.routes import HostRoute, Problem, State, Table, WebContainer
 from ingress.seen import Seen
@@ -49,6 +50,9 @@ GAP, MOST = 0.25, 2.0
 SETTLE = 0.15
 """Seconds a host that is only starting may wait for its first write."""
 
+LONG = 0.02
+"""Seconds: a table that takes longer, of thousands of hosts, is not made again before as much time has passed."""
+
 RETRY = 0.5
 
 PATIENCE = 15.0
@@ -69,9 +73,12 @@ class Ingress:
         self._follower = Follower(engine, settings, self._dirty.set)
         self._fleet = Fleet(settings.net_socket, self._dirty.set)
         self._others = Others(settings.base_domain)
+        self._words: Words = {}
         self._elsewhere: list[Problem] = []
         self._switch = Switch(settings)
         self._table = Table()
+        self._named: dict[str, tuple[WebContainer, WebContainer]] = {}
+        self._accepted: dict[str, tuple[WebContainer, WebContainer]] = {}
         self._wanted: Table | None = None
         self._given = Table()
         self._changed = asyncio.Event()
@@ -194,7 +201,7 @@ class Ingress:
     def _tell(self) -> None:
         """Tell the other nodes what runs here."""
         view, settings = self._follower.view, self._settings
-        told = word(self._ready(), view.problems.values(), org=settings.org)
+        told = word(self._ready(), view.problems.values(), org=settings.org, kept=self._words)
         self._fleet.say(control=self.control, complete=view.complete, stale=view.stale, containers=told)
 
     def _carried(self) -> dict[str, str]:
@@ -231,11 +238,16 @@ class Ingress:
             if not self.control or (reason := self._waiting_for()) is not None:
                 self._trouble(reason if self.control else None)
                 continue
+            began = time.monotonic()
             self._recompute()
+            took = time.monotonic() - began
             wanted, again = await self._switch.place(self._table, self._carried())
             before, self._wanted = self._wanted, wanted
             if before is None or (before.hosts, before.ledger) != (wanted.hosts, wanted.ledger):
                 self._changed.set()
+            if took > LONG:
+                # Changes that come in a crowd are to be heard, not to wait for a table after each of them.
+                await asyncio.sleep(took)
 
     async def _write(self) -> None:
         """The only writer: the first change at once, those that follow together a little later."""
@@ -275,15 +287,17 @@ class Ingress:
 
     def _only_starting(self, wanted: Table) -> bool:
         """Whether all that Caddy has not got yet are new hosts that nobody is up behind."""
-        different = set(wanted.hosts) ^ set(self._given.hosts)
-        old = {host.host for host in self._given.hosts}
-        return bool(different) and all(h.state is not State.UP and h.host not in old for h in different)
+        before = {host.host: host for host in self._given.hosts}
+        fresh = [host for host in wanted.hosts if host.host not in before]
+        if not fresh or len(wanted.hosts) - len(fresh) != len(before) or any(h.state is State.UP for h in fresh):
+            return False
+        return all((there := before.get(host.host, host)) is host or there == host for host in wanted.hosts)
 
     def _recompute(self) -> None:
         """Make the table anew."""
         seen = self._fleet.seen
         others, self._elsewhere = self._others.read(seen)
-        containers = [*(replace(one, node=seen.node) for one in self._ready()), *others]
+        containers = [*self._own(seen.node), *others]
         before, ledger = self._table, self._ownership.ledger
         if seen.node:
             self._ownership.share(seen.secret)
@@ -297,26 +311,44 @@ class Ingress:
             heard=seen.heard(ledger.nodes, own=not self._follower.view.stale),
             here=seen.node,
             believe=self._ownership.believes,
+            last=before.made,
         )
         self._ownership.decide(self._table)
         self._known = frozenset(host.host for host in self._table.hosts)
+        states = Counts(host.state for host in self._table.hosts)
         for state in State:
-            self._hosts.labels(state).set(sum(host.state is state for host in self._table.hosts))
+            self._hosts.labels(state).set(states[state])
         for standing in (Standing.UNPROVED, Standing.FORBIDDEN):
             self._hosts.labels(standing).set(sum(one.standing is standing for one in self._table.waiting))
         for problem in set(self._table.problems) - set(before.problems):
             self._log.warning("not served", container=problem.name, reason=problem.text)
 
+    def _own(self, node: str) -> list[WebContainer]:
+        """The containers as the table has them, with this node's id; what has not changed stays the same object."""
+        before, self._named = self._named, {}
+        for one in self._ready():
+            there = before.get(one.id)
+            if there is None or there[0] is not one or there[1].node != node:
+                there = one, replace(one, node=node)
+            self._named[one.id] = there
+        return [named for _, named in self._named.values()]
+
     def _ready(self) -> list[WebContainer]:
-        """The containers, with those whose port accepts as up."""
+        """The containers, with those whose port accepts as up; what has not changed is the same object as before."""
         containers = list(self._follower.view.containers.values())
         waiting = [c for c in containers if c.state is State.STARTING and not c.checked]
-        targets = {c: (c.id, c.started, c.address or "", c.port or 0) for c in waiting}
+        targets = {c.id: (c.id, c.started, c.address or "", c.port or 0) for c in waiting}
         self._prober.want(targets.values())
         accepting = self._prober.accepting
-        return [
-            replace(c, state=State.UP, reason="") if c in targets and targets[c] in accepting else c for c in containers
-        ]
+        before, self._accepted = self._accepted, {}
+        for one in waiting:
+            if targets[one.id] in accepting:
+                there = before.get(one.id)
+                fresh = (one, replace(one, state=State.UP, reason=""))
+                self._accepted[one.id] = there if there is not None and there[0] is one else fresh
+        if not self._accepted:
+            return containers
+        return [self._accepted[c.id][1] if c.id in self._accepted else c for c in containers]
 
     def _count_repair(self) -> None:
         """Caddy has something else than it was given last: restarted, reloaded or edited."""

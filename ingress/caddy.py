@@ -7,6 +7,7 @@ What this Caddy can do is found out by trying, never from its version.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -39,7 +40,7 @@ class Caddy:
         self.certificates = Certificates(self._api, settings)
         self._proofs = ProofRoute(self._api, settings, wanted=How.HTTP in settings.domain_proof)
         self._keep_streams: bool | None = None
-        self._accepted: frozenset[HostRoute] = frozenset()
+        self._accepted: Mapping[str, HostRoute] = {}
         self._refused: dict[HostRoute, str] = {}
         self._given: tuple[str, Table] | None = None
         self._log = structlog.get_logger("caddy")
@@ -84,11 +85,13 @@ class Caddy:
         """
         before = self._api.writes
         # What was refused is not tried again until it is another entry: each attempt would cost every other host.
-        self._refused = {host: self._refused[host] for host in table.hosts if host in self._refused}
-        good = [host for host in table.hosts if host not in self._refused]
+        good = list(table.hosts)
+        if self._refused:
+            self._refused = {host: self._refused[host] for host in table.hosts if host in self._refused}
+            good = [host for host in table.hosts if host not in self._refused]
         try:
             await self._put(_with(table, good))
-            self._accepted = frozenset(good)
+            self._accepted = _by_name(good)
         except Rejected as error:
             await self._isolate(table, good, error)
         # Last: what is served does not wait for it, and is served on where it is refused.
@@ -97,10 +100,10 @@ class Caddy:
 
     async def _isolate(self, table: Table, wanted: list[HostRoute], error: Rejected) -> None:
         """Find the entries Caddy refuses, by halves, among those it has not taken before."""
-        good = [host for host in wanted if host in self._accepted]
-        suspects = [host for host in wanted if host not in self._accepted]
+        good = [host for host in wanted if self._accepted.get(host.host) == host]
+        suspects = [host for host in wanted if self._accepted.get(host.host) != host]
         if not suspects:
-            self._accepted = frozenset()  # it may be another Caddy: next time, all are suspects
+            self._accepted = {}  # it may be another Caddy: next time, all are suspects
             raise InvalidRequest(f"Caddy refuses what it took before: {error}") from error
         await self._put(_with(table, good))
 
@@ -118,7 +121,7 @@ class Caddy:
 
         await admit(suspects)
         await self._put(_with(table, good))
-        self._accepted = frozenset(good)
+        self._accepted = _by_name(good)
 
     async def _put(self, table: Table) -> None:
         there = await self.generation()
@@ -175,6 +178,10 @@ class Caddy:
             if port != usual and key not in http:
                 await self._api.create(("apps", "http", key), port)
         await self._api.create(("apps", "http", "servers", "stackpad"), caddyconfig.server(owned, chosen.https_port))
+
+
+def _by_name(hosts: Iterable[HostRoute]) -> Mapping[str, HostRoute]:
+    return {host.host: host for host in hosts}
 
 
 def _with(table: Table, hosts: list[HostRoute]) -> Table:

@@ -13,9 +13,10 @@ Every unknown host ends in a 404 of ours; Caddy itself would answer 200 with an 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
+
+import msgspec
 
 from ingress import caddyanswers, caddyoptions, caddyproxy
 from ingress.caddyanswers import Json as Json
@@ -83,8 +84,14 @@ def redirects(tree: Any) -> bool:
 def _layout(hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_streams: bool) -> list[Json]:
     """Routes for hosts found by ``name``; ``unknown`` is the one for all others."""
     up, state = f"{{{prefix}up}}", f"{{{prefix}state}}"
-    special = [entry for host in hosts if host.simple is None for entry in _special(host, name, keep_streams)]
-    mappings = [_mapping(host.host, simple) for host in hosts if (simple := host.simple) is not None]
+    special: list[Json] = []
+    mappings: list[Json] = []
+    for host in hosts:
+        simple = host.simple
+        if simple is None:
+            special += _special(host, name, keep_streams)
+        else:
+            mappings.append(_mapping(host.host, simple))
     numbered = any(outputs[1] == "stable" for outputs in (mapping["outputs"] for mapping in mappings))
     table = {"handler": "map", "source": name, "destinations": [up, state], "mappings": mappings}
 
@@ -130,7 +137,7 @@ def generation(owned: Json) -> str:
 
 def digest(body: Any) -> str:
     """A short digest of anything JSON can say."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()[:16]
 
 
 def server(owned: Json, port: int) -> Json:

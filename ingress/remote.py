@@ -81,29 +81,47 @@ def seen(values: Mapping[str, bytes], *, node: str, control: bool, connected: bo
     )
 
 
-def word(containers: Iterable[WebContainer], problems: Iterable[Problem], *, org: str) -> tuple[records.Web, ...]:
-    """What this node says of its own; the plugin puts its id in as the owner."""
-    told = [
-        records.Web(
-            owner="",
-            id=container.id,
-            name=container.name,
-            network=container.network,
-            org=org,
-            labels=dict(container.labels),
-            state=container.state,
-            address=container.address or "",
-            port=container.port or 0,
-            reason=container.reason,
-            since=container.since,
-        )
-        for container in containers
-    ]
+Words = dict[str, tuple[WebContainer, records.Web]]
+"""By container's id, what was said last, and of what."""
+
+
+def word(
+    containers: Iterable[WebContainer], problems: Iterable[Problem], *, org: str, kept: Words | None = None
+) -> tuple[records.Web, ...]:
+    """What this node says of its own; the plugin puts its id in as the owner.
+
+    ``kept`` saves work from one time to the next, and is brought up to date.
+    """
+    before = kept or {}
+    said: Words = {}
+    for container in containers:
+        there = before.get(container.id)
+        said[container.id] = there if there and there[0] is container else (container, _record(container, org))
+    if kept is not None:
+        kept.clear()
+        kept.update(said)
+    told = [record for _, record in said.values()]
     told += [
         records.Web(owner="", id=p.container, name=p.name, network="", org=org, labels={}, state=REFUSED, reason=p.text)
         for p in problems
     ]
     return tuple(sorted(told, key=lambda one: one.id))
+
+
+def _record(container: WebContainer, org: str) -> records.Web:
+    return records.Web(
+        owner="",
+        id=container.id,
+        name=container.name,
+        network=container.network,
+        org=org,
+        labels=dict(container.labels),
+        state=container.state,
+        address=container.address or "",
+        port=container.port or 0,
+        reason=container.reason,
+        since=container.since,
+    )
 
 
 class Others:

@@ -43,7 +43,9 @@ def route(host: str, path: str, serving: Serving, here: str) -> PathRoute:
 def differing(serving: Serving) -> Iterable[Problem]:
     """Those that say something else than the one that decides."""
     # A container that asks for several hosts differs at each of them.
-    return dict.fromkeys(problem for replicas in serving.values() for problem in _differing(replicas))
+    return dict.fromkeys(
+        problem for replicas in serving.values() if len(replicas) > 1 for problem in _differing(replicas)
+    )
 
 
 def _differing(replicas: list[WebContainer]) -> Iterable[Problem]:

@@ -100,8 +100,10 @@ class PathRoute:
         """Whether a line of the table can say it, but for the path: no options, HTTP/1.1, at most one upstream."""
         if self.redirect or self.options.maintenance or not self.upstreams:
             return True
-        asked = replace(self.options, canonical="")
-        return len(self.upstreams) == 1 and self.wire is Wire.HTTP and asked == routeoptions.NONE
+        if len(self.upstreams) > 1 or self.wire is not Wire.HTTP:
+            return False
+        # Mostly nothing is asked for at all, and there are thousands of these at every change.
+        return self.options is routeoptions.NONE or replace(self.options, canonical="") == routeoptions.NONE
 
     @property
     def reason(self) -> str | None:
@@ -127,6 +129,8 @@ class HostRoute:
     @property
     def state(self) -> State:
         """Up if anything behind the host is."""
+        if len(self.paths) == 1:
+            return self.paths[0].state
         states = {path.state for path in self.paths}
         return next(state for state in State if state in states)
 
@@ -166,13 +170,27 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """What one host of a table was made of, and what it came to: while the former is the same, so is the latter."""
+
+    containers: tuple[WebContainer, ...]
+    claim: Claim
+    here: str
+    route: HostRoute
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
-    """The hosts in order, the ledger that makes them so, and what is left to say."""
+    """The hosts in order, the ledger that makes them so, and what is left to say.
+
+    ``made`` has those hosts that need not be made anew for the next table; it is no part of what the table says.
+    """
 
     hosts: tuple[HostRoute, ...] = ()
     ledger: Ledger = field(default_factory=Ledger)
     problems: tuple[Problem, ...] = ()
     waiting: tuple[Waiting, ...] = ()
+    made: Mapping[str, Made] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def claims(self) -> Mapping[str, Claim]:

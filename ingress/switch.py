@@ -15,7 +15,7 @@ from ingress import upstreams
 from ingress.netsocket import NetSocket
 from ingress.numbers import NumberFile
 from ingress.pace import Shown
-from ingress.routes import Table
+from ingress.routes import HostRoute, Table
 from ingress.settings import Settings
 from ingress.upstreams import Carried, Place, Service
 from stackpad.errors import NotFound, StackpadError, Unavailable
@@ -38,6 +38,7 @@ class Switch:
         self._plugin = NetSocket(settings.net_socket)
         self._file = NumberFile(settings.numbers_file)
         self._memory: dict[Place, Shown] = {}
+        self._shown: dict[str, HostRoute] = {}
         self._applied: frozenset[Service] = frozenset(self._file.current.given)
         self._taken: Collection[int] | None = None
         self._answers = False
@@ -55,7 +56,8 @@ class Switch:
         now = time.monotonic()
         stable, again = await self._switch(ready, carried, now)
         numbers = {**self._file.current.given} if stable else {}
-        told, self._memory, due = upstreams.shown(table, numbers, ready, carried, self._memory, now)
+        told, self._memory, due = upstreams.shown(table, numbers, ready, carried, self._memory, now, self._shown)
+        self._shown = {host.host: host for host in told.hosts}
         dues = [at - now for at in (due, again) if at is not None]
         return told, min(dues, default=None)
 

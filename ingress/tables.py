@@ -8,14 +8,16 @@ host name; the output is the whole table anew, with the ledger as it is from now
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ingress.deciding import Ask, Decision, Standing, decide
 from ingress.ledger import HERE, Claim, How, Ledger, Owner, Released, remembered
 from ingress.replicas import differing, route
-from ingress.routes import HostRoute, Problem, Table, Waiting, WebContainer
+from ingress.routes import HostRoute, Made, Problem, Table, Waiting, WebContainer
 from stackpad.hosts import above
+
+_NOTHING: Mapping[str, Made] = {}
 
 
 def table(
@@ -27,26 +29,37 @@ def table(
     heard: Collection[str] = (HERE,),
     here: str = HERE,
     believe: bool = False,
+    last: Mapping[str, Made] = _NOTHING,
 ) -> Table:
     """The table for ``containers``, given the ``ledger`` of the last one.
 
     Containers ask in the order of their start, so that of two newcomers the earlier wins, whatever order they are listed
     in. ``heard`` are the nodes whose lists are complete: a claim is over when none of its nodes can have anybody left who
     asks, so that a node that is not heard releases nothing. ``here`` is this node, whose containers come
-    first. ``believe`` needs no proof of custom domains.
+    first. ``believe`` needs no proof of custom domains. ``last`` is what the last table was made of: it saves work, and
+    changes nothing.
     """
     asking: dict[str, list[WebContainer]] = {}
     for container in sorted(containers, key=lambda c: (c.since, c.id)):
-        for host in dict.fromkeys((container.request.platform_host(base_domain), *container.request.domains)):
+        platform = container.request.platform_host(base_domain)
+        for host in dict.fromkeys((platform, *container.request.domains)) if container.request.domains else (platform,):
             asking.setdefault(host, []).append(container)
     claims: dict[str, Claim] = {}
     released: dict[str, Released] = {}
     routed: list[tuple[str, Claim, list[str]]] = []
+    made_before: dict[str, Made] = {}
     serving: dict[tuple[str, str], list[WebContainer]] = {}
+    busy = {*ledger.rulings, *ledger.released}
     problems: list[Problem] = []
     waiting: list[Waiting] = []
     for host in sorted(asking.keys() | ledger.claims.keys()):
         before = ledger.claims.get(host)
+        same = last.get(host)
+        if same is not None and _is_as_before(same, asking.get(host, ()), before, here) and host not in busy:
+            claims[host], made_before[host] = same.claim, same
+            for container in same.containers:
+                serving.setdefault((host, container.request.path), []).append(container)
+            continue
         there, below = _above(host, asking, claims, ledger) if believe else (asking.get(host, []), ())
         problems += below
         made = decide(
@@ -72,14 +85,40 @@ def table(
         else:
             waiting += _waiting(host, there, made, ledger)
     marks = remembered({**ledger.released, **released} if released else ledger.released, now)
-    hosts = tuple(
-        HostRoute(host, claim.owner, claim.since, tuple(route(host, path, serving, here) for path in kept))
-        for host, claim, paths in routed
-        if (kept := [path for path in paths if (host, path) in serving])
-    )
+    hosts = {host: one.route for host, one in made_before.items()}
+    for host, claim, paths in routed:
+        if kept := [path for path in paths if (host, path) in serving]:
+            routes = tuple(route(host, path, serving, here) for path in kept)
+            hosts[host] = HostRoute(host, claim.owner, claim.since, routes)
+            if _may_be_kept(host, claim, asking[host], base_domain):
+                made_before[host] = Made(tuple(asking[host]), claim, here, hosts[host])
     found = Ledger(claims, ledger.rulings, marks)
     told = (*problems, *differing(serving))
-    return Table(hosts, found, told, tuple(_strict(one, claims) for one in waiting))
+    rest = tuple(_strict(one, claims) for one in waiting)
+    return Table(tuple(hosts[host] for host in sorted(hosts)), found, told, rest, made_before)
+
+
+def _may_be_kept(host: str, claim: Claim, there: list[WebContainer], base_domain: str) -> bool:
+    """Whether a host hangs on nothing but its own containers and claim: neither on proofs and other hosts, nor on which
+    nodes are heard and what the time is. That is so where everybody who asks for a platform's name is served there.
+    """
+    return (
+        _is_platform(host, base_domain)
+        and all(c.owner == claim.owner and claim.paths.get(c.request.path) == c.request.service for c in there)
+        and not any(container.request.options.canonical for container in there)
+        and claim.paths.keys() == {container.request.path for container in there}
+        and set(claim.nodes) == {container.node for container in there}
+    )
+
+
+def _is_as_before(last: Made, there: Sequence[WebContainer], claim: Claim | None, here: str) -> bool:
+    """Whether a host would come to the same: what does not change stays the same object."""
+    return (
+        len(last.containers) == len(there)
+        and all(one is other for one, other in zip(last.containers, there, strict=True))
+        and (last.claim is claim or last.claim == claim)
+        and last.here == here
+    )
 
 
 def _is_platform(host: str, base_domain: str) -> bool:

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from ingress.pace import Shown, step
 from ingress.routes import HostRoute, PathRoute, Table
 from stackpad.labels import Wire
 from stackpad.upstreams import FIRST, LAST, MOST, STEM4, STEM6
+
+_NOTHING: Mapping[str, HostRoute] = {}
 
 TURN = "{sp_turn}"
 """What stands in a stable dial for the form of the address; a placeholder of ours in Caddy."""
@@ -28,9 +31,8 @@ HOLD = 5.0
 """Seconds a service without any container stays up in Caddy: for so long its visitors are made to wait there."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Service:
-    """Who a number belongs to."""
+class Service(NamedTuple):
+    """Who a number belongs to. A tuple: there are thousands of them at every change."""
 
     owner: str
     service: str
@@ -112,27 +114,39 @@ def shown(
     carried: Carried,
     before: Mapping[Place, Shown],
     now: float,
+    last: Mapping[str, HostRoute] = _NOTHING,
 ) -> tuple[Table, dict[Place, Shown], float | None]:
-    """The table as Caddy is to have it now, what to remember for the next time, and when to look again at the latest."""
+    """The table as Caddy is to have it now, what to remember for the next time, and when to look again at the latest.
+
+    ``last`` are the hosts as they were shown last: what is the same stays the same object.
+    """
     memory: dict[Place, Shown] = {}
     dues: list[float] = []
     hosts: list[HostRoute] = []
     for host in table.hosts:
         paths: list[PathRoute] = []
         for path in host.paths:
+            place = host.host, path.path
             service = _service(host, path)
             number = numbers.get(service) if _may_have_one(path) else None
-            wanted = dials(path, number, ready.get(service, ()), carried)
-            place = host.host, path.path
+            wanted = path.upstreams if number is None else dials(path, number, ready.get(service, ()), carried)
             memory[place], due = step(before.get(place), wanted, now, HOLD if number is not None else 0.0)
             dues += [due] if due is not None else []
             paths.append(_as_shown(path, memory[place].dials))
-        hosts.append(replace(host, paths=tuple(paths)))
+        hosts.append(_as_last(host, tuple(paths), last.get(host.host)))
     return replace(table, hosts=tuple(hosts)), memory, min(dues, default=None)
 
 
 def _as_shown(path: PathRoute, shown: tuple[str, ...]) -> PathRoute:
     return path if shown == path.upstreams else replace(path, upstreams=shown)
+
+
+def _as_last(host: HostRoute, paths: tuple[PathRoute, ...], last: HostRoute | None) -> HostRoute:
+    """The host with these paths; the one that is there where that says the same."""
+    if all(one is other for one, other in zip(paths, host.paths, strict=True)):
+        return host
+    fresh = replace(host, paths=paths)
+    return last if last is not None and last == fresh else fresh
 
 
 def _may_have_one(path: PathRoute) -> bool:

@@ -79,6 +79,8 @@ NONE = RouteOptions()
 
 def read(labels: Mapping[str, str]) -> RouteOptions:
     """The options that ``labels`` ask for; raises :class:`InvalidRequest` for the first that cannot be meant."""
+    if not any(label in labels for label in KNOWN):
+        return NONE  # one for all: thousands ask for nothing, and are compared at every change
     for label in KNOWN:
         if len(labels.get(label, "")) > MAX_TEXT:
             raise InvalidRequest(f"{label} has {len(labels[label])} characters; at most {MAX_TEXT} go there")
