@@ -30,7 +30,8 @@ lint: $(VENV)/.complete ## Style, types and layering
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: requirements ## Measure one node, between nodes, among many, and the resolver; writes docs/benchmarks.md
+bench: requirements ## Measure one node, between nodes, among many, resolver and ingress; writes docs/benchmarks.md
+	@tools/requirements.sh bench 1>&2
 	$(PYTHON) -m tests.bench
 
 chaos: requirements ## Faults one after another under traffic on three nodes; writes docs/resilience.md

@@ -1,10 +1,12 @@
 #!/bin/bash
 # Installs the Debian packages this checkout needs and this machine lacks; silent where nothing is missing.
-# With the word "python", only what a virtual environment takes.
+# With the word "python", only what a virtual environment takes; with "bench", what `make bench` alone needs.
 set -euo pipefail
 
 declare -A wanted=([python3]=python3 [curl]=curl)
-if [ "${1:-}" != python ]; then
+if [ "${1:-}" = bench ]; then
+  wanted=([h2load]=nghttp2-client)
+elif [ "${1:-}" != python ]; then
   wanted+=(
     [dockerd]=docker.io [docker]=docker.io [caddy]=caddy [debootstrap]=debootstrap [nft]=nftables
     [iptables]=iptables [conntrack]=conntrack [ip]=iproute2 [nsenter]=util-linux [docker-compose]=docker-compose

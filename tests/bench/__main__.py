@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import structlog
 
-from tests.bench import asking, mesh, resolver, simulated, thousands
+from tests.bench import asking, mesh, redeploys, resolver, simulated, thousands, web
 from tests.bench.measure import Bench
 from tests.e2e.workbench import Workbench
 from tests.testbed import testbed
@@ -85,12 +85,19 @@ def _ingress() -> str:
     return _table(("", "found", "goal"), asking.rows(2000))
 
 
+def _web() -> str:
+    changes, requests = web.measure()
+    found = [*changes, *redeploys.measure()]
+    return f"{_table(web.HEADS, found)}\n\n{_table(web.SPEED_HEADS, requests)}"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "one node": _one_node,
     "between nodes": _between_nodes,
     "many nodes": _many_nodes,
     "resolver": _resolver,
     "ingress": _ingress,
+    "web": _web,
 }
 
 
@@ -155,5 +162,5 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    say("this takes about twenty minutes")
+    say("this takes about forty minutes")
     sys.exit(main())

@@ -148,15 +148,15 @@ class Bench:
             self.bench.start(
                 f"host-{number}", "busy-production", *web, "--label", f"stackpad.project=h{number}", command=serve
             )
-        eventually(lambda: self._page(f"h{hosts - 1}.acme.stackpad.test") == 200, "the last host")
+        eventually(lambda: self.page(f"h{hosts - 1}.acme.stackpad.test") == 200, "the last host")
         found = []
         for number in range(rounds):
             host, name = f"new{number}.acme.stackpad.test", f"new-{number}"
             labels = [*web, "--label", f"stackpad.project=new{number}"]
             self.bench.docker("create", "--name", name, "--network", "busy-production", *labels, images.TEST, *serve)
-            with self._started(name) as event:
+            with self.started(name) as event:
                 self.api.start(name)
-                while self._page(host) != 200:
+                while self.page(host) != 200:
                     time.sleep(0.002)
                 answered = time.time()
                 eventually(lambda e=event: bool(e), "the start event")
@@ -211,7 +211,8 @@ class Bench:
         config = IPAMConfig(pool_configs=[IPAMPool(subnet=subnet)])
         return str(self.api.create_network(name, driver=driver, ipam=config)["Id"])
 
-    def _page(self, host: str) -> int:
+    def page(self, host: str) -> int:
+        """The status of a host's page over a new connection; 0 without an answer."""
         context = ssl.create_default_context(cafile=str(self.bench.bed.proxy.ca))
         connection = _Resolved(host, self.bench.node.address, context)
         try:
@@ -223,7 +224,7 @@ class Bench:
             connection.close()
 
     @contextlib.contextmanager
-    def _started(self, name: str) -> Iterator[list[float]]:
+    def started(self, name: str) -> Iterator[list[float]]:
         """Will hold the time of the container's start event, seconds."""
         found: list[float] = []
         stream = docker.APIClient(base_url=self.bench.node.docker_host, version="1.41").events(

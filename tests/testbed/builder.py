@@ -113,8 +113,8 @@ _STALE = 6 * 3600.0
 """Seconds after which an image of another version of the checkout is removed."""
 
 
-def archive(builder: Builder, tag: str, key: str) -> Path:
-    """The image as a file that ``docker load`` takes, kept in the cache under ``key``."""
+def archive(builder: Builder, tag: str, key: str, *images: str) -> Path:
+    """The image, or ``images``, as a file that ``docker load`` takes, kept in the cache by ``tag`` and ``key``."""
     kept = cache() / "images" / f"{tag.replace('/', '_').replace(':', '_')}-{key}.tar"
     if not kept.exists():
         kept.parent.mkdir(exist_ok=True)
@@ -124,7 +124,7 @@ def archive(builder: Builder, tag: str, key: str) -> Path:
                 old.unlink(missing_ok=True)
         with step(f"save {tag}"):
             part = kept.with_suffix(".part")
-            builder.docker("save", "--output", part, tag)
+            builder.docker("save", "--output", part, *(images or (tag,)))
             part.rename(kept)
     say(f"{tag}: {kept.stat().st_size / 1e6:.0f} MB")
     return kept

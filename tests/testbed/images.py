@@ -19,6 +19,9 @@ EXAMPLE = "stackpad/example-web:latest"
 INGRESS = "stackpad/ingress:latest"
 PLUGIN = "stackpad/plugin:latest"
 
+PUBLIC = {"postgres:15": "postgres", "redis:7": "redis", "caddy:2": "caddy"}
+"""What Compose files of the examples call by its public name, and its part of ``tests/images/public``."""
+
 LIMIT = 250_000_000
 """Bytes the plugin's root filesystem may have."""
 
@@ -44,6 +47,23 @@ def build(*, only_plugin: bool = False) -> Images:
     with (cache() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return _build(only_plugin=only_plugin)
+
+
+def public() -> Path:
+    """One file with the example's image and all of :data:`PUBLIC`, which share their layers."""
+    context, example = ROOT / "tests" / "images" / "public", ROOT / "examples" / "guestbook"
+    with (cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        key = digest([context, example])
+        kept = _kept("stackpad/public:latest", key)
+        if not kept.exists():
+            with step("build images of public names"), Builder() as builder:
+                builder.base("debian:bookworm-slim")
+                builder.build(EXAMPLE, example / "Dockerfile", example)
+                for tag, target in PUBLIC.items():
+                    builder.build(tag, context / "Dockerfile", context, f"--target={target}")
+                archive(builder, "stackpad/public:latest", key, EXAMPLE, *PUBLIC)
+        return kept
 
 
 def _build(*, only_plugin: bool) -> Images:
