@@ -228,17 +228,22 @@ def test_a_key_is_changed_without_a_lost_packet(life: Life, number: int, tmp_pat
 
 def _change_under_pings(life: Life, number: int, addresses: tuple[str, str]) -> None:
     before = life.public_keys()
+    stackpad = life.bench[number].node.stackpad
+    token = stackpad("node", "token").stdout.strip()
     ping = ("ping", "-q", "-i", "0.01", "-c", "900", "-W", "5")
     with ThreadPoolExecutor() as pool:
         ways = ((1, "one", addresses[1]), (2, "two", addresses[0]))
         running = [pool.submit(life.bench[at].docker, "exec", who, *ping, whom) for at, who, whom in ways]
         hold(1)
-        done = life.bench[number].node.stackpad("node", "rotate-key", check=False)
+        done = stackpad("node", "rotate-key", check=False)
         assert done.returncode == 0, done.stderr
         for each in running:
             assert "900 packets transmitted, 900 received" in each.result()
     after = life.public_keys()
     assert {at for at in after if after[at] != before[at]} == {number}
+    assert "unused tokens of this node are void" in done.stderr
+    kept = [row["id"] for row in json.loads(stackpad("node", "token", "--list", "--json").stdout) if not row["used_by"]]
+    assert kept == [], f"{token} names a key that the node has not any more"
     for killed in (1, 2):
         os.kill(life.bench[killed].node.plugin_pid(), signal.SIGKILL)
         hold(0.5)
