@@ -6,9 +6,11 @@ where there is no such chain but a DROP policy). Our own drops have been made by
 
 The rules go to the end of the chain, before its closing RETURN if it has one: what an operator has written there
 to keep somebody out goes on holding for our networks too. They carry the comment ``stackpad`` and are the only
-ones touched. A DROP policy with no jump from FORWARD to ``DOCKER-USER`` (after ``iptables -F``, say) would drop all
-of ours until Docker's next start; then the jump is put back where Docker has it, at the top, and Docker itself keeps
-but one. Both back ends of iptables are looked after, each only where its table is in use already.
+ones touched. Both back ends of iptables are looked after, each only where its table is in use already.
+
+A DROP policy with no jump from FORWARD to ``DOCKER-USER`` (after ``iptables -F``, say) would drop all of ours until
+Docker's next start; then the jump is put back where Docker has it, at the top, and Docker itself keeps but one. At the
+end of such a FORWARD stands an accept for what runs already, see :data:`HELD`.
 
 Blocking, for the kernel thread.
 """
@@ -27,9 +29,19 @@ from stackpad.errors import Unavailable
 
 COMMENT = "stackpad"
 DOCKER_USER = "DOCKER-USER"
+_DROPS = "-P FORWARD DROP"
 _TIMEOUT = 10.0
 
-RULES = tuple(f"{side} {BRIDGE_PREFIX}+ -m comment --comment {COMMENT} -j ACCEPT" for side in ("-i", "-o"))
+_SIDES = ("-i", "-o")
+RULES = tuple(f"{side} {BRIDGE_PREFIX}+ -m comment --comment {COMMENT} -j ACCEPT" for side in _SIDES)
+
+HELD = tuple(
+    f"{side} {BRIDGE_PREFIX}+ -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment {COMMENT} -j ACCEPT"
+    for side in _SIDES
+)
+"""For the end of FORWARD. An engine that starts takes its jump to ``DOCKER-USER`` out and puts it in again, and what
+comes in between meets the policy. What runs already goes on by these; what an operator keeps out has never begun.
+"""
 
 
 class ForeignChains:
@@ -45,20 +57,20 @@ class ForeignChains:
 
     def repair(self) -> list[str]:
         """Put back what is missing; returns the chains that were mended, as ``iptables-nft DOCKER-USER``."""
-        mended = []
+        mended: dict[str, None] = {}
         for tool in self._tools():
             docker_user, forward = self._listed(tool, DOCKER_USER), self._listed(tool, "FORWARD")
             chain = _target(docker_user, forward)
             if chain is None:
                 continue
-            scripts = {chain: mend(chain, docker_user or forward)}
-            if docker_user:
-                scripts["FORWARD"] = reach(forward)
-            for name, script in scripts.items():
+            scripts = [(chain, mend(chain, docker_user or forward))]
+            if docker_user and _DROPS in forward:
+                scripts += [("FORWARD", mend("FORWARD", forward, HELD)), ("FORWARD", reach(forward))]
+            for name, script in scripts:
                 if script:
                     self._run(f"{tool}-restore", "--noflush", script=script)
-                    mended.append(f"{tool} {name}")
-        return mended
+                    mended[f"{tool} {name}"] = None
+        return list(mended)
 
     def remove(self) -> None:
         """Take our rules out again; for an uninstallation."""
@@ -113,10 +125,10 @@ class ForeignChains:
 def _target(docker_user: Sequence[str], forward: Sequence[str]) -> str | None:
     if docker_user:
         return DOCKER_USER
-    return "FORWARD" if "-P FORWARD DROP" in forward else None
+    return "FORWARD" if _DROPS in forward else None
 
 
-def mend(chain: str, listed: Sequence[str]) -> str:
+def mend(chain: str, listed: Sequence[str], wanted_rules: Sequence[str] = RULES) -> str:
     """The ``iptables-restore`` script that makes ``chain`` right, given what ``-S`` says of it; empty if it is.
 
     Right is: both of ours there, and no RETURN for everything before them.
@@ -125,11 +137,11 @@ def mend(chain: str, listed: Sequence[str]) -> str:
     others = [line for line in rules if not _is_ours(line)]
     closing = f"-A {chain} -j RETURN"
     end = others.index(closing) if closing in others else len(others)
-    wanted = [*others[:end], *(f"-A {chain} {rule}" for rule in RULES), *others[end:]]
+    wanted = [*others[:end], *(f"-A {chain} {rule}" for rule in wanted_rules), *others[end:]]
     if [_plain(line) for line in rules] == [_plain(line) for line in wanted]:
         return ""
     deletions = "".join(line.replace("-A", "-D", 1) + "\n" for line in rules if _is_ours(line))
-    additions = "".join(f"-I {chain} {end + 1 + offset} {rule}\n" for offset, rule in enumerate(RULES))
+    additions = "".join(f"-I {chain} {end + 1 + offset} {rule}\n" for offset, rule in enumerate(wanted_rules))
     return f"*filter\n{deletions}{additions}COMMIT\n"
 
 
@@ -139,7 +151,7 @@ def reach(forward: Sequence[str]) -> str:
     A jump with conditions is somebody's decision, and a policy of ACCEPT needs none.
     """
     jumps = any(line.startswith("-A FORWARD ") and line.endswith(f"-j {DOCKER_USER}") for line in forward)
-    return "" if jumps or "-P FORWARD DROP" not in forward else f"*filter\n-I FORWARD 1 -j {DOCKER_USER}\nCOMMIT\n"
+    return "" if jumps or _DROPS not in forward else f"*filter\n-I FORWARD 1 -j {DOCKER_USER}\nCOMMIT\n"
 
 
 def _is_ours(line: str) -> bool:

@@ -160,11 +160,13 @@ class Reconciler:
     def abandoned(self, endpoint_id: str) -> bool:
         """Whether no container has the endpoint any more, though Docker has not taken it back.
 
-        Its veth pair is gone, or the end that was in the container has been back in the node's namespace since the last
-        comparison: that is where Docker puts it when the container is removed.
+        Its veth pair is gone at this moment, or the end that was in the container has been back in the node's namespace
+        since the last comparison: that is where Docker puts it when the container is removed.
         """
         returned = endpoint_id in self._returned and exists(naming.peer_name(endpoint_id))
-        return endpoint_id in self._lost or returned
+        known = self._state.endpoints.get(endpoint_id)
+        gone = known is not None and bool(known.sandbox) and not exists(naming.port_name(endpoint_id))
+        return endpoint_id in self._lost or returned or gone
 
     async def run(self) -> None:
         """Reconcile until cancelled."""

@@ -57,6 +57,10 @@ class Recorder(Reconciler):
         """Behave as if the links of these endpoints had gone while nobody looked."""
         self._lost = frozenset(endpoint_ids)
 
+    def abandoned(self, endpoint_id: str) -> bool:
+        """There are no links here to look at."""
+        return endpoint_id in self._lost
+
     def _make(self, network_id: str) -> None:
         joined = [e for e in self._state.endpoints_of(network_id) if e.sandbox]
         self.made.update(naming.peer_name(endpoint.id) for endpoint in joined)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from plugin import protocol
+from plugin import naming, protocol
 from stackpad.errors import Conflict, Unavailable
+from tests import samples
 from tests.kernel.workbench import node
 from tests.netns import eventually, ip
 from tests.samples import endpoint_id, network, network_id
@@ -73,6 +75,19 @@ async def test_everything_taken_back_leaves_nothing(tmp_path: Path) -> None:
             await made.driver.delete_endpoint(ref)
         await made.driver.delete_network(protocol.NetworkRef(network_id=network_id(1)))
         await eventually(lambda: links() == {}, "the links to go")
+
+
+async def test_an_address_whose_container_has_just_died_is_given_to_its_successor(tmp_path: Path) -> None:
+    """An engine that was killed takes nothing back, and starts its containers again before anybody has looked."""
+    async with node(tmp_path) as made:
+        await made.network(1)
+        await made.endpoint(2, 1)
+        successor = msgspec.convert(samples.create_endpoint(9, "10.192.1.2/24", net=1), protocol.CreateEndpoint)
+        with pytest.raises(Conflict, match=r"10\.192\.1\.2 is taken by endpoint"):
+            await made.driver.create_endpoint(successor)
+        ip("link", "del", naming.port_name(endpoint_id(2)))
+        await made.driver.create_endpoint(successor)
+        assert set(made.state.endpoints) == {endpoint_id(9)}
 
 
 async def test_a_restart_under_running_containers_changes_nothing(tmp_path: Path) -> None:

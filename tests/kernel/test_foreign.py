@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from plugin.firewall import generation
-from plugin.foreign import RULES, ForeignChains
+from plugin.foreign import HELD, RULES, ForeignChains
 from tests.netns import PROC, run
 
 TOOLS = ("iptables-nft", "ip6tables-nft")
@@ -35,8 +35,9 @@ def test_a_machine_without_docker_is_left_alone(chains: ForeignChains) -> None:
 @pytest.mark.parametrize("tool", TOOLS)
 def test_docker_user_is_mended_once(chains: ForeignChains, tool: str) -> None:
     run(f"{tool}-restore", script=DOCKER)
-    assert chains.repair() == [f"{tool} DOCKER-USER"]
+    assert chains.repair() == [f"{tool} DOCKER-USER", f"{tool} FORWARD"]
     assert rules(tool) == [*RULES, "-j RETURN"]
+    assert rules(tool, "FORWARD") == ["-j DOCKER-USER", *HELD]
     before = generation()
     assert chains.repair() == []
     assert generation() == before, "a look must not be a change, or every look would cause the next"
@@ -58,7 +59,7 @@ def test_forward_that_accepts_needs_nothing(chains: ForeignChains) -> None:
 def test_both_families_at_once(chains: ForeignChains) -> None:
     for tool in TOOLS:
         run(f"{tool}-restore", script=DOCKER)
-    assert chains.repair() == [f"{tool} DOCKER-USER" for tool in TOOLS]
+    assert chains.repair() == [f"{tool} {chain}" for tool in TOOLS for chain in ("DOCKER-USER", "FORWARD")]
 
 
 @pytest.mark.replay("S43")
@@ -87,15 +88,33 @@ def test_a_flush_of_everything_is_mended(chains: ForeignChains, tool: str) -> No
     chains.repair()
     run(tool, "-F")
     assert chains.repair() == [f"{tool} DOCKER-USER", f"{tool} FORWARD"]
-    assert rules(tool, "FORWARD") == ["-j DOCKER-USER"]
+    assert rules(tool, "FORWARD") == ["-j DOCKER-USER", *HELD]
     assert rules(tool) == list(RULES)
     assert chains.repair() == []
 
 
+def test_what_runs_is_held_after_all_that_others_say(chains: ForeignChains) -> None:
+    """An engine takes its jump out and puts it in again; whatever it or an operator adds comes before ours."""
+    run("iptables-nft-restore", script=DOCKER)
+    chains.repair()
+    run("iptables-nft", "-D", "FORWARD", "-j", "DOCKER-USER")
+    assert rules("iptables-nft", "FORWARD") == list(HELD)
+    run("iptables-nft", "-I", "FORWARD", "-j", "DOCKER-USER")
+    assert chains.repair() == []
+    run("iptables-nft-restore", "--noflush", script=f"*filter\n-A FORWARD {DROPS}\nCOMMIT\n")
+    assert chains.repair() == ["iptables-nft FORWARD"]
+    jump, drops, *ours = rules("iptables-nft", "FORWARD")
+    assert jump == "-j DOCKER-USER"
+    assert "203.0.113.0/24" in drops
+    assert ours == list(HELD)
+    chains.remove()
+    assert rules("iptables-nft", "FORWARD") == [jump, drops]
+
+
 def test_somebodys_own_way_to_docker_user_is_left_alone(chains: ForeignChains) -> None:
     run("iptables-nft-restore", script=DOCKER.replace("-A FORWARD -j", "-A FORWARD -i eth0 -j"))
-    assert chains.repair() == ["iptables-nft DOCKER-USER"]
-    assert rules("iptables-nft", "FORWARD") == ["-i eth0 -j DOCKER-USER"]
+    assert chains.repair() == ["iptables-nft DOCKER-USER", "iptables-nft FORWARD"]
+    assert rules("iptables-nft", "FORWARD") == ["-i eth0 -j DOCKER-USER", *HELD]
     run("iptables-nft", "-P", "FORWARD", "ACCEPT")
     run("iptables-nft", "-F", "FORWARD")
     assert chains.repair() == []
