@@ -25,6 +25,9 @@ SPARE_FILES = 12
 """Open files of the plugin beyond those before that are no leak: connections to the store, requests under way."""
 
 _OF_AN_ENDPOINT = re.compile(r"\b(spv|spc|veth)[0-9a-f]+(@if\d+)?")
+_OF_A_SERVICE = re.compile(r"\b[2-6]\d{4}\b")
+"""Numbers that stand for a service, another one after each restart of the ingress."""
+
 _OF_A_PLUGIN = re.compile(r"/plugins/[0-9a-f]{64}")
 _TRANSIENT = {
     "runc",
@@ -105,7 +108,7 @@ def _node(node: Node) -> Census:
 
 def _elements(line: str) -> Iterable[str]:
     """A line of rules; of a set's elements each by itself, for their order is chance."""
-    line = _OF_AN_ENDPOINT.sub(r"\1", line.strip())
+    line = _OF_A_SERVICE.sub("SERVICE", _OF_AN_ENDPOINT.sub(r"\1", line.strip()))
     listed = re.fullmatch(r"(?:elements = \{ )?(.*?),?(?: \})?", line)
     if line.startswith("elements") or line.endswith((",", " }")):
         return [part.strip() for part in (listed[1] if listed else line).split(",")]
