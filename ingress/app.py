@@ -243,7 +243,7 @@ class Ingress:
             took = time.monotonic() - began
             wanted, again = await self._switch.place(self._table, self._carried())
             before, self._wanted = self._wanted, wanted
-            if before is None or (before.hosts, before.ledger) != (wanted.hosts, wanted.ledger):
+            if before is None or (before.hosts, before.ledger) != (wanted.hosts, wanted.ledger) or self._unshared():
                 self._changed.set()
             if took > LONG:
                 # Changes that come in a crowd are to be heard, not to wait for a table after each of them.
@@ -278,6 +278,11 @@ class Ingress:
                 self._trouble(str(error))
                 await asyncio.sleep(RETRY)
                 self._changed.set()
+
+    def _unshared(self) -> bool:
+        """Whether the store has lost what this ingress knows: nothing else changes when it is wiped."""
+        seen = self._fleet.seen
+        return bool(seen.node) and seen.connected and shared.missing(self._table.ledger, seen.hosts)
 
     async def _share(self) -> None:
         """Have the cluster's store say who owns what; the other control nodes read it there."""

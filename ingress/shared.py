@@ -58,6 +58,12 @@ def differences(ledger: Ledger, values: Mapping[str, bytes], me: str) -> Iterabl
             yield host, value, None
 
 
+def missing(ledger: Ledger, values: Mapping[str, bytes]) -> bool:
+    """Whether the store has nothing of a host that ``ledger`` knows, as one that was wiped has."""
+    known = (ledger.claims, ledger.rulings, ledger.released)
+    return any(records.HOSTS + host not in values for part in known for host in part)
+
+
 def _entry(value: bytes) -> _Entry:
     try:
         record = records.decode(value, records.Host)

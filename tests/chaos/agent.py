@@ -29,7 +29,7 @@ GAP = 0.2
 """Seconds from which on a silence is noted; below, it is the machine's own noise."""
 
 BEAT = 0.25
-PATIENCE = {"ping": 2.0, "http": 4.0, "sql": 4.0, "dns": 2.0, "bulk": 8.0}
+PATIENCE = {"ping": 4.0, "http": 4.0, "sql": 4.0, "dns": 4.0, "bulk": 8.0}
 """Seconds after which what has no answer is lost. TCP sends again meanwhile: a short cut is a gap there, not a loss."""
 
 PACE = {"ping": 0.01, "http": 0.05, "sql": 0.1, "dns": 0.1, "bulk": 0.02}

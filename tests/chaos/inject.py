@@ -50,7 +50,6 @@ class Outcome:
     calls: dict[str, float] = field(default_factory=dict)
     """Seconds that Docker's commands took meanwhile; negative if one failed."""
 
-    unwell: list[str] = field(default_factory=list)
     misses: list[str] = field(default_factory=list)
     why: dict[str, int] = field(default_factory=dict)
 
@@ -69,7 +68,7 @@ def inject(scene: Scene, fault: Fault, number: int, before: Census, *, stop: flo
     except (Failed, OSError, LookupError, StopIteration, subprocess.SubprocessError) as error:
         broken.append(f"not injected as meant: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
     ended = time.monotonic()
-    _converge(scene, made, before, ended)
+    unwell = _converge(scene, made, before, ended)
     time.sleep(LATE)
     until = time.monotonic()
     losses = scene.losses(began, ended, until)
@@ -79,10 +78,13 @@ def inject(scene: Scene, fault: Fault, number: int, before: Census, *, stop: flo
     for stream, lost in losses.items():
         if stream.touches(number):
             made.streams[stream.column] = made.streams.get(stream.column, Loss()).worse(lost)
-        else:
+        elif stream.kind != "dns":
             made.others = made.others.worse(lost)
         for word, count in lost.why.items():
             made.why[f"{stream.name}: {word}"] = count
+    if unwell:
+        say(f"{made.fault}: helping, for {unwell}")
+        _help(scene, number)
     made.misses = [*broken, *judge(made, fault.goal, losses, timed=timed)]
     say(f"{fault.name} on {made.node}: {'; '.join(made.misses) or 'met'}")
     return made
@@ -104,7 +106,11 @@ def judge(made: Outcome, goal: Goal, losses: dict[Stream, Loss], *, timed: bool 
             elif timed and lost.gap > max(goal.across, 1.0):
                 missed.append(f"{column}: {lost.gap:.1f} s without answers")
     if goal.others:
-        bad = {each.name: lost for each, lost in losses.items() if not each.touches(made.number) and lost.lost}
+        bad = {
+            each.name: lost
+            for each, lost in losses.items()
+            if not each.touches(made.number) and lost.lost and each.kind != "dns"
+        }
         missed += [f"{name}, which does not pass the node: {lost.lost} lost" for name, lost in bad.items()]
     if made.converged is None:
         missed.append(f"not well after {GIVE_UP:.0f} s without help")
@@ -117,8 +123,8 @@ def judge(made: Outcome, goal: Goal, losses: dict[Stream, Loss], *, timed: bool 
     return missed
 
 
-def _converge(scene: Scene, made: Outcome, before: Census, ended: float) -> None:
-    """Wait until all streams are well and the census is as before; after a minute, help and note what was not."""
+def _converge(scene: Scene, made: Outcome, before: Census, ended: float) -> list[str]:
+    """Wait until all streams are well and the census is as before; returns what is not after a minute."""
     while True:
         now = time.monotonic()
         bad = scene.unwell(now - 1.0) if now - 1.0 >= ended else ["too early to tell"]
@@ -131,12 +137,9 @@ def _converge(scene: Scene, made: Outcome, before: Census, ended: float) -> None
             made.left = left
             if not left:
                 made.converged = max(0.0, now - 1.0 - ended)
-                return
+                return []
         if now - ended > GIVE_UP:
-            made.unwell = bad
-            say(f"{made.fault}: helping, for {bad}")
-            _help(scene, made.number)
-            return
+            return bad
         time.sleep(0.2)
 
 

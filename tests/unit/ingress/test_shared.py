@@ -47,6 +47,14 @@ def test_the_store_says_what_the_ledger_says_and_then_nothing_is_left_to_write(f
     assert list(shared.differences(second, values, "n2")) == []
 
 
+@given(LEDGERS, st.sets(HOSTS))
+def test_a_store_that_has_lost_a_host_is_told_again(ledger: Ledger, lost: set[str]) -> None:
+    values = written(ledger, {})
+    assert not shared.missing(ledger, values)
+    left = {key: value for key, value in values.items() if key.removeprefix(records.HOSTS) not in lost}
+    assert shared.missing(ledger, left) == (left != values)
+
+
 @given(LEDGERS, LEDGERS)
 def test_two_control_nodes_come_to_the_same(one: Ledger, other: Ledger) -> None:
     values = written(one, {})
