@@ -18,7 +18,7 @@ from tests.testbed.shell import Failed, say
 LATE = 4.5
 """Seconds until an agent has said of the last request that it was lost."""
 
-GIVE_UP = 60.0
+GIVE_UP = 40.0
 """Seconds after which what has not become well is helped."""
 
 DAILY = "daily"
@@ -124,7 +124,7 @@ def judge(made: Outcome, goal: Goal, losses: dict[Stream, Loss], *, timed: bool 
 
 
 def _converge(scene: Scene, made: Outcome, before: Census, ended: float) -> list[str]:
-    """Wait until all streams are well and the census is as before; returns what is not after a minute."""
+    """Wait until all streams are well and the census is as before; returns what is not in time."""
     while True:
         now = time.monotonic()
         bad = scene.unwell(now - 1.0) if now - 1.0 >= ended else ["too early to tell"]

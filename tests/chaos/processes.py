@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from tests.chaos.fault import (
     CONTROL,
-    PARTED,
     PLUGIN_ENDS,
     TRAFFIC_STOPS,
     UNNOTICED,
@@ -139,7 +138,12 @@ def store_wiped(place: Place) -> Iterator[None]:
     yield
 
 
-@fault("etcd compacted behind a node that is cut off", goal=PARTED, roles=(CONTROL,), hold=8)
+@fault(
+    "etcd compacted behind a node that is cut off",
+    goal=Goal(still=("same", "published"), across=None, others=False),
+    roles=(CONTROL,),
+    hold=8,
+)
 def store_compacted(place: Place) -> Iterator[None]:
     """The second node cannot go on where it was: what it missed is gone from the store's memory."""
     words = ["etcdctl", "--endpoints", f"unix://{place.node.root}/run/stackpad/etcd/client:0", "--command-timeout=5s"]
