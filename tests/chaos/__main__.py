@@ -46,7 +46,8 @@ class Found(msgspec.Struct):
     @classmethod
     def read(cls) -> Found:
         """What earlier runs have found."""
-        return msgspec.json.decode(KEPT.read_bytes(), type=cls) if KEPT.exists() else cls()
+        counted = msgspec.json.Decoder(cls, dec_hook=lambda kind, value: kind(value))
+        return counted.decode(KEPT.read_bytes()) if KEPT.exists() else cls()
 
     def add(self, made: Outcome) -> None:
         """Take an outcome in, in place of an earlier one of the same fault on the same node."""
