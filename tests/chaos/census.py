@@ -87,7 +87,7 @@ def _node(node: Node) -> Census:
     )
     routes = [line for version in ("-4", "-6") for line in said("ip", version, "route", "show", "table", "all")]
     rules = [line for family in ("inet", "bridge") for line in said("nft", "-s", "list", "table", family, "stackpad")]
-    accepts = [f"{tool} {line}" for tool in ("iptables", "ip6tables") for line in said(tool, "-S", "DOCKER-USER")]
+    accepts = [f"{tool} {line}" for tool in ("iptables", "ip6tables") for line in said(tool, "-S") if "stackpad" in line]
     listening = (line.split() for line in said("ss", "-Hltunp"))
     files = node.exec("find", "/var/lib/stackpad", "/run/stackpad", "/run/docker/plugins", check=False).stdout
     made = {
@@ -95,7 +95,7 @@ def _node(node: Node) -> Census:
         "addresses": addresses,
         "routes": (_OF_AN_ENDPOINT.sub(r"\1", line) for line in routes if "fe80:" not in line and "ff00:" not in line),
         "rules": (part for line in rules for part in _elements(line)),
-        "rules of Docker's": accepts,
+        "accepts": accepts,
         "sockets": (f"{words[0]} {words[4]}" for words in listening if any(f'"{who}' in words[-1] for who in _OURS)),
         "files": (
             _OF_A_PLUGIN.sub("/plugins/ID", line) for line in files.splitlines() if not _IGNORED_FILES.search(line)

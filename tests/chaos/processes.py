@@ -29,13 +29,15 @@ def nothing(place: Place) -> Iterator[None]:
     yield
 
 
-@fault("plugin killed (SIGKILL)", goal=PLUGIN_ENDS)
+@fault("plugin killed (SIGKILL)", goal=PLUGIN_ENDS,
+       note="the tunnel ends with the plugin, and is up when a new process of it has started; TCP tries again later")  # fmt: skip
 def plugin_killed(place: Place) -> Iterator[None]:
     os.kill(place.node.plugin_pid(), signal.SIGKILL)
     yield
 
 
-@fault("plugin stopped (SIGSTOP)", goal=UNNOTICED, hold=None)
+@fault("plugin stopped (SIGSTOP)", goal=UNNOTICED, hold=None,
+       note="Caddy is told of no services of a node that gives no sign of life for 10 s, though they run")  # fmt: skip
 def plugin_stopped(place: Place) -> Iterator[None]:
     with place.stopped(place.node.plugin_pid()):
         yield
@@ -67,13 +69,15 @@ def plugin_twice(place: Place) -> Iterator[None]:
     place.bench.docker("plugin", "rm", "--force", second)
 
 
-@fault("wireguard-go killed (SIGKILL)", goal=PLUGIN_ENDS)
+@fault("wireguard-go killed (SIGKILL)", goal=PLUGIN_ENDS,
+       note="the plugin starts another one, which calls its peers")  # fmt: skip
 def tunnel_killed(place: Place) -> Iterator[None]:
     os.kill(place.one("wireguard-go"), signal.SIGKILL)
     yield
 
 
-@fault("engine killed (SIGKILL), live-restore on", goal=UNNOTICED, hold=2)
+@fault("engine killed (SIGKILL), live-restore on", goal=UNNOTICED, hold=2,
+       note="names within a node are answered by the engine itself")  # fmt: skip
 def engine_killed(place: Place) -> Iterator[None]:
     place.node.stop_engine(signal.SIGKILL)
     yield
