@@ -30,7 +30,7 @@ def nothing(place: Place) -> Iterator[None]:
 
 
 @fault("plugin killed (SIGKILL)", goal=PLUGIN_ENDS,
-       note="the tunnel ends with the plugin, and is up when a new process of it has started; TCP tries again later")  # fmt: skip
+       note="the tunnel ends with the plugin, and is up when a new one has started; TCP tries again later")  # fmt: skip
 def plugin_killed(place: Place) -> Iterator[None]:
     os.kill(place.node.plugin_pid(), signal.SIGKILL)
     yield
