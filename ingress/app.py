@@ -75,6 +75,8 @@ class Ingress:
         self._others = Others(settings.base_domain)
         self._words: Words = {}
         self._elsewhere: list[Problem] = []
+        self._nodes: dict[str, str] = {}
+        self._there: dict[str, str] = {}
         self._switch = Switch(settings)
         self._table = Table()
         self._named: dict[str, tuple[WebContainer, WebContainer]] = {}
@@ -176,7 +178,7 @@ class Ingress:
             await asyncio.sleep(LOOK)
             if self.control:
                 self._recompute()
-                self._wanted = self._switch.preview(self._table, self._carried())
+                self._wanted = self._switch.preview(self._table, self._carried(), self._nodes)
             for task in looking:
                 task.cancel()
         return await self.plan()
@@ -205,7 +207,8 @@ class Ingress:
         self._fleet.say(control=self.control, complete=view.complete, stale=view.stale, containers=told)
 
     def _carried(self) -> dict[str, str]:
-        return {c.upstream: c.endpoint for c in self._follower.view.containers.values() if c.endpoint}
+        own = {c.upstream: c.endpoint for c in self._follower.view.containers.values() if c.endpoint}
+        return {**self._there, **own}
 
     def _waiting_for(self) -> str | None:
         """Why nothing is to be written yet, if so: what is not known now must not be taken for gone."""
@@ -241,7 +244,7 @@ class Ingress:
             began = time.monotonic()
             self._recompute()
             took = time.monotonic() - began
-            wanted, again = await self._switch.place(self._table, self._carried())
+            wanted, again = await self._switch.place(self._table, self._carried(), self._nodes)
             before, self._wanted = self._wanted, wanted
             if before is None or (before.hosts, before.ledger) != (wanted.hosts, wanted.ledger) or self._unshared():
                 self._changed.set()
@@ -302,6 +305,8 @@ class Ingress:
         """Make the table anew."""
         seen = self._fleet.seen
         others, self._elsewhere = self._others.read(seen)
+        self._nodes = {one.upstream: one.node for one in others if one.state is State.UP}
+        self._there = dict.fromkeys(self._nodes, "")
         containers = [*self._own(seen.node), *others]
         before, ledger = self._table, self._ownership.ledger
         if seen.node:
@@ -365,7 +370,8 @@ class Ingress:
         began = time.monotonic()
         applied = await self._caddy.apply(wanted)
         self._given = wanted
-        self._switch.applied(wanted)
+        if self._switch.applied(wanted):
+            self._dirty.set()
         self._seconds.observe(time.monotonic() - began)
         self._writes.inc(applied.writes)
         for host, reason in applied.rejected.items() - self._rejected.items():

@@ -19,6 +19,8 @@ RETRIES = 5
 TURN_LASTS = 5
 """Seconds in which Caddy uses one form of the stable upstreams' addresses."""
 
+IN_TURN: Json = {"policy": "round_robin"}
+
 
 def remembering(proxy: Json) -> Json:
     """``proxy``, with what fails passed over for a while; who fails there, or finds nobody left, may go to any.
@@ -27,7 +29,8 @@ def remembering(proxy: Json) -> Json:
     every replica passed over, and must not take the site down by it. And Caddy 2.6, which has no body left for a second
     try, would hold that try's failure against the next replica.
     """
-    any_of_them = {**proxy, "load_balancing": {**proxy["load_balancing"], "retries": 2 * len(proxy["upstreams"])}}
+    retries = min(proxy["load_balancing"]["retries"], max(2 * len(proxy["upstreams"]), RETRIES))
+    any_of_them = {**proxy, "load_balancing": {**proxy["load_balancing"], "retries": retries}}
     once = {key: value for key, value in proxy["load_balancing"].items() if key != "retries"}
     first = {**proxy, "load_balancing": once, "health_checks": {"passive": {"fail_duration": "3s", "max_fails": 1}}}
     # What has reached nobody, and a GET, which may be sent twice.
@@ -38,7 +41,7 @@ def remembering(proxy: Json) -> Json:
 
 
 def proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool, *, stable: bool = False) -> Json:
-    """Passes requests on to ``upstreams``, which are one number where they are ``stable``."""
+    """Passes requests on to ``upstreams``, which are numbers where they are ``stable``."""
     dials = [{"dial": upstream} for upstream in upstreams]
     made: Json = {
         "handler": "reverse_proxy",
@@ -50,7 +53,7 @@ def proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool, *, stable: b
     if stable:
         # Without a pause, for the reason below: who finds nobody hears nothing from the kernel for a second, or until
         # somebody is there, and then tries again. What is kept of connections is closed before its address's next turn.
-        made["load_balancing"] = {"retries": RETRIES}
+        made["load_balancing"] = {"retries": RETRIES, **({"selection_policy": IN_TURN} if len(dials) > 1 else {})}
         made["transport"]["keep_alive"] = {
             "probe_interval": "30s",
             "max_idle_conns_per_host": 32,
@@ -59,7 +62,7 @@ def proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool, *, stable: b
     elif len(dials) > 1:
         # By number and without a pause: Caddy ends a pause, and with it the visit, when its configuration changes, and
         # the death of a replica is a change. Visits take turns with each other, so that one may meet the dead again.
-        made["load_balancing"] = {"retries": 4 * len(dials), "selection_policy": {"policy": "round_robin"}}
+        made["load_balancing"] = {"retries": 4 * len(dials), "selection_policy": IN_TURN}
     else:
         made["load_balancing"] = {"try_duration": "5s", "try_interval": "50ms"}
     if wire is Wire.H2C:

@@ -18,6 +18,7 @@ class _Entry(msgspec.Struct, frozen=True):
     service: str
     path: str
     number: int
+    part: int = 0
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -45,7 +46,7 @@ class NumberFile:
         """From now on these hold, as soon as the disk has them; raises :class:`Unavailable` and leaves the others."""
         if numbers == self.current:
             return
-        entries = [_Entry(s.owner, s.service, s.path, number) for s, number in sorted(numbers.given.items())]
+        entries = [_Entry(s.owner, s.service, s.path, number, s.part) for s, number in sorted(numbers.given.items())]
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -56,7 +57,7 @@ class NumberFile:
 
 def _read(data: bytes) -> Numbers:
     found = msgspec.json.decode(data, type=_File)
-    given = {Service(entry.owner, entry.service, entry.path): entry.number for entry in found.services}
+    given = {Service(one.owner, one.service, one.path, one.part): one.number for one in found.services}
     if len(set(given.values())) != len(found.services) or not all(FIRST <= n <= LAST for n in given.values()):
         raise ValueError("two services have one number, or one has none that is in use")
     return Numbers(min(max(found.last, FIRST - 1), LAST), given)

@@ -24,31 +24,38 @@ CALM = 600.0
 class Shown:
     """What Caddy has been told of a route: ``since`` when, and what can wait does so for ``pause`` seconds from then.
 
-    ``gone`` is since when nobody of the service is there. Times are seconds of one clock that never goes back.
+    ``gone`` is since when nobody of the service is there, ``other`` since when something else is wanted that has the time
+    to be looked at for a while. Times are seconds of one clock that never goes back.
     """
 
     dials: tuple[str, ...]
     since: float
     pause: float = 0.0
     gone: float | None = None
+    other: float | None = None
 
 
-def step(before: Shown | None, wanted: tuple[str, ...], now: float, hold: float) -> tuple[Shown, float | None]:
+def step(
+    before: Shown | None, wanted: tuple[str, ...], now: float, hold: float, look: float = 0.0
+) -> tuple[Shown, float | None]:
     """What to tell Caddy at ``now`` where ``wanted`` is true, and when to ask again, if that is not the whole truth.
 
-    A route whose last container went away stays for ``hold`` seconds as it was.
+    A route whose last container went away stays for ``hold`` seconds as it was, and one whose change is not needed until
+    it has been wanted for ``look`` seconds, for that long.
     """
     if before is None:
         return Shown(wanted, now), None
     if wanted == before.dials:
-        return (before if before.gone is None else replace(before, gone=None)), None
-    gone = None
+        return (before if before.gone is before.other is None else replace(before, gone=None, other=None)), None
+    gone = other = None
     if not wanted:
         gone = now if before.gone is None else before.gone
+    elif look:
+        other = now if before.other is None else before.other
     urgent = bool(wanted) and not set(wanted) & set(before.dials)
     pause = before.pause * URGENT if urgent else before.pause
-    due = max(before.since + pause, gone + hold if gone is not None else now)
+    due = max(before.since + pause, gone + hold if gone is not None else now, other + look if other is not None else now)
     if now < due:
-        return replace(before, gone=gone), due
+        return replace(before, gone=gone, other=other), due
     calm = now - before.since >= CALM or not before.pause
     return Shown(wanted, now, FIRST if calm else min(before.pause * 2, MOST), gone), None

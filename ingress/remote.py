@@ -6,12 +6,14 @@ a node that has been taken over can say nothing here that a container on it coul
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ingress.routes import Problem, State, WebContainer
 from stackpad import labels, records
 from stackpad.errors import InvalidRequest
+from stackpad.prefixes import Prefixes
 
 REFUSED = "refused"
 """State of a record whose container is not served at all; its reason says why."""
@@ -130,9 +132,17 @@ class Others:
     def __init__(self, base_domain: str) -> None:
         self._base_domain = base_domain
         self._read: dict[str, tuple[bytes, WebContainer | Problem | None]] = {}
+        self._networks: Mapping[str, bytes] | None = None
+        self._nets: dict[str, Prefixes] = {}
 
     def read(self, seen: Seen) -> tuple[list[WebContainer], list[Problem]]:
-        """Containers and problems; those of a node that gives no sign of life are down."""
+        """Containers and problems; those of a node that gives no sign of life are down.
+
+        So are those whose address is in no network of their node: a node may send visitors to its own containers, and
+        not to what listens on the loopback of another.
+        """
+        if self._networks != seen.networks:
+            self._networks, self._nets = seen.networks, _nets(seen.networks)
         own = records.key(records.WEB, seen.node) + "/" if seen.node else records.WEB
         fresh: dict[str, tuple[bytes, WebContainer | Problem | None]] = {}
         containers, problems = [], []
@@ -148,9 +158,18 @@ class Others:
                 if found.node not in seen.alive and found.state is not State.DOWN:
                     name = seen.nodes[found.node].name if found.node in seen.nodes else found.node
                     found = replace(found, state=State.DOWN, reason=f"its node {name} gives no sign of life")
+                elif found.state is State.UP and not self._is_its_nodes(found):
+                    found = replace(found, state=State.DOWN, reason="its address is in no network of its node")
                 containers.append(found)
         self._read = fresh
         return containers, problems
+
+    def _is_its_nodes(self, container: WebContainer) -> bool:
+        nets = self._nets.get(container.node)
+        if nets is None or not container.address:
+            return False
+        address = ipaddress.ip_address(container.address)
+        return address in nets and not (address.is_loopback or address.is_link_local)
 
     def _one(self, key: str, value: bytes) -> WebContainer | Problem | None:
         for record in records.readable([value], records.Web):
@@ -163,6 +182,16 @@ class Others:
             except (InvalidRequest, ValueError) as error:
                 return Problem(record.id, record.name, str(error))
         return None
+
+
+def _nets(networks: Mapping[str, bytes]) -> dict[str, Prefixes]:
+    """The ranges of each node's networks."""
+    found: dict[str, list[ipaddress.IPv4Network | ipaddress.IPv6Network]] = {}
+    for key, value in networks.items():
+        for network in records.readable([value], records.Network):
+            if key == records.key(records.NETWORKS, network.owner, network.id):
+                found.setdefault(network.owner, []).extend(map(ipaddress.ip_network, network.subnets))
+    return {node: Prefixes(nets) for node, nets in found.items()}
 
 
 def _container(record: records.Web, base_domain: str) -> WebContainer:

@@ -17,7 +17,7 @@ from ingress.numbers import NumberFile
 from ingress.pace import Shown
 from ingress.routes import HostRoute, Table
 from ingress.settings import Settings
-from ingress.upstreams import Carried, Place, Service
+from ingress.upstreams import Carried, Nodes, Place, Service
 from stackpad.errors import NotFound, StackpadError, Unavailable
 
 AGAIN = 0.5
@@ -47,35 +47,44 @@ class Switch:
         self._told = ""
         self._log = structlog.get_logger("upstreams")
 
-    async def place(self, table: Table, carried: Carried) -> tuple[Table, float | None]:
+    async def place(self, table: Table, carried: Carried, nodes: Nodes | None = None) -> tuple[Table, float | None]:
         """The table for Caddy, and in how many seconds to come again if nothing changes before.
 
-        When this returns, the kernel sends new visitors where the table says.
+        ``nodes`` says where those are that are on other nodes. When this returns, the kernel sends new visitors where the
+        table says.
         """
         ready = upstreams.services(table)
         now = time.monotonic()
-        stable, again = await self._switch(ready, carried, now)
+        elsewhere = nodes or {}
+        stable, again = await self._switch(ready, carried, elsewhere, now)
         numbers = {**self._file.current.given} if stable else {}
-        told, self._memory, due = upstreams.shown(table, numbers, ready, carried, self._memory, now, self._shown)
+        told, self._memory, due = upstreams.shown(
+            table, numbers, ready, carried, self._memory, now, elsewhere, self._shown
+        )
         self._shown = {host.host: host for host in told.hosts}
         dues = [at - now for at in (due, again) if at is not None]
         return told, min(dues, default=None)
 
-    def preview(self, table: Table, carried: Carried) -> Table:
+    def preview(self, table: Table, carried: Carried, nodes: Nodes | None = None) -> Table:
         """What Caddy would be told, with nothing told to the kernel and no number kept."""
         ready = upstreams.services(table)
         there = not self._direct and self._plugin.exists
-        numbers = upstreams.allocate(self._file.current, ready).given if there else {}
-        told, _, _ = upstreams.shown(table, numbers, ready, carried, {}, time.monotonic())
+        elsewhere = nodes or {}
+        numbers = upstreams.allocate(self._file.current, upstreams.parts(ready, elsewhere)).given if there else {}
+        told, _, _ = upstreams.shown(table, numbers, ready, carried, {}, time.monotonic(), elsewhere)
         return told
 
-    def applied(self, table: Table) -> None:
-        """Caddy has this now: what is in it no more can be given up."""
-        self._applied = frozenset(upstreams.services(table))
+    def applied(self, table: Table) -> bool:
+        """Caddy has this now: what is in it no more can be given up. Returns whether the kernel is to be told anew."""
+        before = self._applied
+        there = upstreams.used(table)
+        parts = {service for service, number in self._file.current.given.items() if number in there}
+        self._applied = frozenset({*upstreams.services(table), *parts})
         self._taken = ()
+        return any(service.part for service in before ^ self._applied)
 
     async def _switch(
-        self, ready: dict[Service, tuple[str, ...]], carried: Carried, now: float
+        self, ready: dict[Service, tuple[str, ...]], carried: Carried, nodes: Nodes, now: float
     ) -> tuple[bool, float | None]:
         """Whether the numbers can be used, and when to try again."""
         if self._direct:
@@ -87,8 +96,8 @@ class Switch:
             if self._taken is None:
                 # What is there and not ours may be in Caddy still: it leads nowhere and is given to nobody for now.
                 self._taken = await self._plugin.numbers() - set(self._file.current.given.values())
-            self._allocate(ready)
-            leads = {**dict.fromkeys(self._taken, ()), **upstreams.spread(self._file.current, ready, carried)}
+            self._allocate(upstreams.parts(ready, nodes))
+            leads = {**dict.fromkeys(self._taken, ()), **self._spread(ready, carried, nodes)}
             await self._plugin.have(leads)
         except NotFound as error:
             return self._without(error, now, LOOK)
@@ -107,8 +116,13 @@ class Switch:
         self._say("Caddy is told the containers' addresses", str(error))
         return False, self._look_at
 
-    def _allocate(self, ready: dict[Service, tuple[str, ...]]) -> None:
-        wanted = upstreams.allocate(self._file.current, {*ready, *self._applied}, self._taken or ())
+    def _spread(
+        self, ready: dict[Service, tuple[str, ...]], carried: Carried, nodes: Nodes
+    ) -> dict[int, tuple[str, ...]]:
+        return upstreams.spread(self._file.current, ready, carried, nodes, self._applied)
+
+    def _allocate(self, services: set[Service]) -> None:
+        wanted = upstreams.allocate(self._file.current, services | self._applied, self._taken or ())
         try:
             self._file.decide(wanted)
         except Unavailable as error:
@@ -127,4 +141,4 @@ class Switch:
     @property
     def count(self) -> int:
         """How many services have a number that the kernel is told of."""
-        return len(self._file.current.given) if self._answers else 0
+        return sum(not service.part for service in self._file.current.given) if self._answers else 0

@@ -7,12 +7,18 @@ Caddy keeps connections for later visits, and those would go on to a container t
 has two forms that mean the same, and Caddy goes over from one to the other every five seconds, by its clock; what it has
 kept at the other one is closed before that one's turn comes again.
 
+A service whose containers are on several nodes has a number for each of them: what cannot be reached any more is mostly a
+whole node, and Caddy, which passes over what does not answer, can do so only with what it can tell apart. A number whose
+node has nobody of the service leads to all the others, and nodes that come and go change the numbers only after a while:
+so a service that moves from node to node is no change to Caddy either.
+
 Services that speak HTTP/2 without TLS have no number: Caddy has one connection for all their visits, and never leaves it.
-Neither have those with sticky sessions, whose replicas Caddy must tell apart, and those with containers on other nodes.
+Neither have those with sticky sessions, whose replicas Caddy must tell apart.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -31,12 +37,23 @@ HOLD = 5.0
 """Seconds a service without any container stays up in Caddy: for so long its visitors are made to wait there."""
 
 
+LOOK = 30.0
+"""Seconds for which a service has to be on more or fewer nodes before Caddy is told more or fewer numbers."""
+
+PARTS = 8
+"""Numbers a service has at most; on more nodes than that, some share one."""
+
+
 class Service(NamedTuple):
-    """Who a number belongs to. A tuple: there are thousands of them at every change."""
+    """Who a number belongs to; ``part`` counts the numbers of a service on several nodes.
+
+    A tuple: there are thousands of them at every change.
+    """
 
     owner: str
     service: str
     path: str
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +65,11 @@ class Numbers:
 
 
 Carried = Mapping[str, str]
-"""Addresses with port that the kernel may be told to send visitors to, each with the endpoint that is meant."""
+"""Addresses with port that the kernel may be told to send visitors to, each with the endpoint that is meant; of other
+nodes' containers that is not known, and it is empty."""
+
+Nodes = Mapping[str, str]
+"""On which node an address with port is; those that are not in it are all on one."""
 
 
 def services(table: Table) -> dict[Service, tuple[str, ...]]:
@@ -58,7 +79,22 @@ def services(table: Table) -> dict[Service, tuple[str, ...]]:
         for path in host.paths:
             if _may_have_one(path):
                 found.setdefault(_service(host, path), set()).update(path.upstreams)
-    return {service: tuple(sorted(upstreams)[:MOST]) for service, upstreams in found.items()}
+    return {service: tuple(sorted(upstreams)) for service, upstreams in found.items()}
+
+
+def parts(ready: Mapping[Service, tuple[str, ...]], nodes: Nodes) -> set[Service]:
+    """The services with all the parts they should have."""
+    return {
+        service._replace(part=part)
+        for service, upstreams in ready.items()
+        for part in range(max(1, _count(_of_one_family(upstreams), nodes)))
+    }
+
+
+def used(table: Table) -> set[int]:
+    """The numbers that stand in a table as Caddy has it."""
+    there = (dial for host in table.hosts for path in host.paths for dial in path.upstreams if is_stable(dial))
+    return {int(dial.rpartition(":")[2]) for dial in there}
 
 
 def allocate(numbers: Numbers, wanted: Iterable[Service], taken: Collection[int] = ()) -> Numbers:
@@ -78,24 +114,54 @@ def allocate(numbers: Numbers, wanted: Iterable[Service], taken: Collection[int]
     return Numbers(last, given)
 
 
-def spread(numbers: Numbers, ready: Mapping[Service, tuple[str, ...]], carried: Carried) -> dict[int, tuple[str, ...]]:
-    """What the kernel is told: every number, and where it leads, each address with the endpoint that is meant."""
+def spread(
+    numbers: Numbers,
+    ready: Mapping[Service, tuple[str, ...]],
+    carried: Carried,
+    nodes: Nodes,
+    applied: Collection[Service] = (),
+) -> dict[int, tuple[str, ...]]:
+    """What the kernel is told: every number, and where it leads, each address with the endpoint that is meant.
+
+    As long as not all parts of a service are among the ``applied``, which Caddy has, those that are lead to everybody.
+    """
     told: dict[int, tuple[str, ...]] = {}
+    count = Counter(service._replace(part=0) for service in applied if service in numbers.given)
     for service, number in numbers.given.items():
-        upstreams = _of_one_family(ready.get(service, ()))
+        whole = service._replace(part=0)
+        upstreams = _of_one_family(ready.get(whole, ()))
         fit = all(upstream in carried for upstream in upstreams)
-        told[number] = tuple(_named(upstream, carried[upstream]) for upstream in upstreams) if fit else ()
+        some = _part(upstreams, service.part, max(count[whole], 1), nodes)[:MOST] if fit else ()
+        told[number] = tuple(_named(upstream, carried[upstream]) for upstream in some)
     return told
 
 
-def dials(path: PathRoute, number: int | None, ready: tuple[str, ...], carried: Carried) -> tuple[str, ...]:
-    """Where Caddy is to send visitors: to the number, where there is one that leads to all who are up."""
+def dials(
+    path: PathRoute,
+    numbers: Mapping[Service, int],
+    service: Service,
+    ready: tuple[str, ...],
+    carried: Carried,
+    nodes: Nodes,
+) -> tuple[str, ...]:
+    """Where Caddy is to send visitors: to the numbers, where there are such that lead to all who are up."""
     upstreams = _of_one_family(ready)
-    if number is None or not path.upstreams or not all(upstream in carried for upstream in upstreams):
+    if service not in numbers or not path.upstreams or not all(upstream in carried for upstream in upstreams):
         return path.upstreams
-    if upstreams[0].startswith("["):
-        return (f"[{STEM6}{TURN}]:{number}",)
-    return (f"{STEM4}{TURN}:{number}",)
+    stem = f"[{STEM6}{TURN}]" if upstreams[0].startswith("[") else f"{STEM4}{TURN}"
+    wanted = (service._replace(part=part) for part in range(_count(upstreams, nodes)))
+    return tuple(f"{stem}:{numbers[part]}" for part in wanted if part in numbers)
+
+
+def _count(upstreams: tuple[str, ...], nodes: Nodes) -> int:
+    """How many numbers a service with these should have."""
+    return min(len({nodes.get(upstream, "") for upstream in upstreams}), PARTS)
+
+
+def _part(upstreams: tuple[str, ...], part: int, count: int, nodes: Nodes) -> tuple[str, ...]:
+    """Those that one of ``count`` numbers leads to: what is on its nodes, or else all."""
+    there = sorted({nodes.get(upstream, "") for upstream in upstreams})[part::count]
+    return tuple(upstream for upstream in upstreams if nodes.get(upstream, "") in there) or upstreams
 
 
 def is_stable(dial: str) -> bool:
@@ -114,6 +180,7 @@ def shown(
     carried: Carried,
     before: Mapping[Place, Shown],
     now: float,
+    nodes: Nodes,
     last: Mapping[str, HostRoute] = _NOTHING,
 ) -> tuple[Table, dict[Place, Shown], float | None]:
     """The table as Caddy is to have it now, what to remember for the next time, and when to look again at the latest.
@@ -128,13 +195,20 @@ def shown(
         for path in host.paths:
             place = host.host, path.path
             service = _service(host, path)
-            number = numbers.get(service) if _may_have_one(path) else None
-            wanted = path.upstreams if number is None else dials(path, number, ready.get(service, ()), carried)
-            memory[place], due = step(before.get(place), wanted, now, HOLD if number is not None else 0.0)
+            own = numbers if _may_have_one(path) else {}
+            wanted = dials(path, own, service, ready.get(service, ()), carried, nodes)
+            was = before.get(place)
+            look = LOOK if was is not None and _differ_in_parts(was.dials, wanted) else 0.0
+            memory[place], due = step(was, wanted, now, HOLD if service in own else 0.0, look)
             dues += [due] if due is not None else []
             paths.append(_as_shown(path, memory[place].dials))
         hosts.append(_as_last(host, tuple(paths), last.get(host.host)))
     return replace(table, hosts=tuple(hosts)), memory, min(dues, default=None)
+
+
+def _differ_in_parts(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether these are numbers of one service, more of them or fewer."""
+    return one[:1] == other[:1] and all(map(is_stable, (*one, *other)))
 
 
 def _as_shown(path: PathRoute, shown: tuple[str, ...]) -> PathRoute:

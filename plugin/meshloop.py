@@ -231,7 +231,8 @@ class MeshLoop:
             for network in self._state.networks.values()
             if network.environment
         }
-        return Overlay(plan.elements | wants.closed(wanted.cluster | former), remote, mtu, mesh.OVERHEAD)
+        beyond = frozenset().union(*plan.remote.values())
+        return Overlay(plan.elements | wants.closed(wanted.cluster | former), remote, beyond, mtu, mesh.OVERHEAD)
 
     async def prime(self) -> None:
         """Before anything else: tell the reconciler what is known from the last time, and close every way but the tunnel.

@@ -21,11 +21,12 @@ import structlog
 from plugin import naming, upstreams
 from plugin.dataplane import EMPTY, Dataplane, Element, desired, plan, union
 from plugin.kernel import Kernel
-from plugin.model import IPAddress, IPNet
+from plugin.model import IPNet
 from plugin.monitor import Hint, Monitor
 from plugin.node import NodeFacts
 from plugin.state import State
 from stackpad.errors import StackpadError, Unavailable
+from stackpad.prefixes import Prefixes
 
 LOOK = 0.25
 """Seconds between two looks whether somebody has touched the firewall."""
@@ -44,11 +45,13 @@ UPSTREAM = "upstream "
 class Overlay:
     """What the cluster adds to the state: firewall elements, other nodes' ranges by network id, and the tunnel's MTU.
 
-    Until that is known, ``overhead`` is what the tunnel takes from the uplinks' (bytes).
+    ``beyond`` are the ranges of all networks of other nodes, also of those this node has no part of. Until the MTU is
+    known, ``overhead`` is what the tunnel takes from the uplinks' (bytes).
     """
 
     elements: frozenset[Element] = frozenset()
     remote: Mapping[str, frozenset[IPNet]] = field(default_factory=dict)
+    beyond: frozenset[IPNet] = frozenset()
     mtu: int | None = None
     overhead: int = 0
 
@@ -64,6 +67,7 @@ class Reconciler:
         self.failures: dict[str, str] = {}
         self._state, self._kernel = state, kernel
         self._overlay = Overlay()
+        self._beyond = Prefixes()
         self._beside: dict[str, frozenset[Element]] = {}
         self._admitting: list[asyncio.Future[None]] = []
         self._applied: dict[str, Dataplane] = {}
@@ -113,7 +117,8 @@ class Reconciler:
         for network_id in self._state.networks:
             if before.mtu != given.mtu or before.remote.get(network_id) != given.remote.get(network_id):
                 self.touch(network_id)
-        if before.remote != given.remote:
+        if before.beyond != given.beyond:
+            self._beyond = Prefixes(given.beyond)
             for number in self._state.upstreams_on(""):
                 self.touch(upstream_key(number))
         if before.elements != given.elements:
@@ -326,11 +331,8 @@ class Reconciler:
         targets = self._state.upstreams.get(number)
         if targets is None:
             return EMPTY
-        there = upstreams.reachable(targets, self._state.endpoints, self._beyond)
+        there = upstreams.reachable(targets, self._state.endpoints, self._beyond.__contains__)
         return Dataplane(elements=upstreams.elements(number, [t for t in there if t.endpoint not in self._lost]))
-
-    def _beyond(self, address: IPAddress) -> bool:
-        return any(address in net for nets in self._overlay.remote.values() for net in nets)
 
     def _repaired(self, what: str, reason: str) -> None:
         if self.ready.is_set():

@@ -9,6 +9,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from plugin import protocol
-from plugin.reconciler import Reconciler
+from plugin.reconciler import Overlay, Reconciler
 from plugin.upstreamadmin import LARGEST, UpstreamAdmin
 from stackpad.upstreams import UPSTREAM4, UPSTREAM6
 from tests import samples
@@ -250,6 +251,19 @@ async def test_one_of_several_leaves_and_the_others_take_its_places(bench: Bench
     await bench.say({"20001": [at(2), at(3)]})
     await bench.leave(2)
     assert {(await asked(20001)).split()[0] for _ in range(20)} == {"c3"}
+
+
+async def test_containers_of_other_nodes_as_long_as_their_ranges_are_known(bench: Bench) -> None:
+    def lead() -> bool:
+        return "10.7.0.2 . 80" in run("nft", "list", "map", "inet", "stackpad", "upstream4")
+
+    await bench.say({"20001": ["10.7.0.2:80"], "20002": ["10.8.0.2:80"]})
+    assert not lead()
+    bench.reconciler.overlay(Overlay(beyond=frozenset({ip_network("10.7.0.0/26")})))
+    await eventually(lead, "the other node's container to be led to")
+    assert "10.8.0.2" not in run("nft", "list", "map", "inet", "stackpad", "upstream4"), "a range that is nobody's"
+    bench.reconciler.overlay(Overlay())
+    await eventually(lambda: not lead(), "it to be left")
 
 
 async def test_the_last_number_takes_everything_with_it(bench: Bench) -> None:

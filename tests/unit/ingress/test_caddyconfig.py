@@ -28,7 +28,7 @@ def test_replicas_have_a_route_of_their_own_and_none_is_lost_for_what_a_visitor_
         assert not {"try_duration", "try_interval"} & proxy["load_balancing"].keys(), "a pause a change would end"
         assert proxy["stream_close_delay"] == caddyproxy.DRAIN
     assert ("health_checks" in first, "retries" in first["load_balancing"]) == (True, False)
-    assert ("health_checks" in again, again["load_balancing"]["retries"]) == (False, 4)
+    assert ("health_checks" in again, again["load_balancing"]["retries"]) == (False, 5)
 
 
 def test_no_passive_health_checks_where_all_hosts_share_an_upstream() -> None:

@@ -56,6 +56,7 @@ NUMBERED = upstreams.shown(
     {upstream: "" for ready in READY.values() for upstream in ready},
     {},
     0.0,
+    {},
 )[0]
 """The same with numbers."""
 

@@ -80,3 +80,15 @@ def test_after_a_long_calm_it_is_as_new() -> None:
     quiet = 200 + CALM
     told = played([*story, (quiet, A if story[-1][1] == AB else AB), (quiet + 0.1, story[-1][1])], quiet + 100)
     assert [round(at - quiet, 1) for at, _ in told[-2:]] == [0.0, 1.0]
+
+
+def test_what_need_not_be_soon_is_looked_at_for_a_while() -> None:
+    state, due = step(Shown(A, 0.0), AB, 100.0, HOLD, 30.0)
+    assert (state.dials, due) == (A, 130.0)
+    gone, due = step(state, NOBODY, 129.0, HOLD)
+    assert (gone.dials, due) == (A, 134.0), "that nobody is there has a time of its own"
+    back, due = step(gone, AB, 133.0, HOLD, 30.0)
+    assert (back.dials, due) == (A, 163.0)
+    same, due = step(back, A, 140.0, HOLD)
+    assert (same.other, same.gone, due) == (None, None, None)
+    assert step(back, AB, 163.0, HOLD, 30.0)[0].dials == AB

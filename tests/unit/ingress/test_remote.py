@@ -37,7 +37,9 @@ def stored(node: str, *told: records.Web) -> dict[str, bytes]:
     }
 
 
-def cluster(values: dict[str, bytes], *alive: str) -> Seen:
+def cluster(values: dict[str, bytes], *alive: str, subnet: str = "10.192.64.0/26") -> Seen:
+    network = records.Network(owner="b", id="n1", environment="shop-production", subnets=(subnet,))
+    values[records.key(records.NETWORKS, "b", "n1")] = records.encode(network)
     for name in ("a", "b"):
         values[records.key(records.NODES, name)] = records.encode(
             records.Node(owner=name, name=f"n-{name}", public_keys=())
@@ -64,6 +66,33 @@ def test_a_dead_nodes_containers_are_down_and_come_back_with_it() -> None:
     assert (down.state, down.reason) == (State.DOWN, "its node n-b gives no sign of life")
     (back,), _ = others.read(cluster(dict(values), "a", "b"))
     assert back.state is State.UP
+
+
+@pytest.mark.parametrize(
+    ("address", "subnet"),
+    [
+        ("10.192.64.7", "10.192.64.64/26"),
+        ("10.192.0.7", "10.192.64.0/26"),
+        ("127.0.0.1", "10.192.64.0/26"),
+        ("127.0.0.1", "127.0.0.0/8"),
+        ("::1", "::/0"),
+        ("169.254.169.254", "169.254.0.0/16"),
+        ("", "10.192.64.0/26"),
+    ],
+)
+def test_a_node_sends_nobody_to_what_is_not_its_own(address: str, subnet: str) -> None:
+    there = cluster(stored("b", *word([container(address=address)], [], org="acme")), "a", "b", subnet=subnet)
+    (heard,), _ = Others(BASE).read(there)
+    assert (heard.state, heard.reason) == (State.DOWN, "its address is in no network of its node")
+
+
+def test_a_network_in_another_nodes_place_is_nobodys() -> None:
+    values = stored("b", *word([container()], [], org="acme"))
+    there = cluster(values, "a", "b", subnet="10.192.128.0/26")
+    network = records.Network(owner="b", id="n2", environment="e", subnets=("10.192.64.0/26",))
+    there = replace(there, networks={**there.networks, records.key(records.NETWORKS, "a", "n2"): records.encode(network)})
+    (heard,), _ = Others(BASE).read(there)
+    assert heard.state is State.DOWN
 
 
 @pytest.mark.parametrize(

@@ -201,3 +201,28 @@ async def test_a_full_disk_costs_numbers_and_no_routes(settings: Settings, capsy
 
 def test_a_service_is_known_by_its_owner_its_name_and_its_path() -> None:
     assert list(upstreams.services(ONE)) == [upstreams.Service("acme/shop/production", "web", "")]
+
+
+async def test_on_two_nodes_it_has_two_numbers_and_one_that_stays(settings: Settings) -> None:
+    plugin, switch = Plugin(), Switch(settings)
+    carried, nodes = dict.fromkeys(CARRIED, ""), {"10.0.0.2:80": "b", "10.0.0.3:80": "c"}
+    async with plugin.at(settings.net_socket):
+        told, _ = await switch.place(ONE, carried, nodes)
+        assert told.hosts[0].paths[0].upstreams == NUMBER
+        assert not switch.applied(told)
+        told, again = await switch.place(BOTH, carried, nodes)
+        assert told.hosts[0].paths[0].upstreams == NUMBER
+        assert again == pytest.approx(upstreams.LOOK, abs=1.0)
+        assert plugin.table["20000"] == ["10.0.0.2:80", "10.0.0.3:80"]
+        fresh = Switch(settings)
+        told, _ = await fresh.place(BOTH, carried, nodes)
+        assert told.hosts[0].paths[0].upstreams == (*NUMBER, "169.254.53.{sp_turn}:20001")
+        fresh.applied(told)
+        await fresh.place(BOTH, carried, nodes)
+        assert plugin.table == {"20000": ["10.0.0.2:80"], "20001": ["10.0.0.3:80"]}
+        assert fresh.count == 1
+        fresh._memory.clear()
+        told, _ = await fresh.place(ONE, carried, nodes)
+        assert fresh.applied(told), "the kernel is to be told that one of them is over"
+        await fresh.place(ONE, carried, nodes)
+        assert plugin.table == {"20000": ["10.0.0.2:80"]}

@@ -8,7 +8,7 @@ import pytest
 
 from ingress import upstreams
 from ingress.routes import State, Table
-from ingress.upstreams import HOLD, Numbers, Service
+from ingress.upstreams import HOLD, LOOK, Numbers, Service
 from stackpad.labels import Wire
 from stackpad.upstreams import FIRST, LAST, MOST
 from tests.unit.ingress.test_routes import container, made
@@ -18,11 +18,16 @@ ONE = {"10.0.0.2:80": "e2", "10.0.0.3:80": "e3"}
 
 
 def told(
-    table: Table, numbers: dict[Service, int], carried: dict[str, str], memory: object = None, now: float = 0.0
+    table: Table,
+    numbers: dict[Service, int],
+    carried: dict[str, str],
+    memory: object = None,
+    now: float = 0.0,
+    nodes: dict[str, str] | None = None,
 ) -> tuple[dict[tuple[str, str], tuple[str, ...]], object, float | None]:
     """What Caddy is told by host and path."""
     ready = upstreams.services(table)
-    shown, memory, due = upstreams.shown(table, numbers, ready, carried, memory or {}, now)  # type: ignore[arg-type]
+    shown, memory, due = upstreams.shown(table, numbers, ready, carried, memory or {}, now, nodes or {})  # type: ignore[arg-type]
     return {(h.host, p.path): p.upstreams for h in shown.hosts for p in h.paths}, memory, due
 
 
@@ -67,19 +72,77 @@ def test_when_there_are_no_more_the_rest_has_none() -> None:
 def test_what_the_kernel_is_told() -> None:
     numbers = Numbers(FIRST + 1, {WEB: FIRST, API: FIRST + 1})
     ready = {WEB: ("10.0.0.2:80", "10.0.0.3:80")}
-    assert upstreams.spread(numbers, ready, {**ONE, "10.0.0.3:80": ""}) == {
+    assert upstreams.spread(numbers, ready, {**ONE, "10.0.0.3:80": ""}, {}) == {
         FIRST: ("10.0.0.2:80@e2", "10.0.0.3:80"),
         FIRST + 1: (),
     }
-    assert upstreams.spread(numbers, ready, {"10.0.0.2:80": "e2"})[FIRST] == (), "not a part of those who are up"
+    assert upstreams.spread(numbers, ready, {"10.0.0.2:80": "e2"}, {})[FIRST] == (), "not a part of those who are up"
     six = {WEB: ("10.0.0.2:80", "[fd00::3]:80")}
-    assert upstreams.spread(numbers, six, ONE)[FIRST] == ("10.0.0.2:80@e2",)
+    assert upstreams.spread(numbers, six, ONE, {})[FIRST] == ("10.0.0.2:80@e2",)
 
 
 def test_more_than_there_is_room_for() -> None:
     many = [container(str(host), address=f"10.0.0.{host}") for host in range(2, 40)]
-    (leads,) = upstreams.services(made(*many)).values()
-    assert len(leads) == MOST
+    ready = upstreams.services(made(*many))
+    carried = {f"10.0.0.{host}:80": "" for host in range(2, 40)}
+    assert len(upstreams.spread(Numbers(FIRST, {WEB: FIRST}), ready, carried, {})[FIRST]) == MOST
+
+
+NODES = {"10.0.0.2:80": "b", "10.0.0.3:80": "c"}
+PARTS = {WEB: FIRST, WEB._replace(part=1): FIRST + 1}
+BOTH = made(container("a"), container("b", address="10.0.0.3"))
+
+
+def test_a_service_on_several_nodes_has_a_number_for_each() -> None:
+    ready = upstreams.services(BOTH)
+    assert upstreams.parts(ready, {}) == {WEB}
+    assert upstreams.parts(ready, NODES) == PARTS.keys()
+    assert upstreams.parts({WEB: ()}, NODES) == {WEB}
+    many = {WEB: tuple(f"10.0.0.{host}:80" for host in range(2, 40))}
+    assert len(upstreams.parts(many, {upstream: upstream for upstream in many[WEB]})) == upstreams.PARTS
+
+
+@pytest.mark.parametrize(
+    ("ready", "applied", "leads"),
+    [
+        (("10.0.0.2:80", "10.0.0.3:80"), PARTS, (("10.0.0.2:80",), ("10.0.0.3:80",))),
+        # As long as Caddy has one of them only, that one leads to all.
+        (("10.0.0.2:80", "10.0.0.3:80"), {WEB}, (("10.0.0.2:80", "10.0.0.3:80"), ("10.0.0.3:80",))),
+        # One node has nobody left.
+        (("10.0.0.3:80",), PARTS, (("10.0.0.3:80",),) * 2),
+        ((), PARTS, ((), ())),
+    ],
+)
+def test_where_they_lead(
+    ready: tuple[str, ...], applied: set[Service], leads: tuple[tuple[str, ...], tuple[str, ...]]
+) -> None:
+    told = upstreams.spread(Numbers(FIRST + 1, PARTS), {WEB: ready}, dict.fromkeys(NODES, ""), NODES, applied)
+    assert (told[FIRST], told[FIRST + 1]) == leads
+
+
+def test_nodes_that_come_and_go_change_the_numbers_after_a_while() -> None:
+    carried = dict.fromkeys(NODES, "")
+    one, two = ("169.254.53.{sp_turn}:20000",), ("169.254.53.{sp_turn}:20000", "169.254.53.{sp_turn}:20001")
+    first, second = made(container("a")), made(container("b", address="10.0.0.3"))
+
+    def at(table: Table, now: float, memory: object) -> tuple[set[tuple[str, ...]], object, float | None]:
+        shown, memory, due = told(table, PARTS, carried, memory, now, NODES)
+        return set(shown.values()), memory, due
+
+    shown, memory, _ = at(first, 0.0, {})
+    assert shown == {one}
+    # The new version on another node, then the old one goes.
+    shown, memory, due = at(BOTH, 100.0, memory)
+    assert (shown, due) == ({one}, 100.0 + LOOK)
+    shown, memory, due = at(second, 110.0, memory)
+    assert (shown, due) == ({one}, None)
+    # To stay on both is told, and that one is gone again as well.
+    _, memory, _ = at(BOTH, 200.0, memory)
+    shown, memory, due = at(BOTH, 200.0 + LOOK, memory)
+    assert (shown, due) == ({two}, None)
+    shown, memory, due = at(first, 300.0, memory)
+    assert (shown, due) == ({two}, 300.0 + LOOK)
+    assert at(first, 300.0 + LOOK, memory)[0] == {one}
 
 
 def test_caddy_is_told_a_number_that_stays() -> None:
@@ -91,7 +154,7 @@ def test_caddy_is_told_a_number_that_stays() -> None:
     for there in (table, both):
         assert told(there, numbers, ONE)[0] == expected
     ready = upstreams.services(both)
-    shown, _, _ = upstreams.shown(both, numbers, ready, ONE, {}, 0.0)
+    shown, _, _ = upstreams.shown(both, numbers, ready, ONE, {}, 0.0, {})
     assert all(host.simple is not None for host in shown.hosts), "a line of the table, with replicas too"
 
 
@@ -131,6 +194,6 @@ def test_what_people_are_shown_stays_true() -> None:
     table = made(container("a"))
     gone = made(container("a", state=State.DOWN, address=None), before=table)
     _, memory, _ = told(table, {WEB: 20000}, ONE)
-    shown, _, _ = upstreams.shown(gone, {WEB: 20000}, upstreams.services(gone), ONE, memory, 1.0)  # type: ignore[arg-type]
+    shown, _, _ = upstreams.shown(gone, {WEB: 20000}, upstreams.services(gone), ONE, memory, 1.0, {})  # type: ignore[arg-type]
     assert shown.hosts[0].state is State.DOWN
     assert replace(shown, hosts=()) == replace(gone, hosts=())

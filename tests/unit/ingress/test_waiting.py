@@ -44,6 +44,16 @@ def test_a_domain_waits_for_its_proof_and_the_containers_other_hosts_do_not() ->
     assert made(shop(), ledger=proved.ledger).ledger == proved.ledger
 
 
+@pytest.mark.parametrize("now", [0.0, 99.0, 1e12])
+def test_a_clock_that_jumps_takes_nothing_from_anybody(now: float) -> None:
+    """Back to 1970, a little back, far ahead: who has a name keeps it, and who asks for it gets nothing by the date."""
+    before = made(shop(), believe=True)
+    early = replace(rival(), since=-1e9)
+    after = table([early, shop()], before.ledger, base_domain=BASE, now=now, believe=True)
+    assert after.claims[DOMAIN] == before.claims[DOMAIN]
+    assert {host.host: host.owner for host in after.hosts}[DOMAIN] == SHOP
+
+
 def test_until_somebody_has_proved_it_everybody_may() -> None:
     both = made(rival(), shop())
     assert [(one.owner, one.rivals, one.dns_only) for one in both.waiting] == [
