@@ -2,66 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import signal
-from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, domain, forget_domains, report, routes, told
-from tests.e2e.workbench import Target, Workbench, eventually
-from tests.testbed.testbed import Testbed
+from tests.e2e.site import Site
+from tests.e2e.site import served as served
+from tests.e2e.site import site as site
+from tests.e2e.test_redeploy import SERVER, slow, under_load, up
+from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, domain, report, told
+from tests.e2e.workbench import eventually
+from tests.load import Load
 
 SHARED = "shop.example"
-
-
-class Site:
-    """The nodes as places to work at, and a visitor of the first one."""
-
-    def __init__(self, bed: Testbed) -> None:
-        self.bed = bed
-        self.bench = {number: Workbench(bed, number) for number in (1, 2, 3)}
-        self.visitor = Visitor(self.bench[1])
-
-    def network(self, *options: str, name: str = NETWORK) -> None:
-        """The same network on all nodes."""
-        for bench in self.bench.values():
-            bench.network(name, *options)
-
-    def route(self, host: str = HOST) -> dict[str, object]:
-        """What the first node's ingress says of a host; empty if it says nothing, or is just starting."""
-        return next((one for one in routes(self.bench[1]) or [] if one["host"] == host), {})
-
-    def node_of(self, host: str = HOST) -> set[str]:
-        """The nodes on which there are containers of a host."""
-        containers = self.route(host).get("containers", [])
-        assert isinstance(containers, list)
-        return {one["node"] for one in containers}
-
-    def reaches(self, number: int, address: str, *ports: int) -> bool:
-        """Whether a node itself gets an answer from each of a container's ports; a line for each, empty for none."""
-        targets = [Target("tcp", address, port) for port in ports]
-        return all(self.bench[number].ask_from_node(*targets, patience=3.0))
-
-
-@pytest.fixture(scope="module")
-def served(fleet: Testbed) -> Iterator[Site]:
-    """Caddy and the ingress on the first node, the ingress on the others."""
-    fleet.proxy.start()
-    for agent in fleet.agents:
-        agent.start_ingress()
-    yield Site(fleet)
-    for proxy in (fleet.proxy, *fleet.agents):
-        proxy.stop()
-
-
-@pytest.fixture
-def site(served: Site) -> Iterator[Site]:
-    """The nodes; what a test makes there is removed after it."""
-    yield served
-    for bench in served.bench.values():
-        bench.clear()
-    eventually(lambda: routes(served.bench[1]) == [], "an empty table")
-    forget_domains(served.bench[1])
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -147,37 +102,6 @@ def test_the_ingress_may_end_anywhere_while_visitors_come(site: Site) -> None:
     assert set(statuses) == {200}
 
 
-def test_a_lost_nodes_services_go_and_the_others_carry_on(site: Site) -> None:
-    site.network()
-    for number in (2, 3):
-        site.bench[number].serve(f"web-{number}", NETWORK, *WEB)
-    eventually(lambda: len(site.node_of()) == 2 and _upstreams(site) == 2, "both to be served")
-    with site.visitor.steady(HOST) as statuses:
-        # The node's plugin gives no sign of life any more, and its tunnel is gone with it.
-        pid = site.bench[3].node.plugin_pid()
-        site.bench[3].node.exec("kill", "-STOP", str(pid))
-        try:
-            eventually(lambda: _upstreams(site) == 1, "the lost node's to go", 60)
-        finally:
-            site.bench[3].node.exec("kill", "-CONT", str(pid))
-        eventually(lambda: _upstreams(site) == 2, "it to come back", 60)
-    assert set(statuses) == {200}
-
-
-def test_an_engine_that_does_not_answer_loses_nothing(site: Site) -> None:
-    site.network()
-    site.bench[2].serve("web", NETWORK, *WEB)
-    site.visitor.sees(HOST, 200, "web ")
-    engine = int((site.bench[2].node.home / "docker.pid").read_text())
-    site.bench[2].node.exec("kill", "-STOP", str(engine))
-    try:
-        eventually(lambda: any(one["stale"] for one in _nodes(site)), "the node to be marked", 90)
-        assert site.visitor.status(HOST) == 200
-    finally:
-        site.bench[2].node.exec("kill", "-CONT", str(engine))
-    eventually(lambda: not any(one["stale"] for one in _nodes(site)), "the node to be heard again", 90)
-
-
 def test_two_control_nodes_serve_the_same(site: Site) -> None:
     second = site.bed.agents[0]
     second.stop_ingress()
@@ -197,12 +121,45 @@ def test_two_control_nodes_serve_the_same(site: Site) -> None:
         second.start_ingress()
 
 
-def _nodes(site: Site) -> list[dict[str, object]]:
-    return report(site.bench[1])["nodes"]
+def test_a_service_moves_from_node_to_node_under_load(site: Site) -> None:
+    """Each time the new version beside the old one, elsewhere; Caddy is told nothing, and what is slow is finished."""
+    site.network()
+    replica(site, 2, "web-0")
+    site.visitor.sees(HOST, 200, "web-0")
+    path = (2, 3, 1, 2)
+
+    async def story(load: Load) -> None:
+        for number, (old, new) in enumerate(itertools.pairwise(path)):
+            await asyncio.to_thread(replica, site, new, f"web-{number + 1}")
+            async with asyncio.TaskGroup() as tasks:
+                asking = tasks.create_task(slow(site.visitor)) if number % 2 == 0 else None
+                await load.some_more(30)
+                await asyncio.to_thread(site.bench[old].docker, "stop", f"web-{number}")
+            assert asking is None or asking.result() == 200
+            await asyncio.to_thread(site.bench[old].docker, "rm", f"web-{number}")
+
+    load = under_load(site.visitor, story)
+    assert {f"web-{number}" for number in range(len(path))} <= {body for _, body in load.seen}
 
 
-def _upstreams(site: Site) -> int:
-    """How many containers the host's visitors are sent to."""
-    there = site.route().get("upstreams", [])
-    assert isinstance(there, list)
-    return len(there)
+def test_replicas_on_two_nodes_are_redeployed_in_turn_under_load(site: Site) -> None:
+    """Each node has a number by then; one whose node has nobody for a while leads to the other's."""
+    site.network()
+    for number in (2, 3):
+        replica(site, number, f"web-{number}-0")
+    site.settle()
+
+    async def story(load: Load) -> None:
+        for number in (2, 3):
+            await asyncio.to_thread(site.bench[number].docker, "stop", f"web-{number}-0")
+            await load.some_more(30)
+            await asyncio.to_thread(replica, site, number, f"web-{number}-1")
+
+    under_load(site.visitor, story)
+
+
+def replica(site: Site, number: int, name: str) -> None:
+    """A container of the service on a node, that ends as a good server does; returns when it is up."""
+    site.bench[number].start(name, NETWORK, *WEB, "--label", "com.docker.compose.service=web",
+                             command=("python3", "-c", SERVER))  # fmt: skip
+    eventually(lambda: name in up(site.visitor), f"{name} to be up")

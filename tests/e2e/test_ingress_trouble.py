@@ -125,6 +125,26 @@ def test_served_on_while_the_engine_is_dead(visitor: Visitor) -> None:
         bench.node.restart_engine()
 
 
+def test_another_address_after_a_restart_of_the_engine(visitor: Visitor) -> None:
+    bench = visitor.bench
+    bench.serve("web", NETWORK, *WEB)
+    visitor.sees(HOST, 200, "web ")
+    before = address(visitor, "web")
+    bench.node.restart_engine()
+    # Whoever starts first has it now, and listens at the same port.
+    taker = bench.serve("taker", NETWORK, "--label", "stackpad.type=database")
+    bench.docker("start", "web")
+    assert taker == before != address(visitor, "web"), "or this test is about nothing"
+    visitor.sees(HOST, 200, "web ")
+    assert {visitor.get(HOST)[1].split()[0] for _ in range(5)} == {"web"}
+
+
+def address(visitor: Visitor, name: str) -> str:
+    """Where a container is."""
+    find = f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}'
+    return visitor.bench.docker("inspect", "--format", find, name).strip()
+
+
 def test_an_ingress_that_finds_no_caddy_waits_for_it(visitor: Visitor) -> None:
     bench, proxy = visitor.bench, visitor.bench.bed.proxy
     bench.serve("web", NETWORK, *WEB)
