@@ -158,18 +158,23 @@ class Others:
                 if found.node not in seen.alive and found.state is not State.DOWN:
                     name = seen.nodes[found.node].name if found.node in seen.nodes else found.node
                     found = replace(found, state=State.DOWN, reason=f"its node {name} gives no sign of life")
-                elif found.state is State.UP and not self._is_its_nodes(found):
+                elif found.state is State.UP and not self._is_its_nodes(found, seen.node):
                     found = replace(found, state=State.DOWN, reason="its address is in no network of its node")
                 containers.append(found)
         self._read = fresh
         return containers, problems
 
-    def _is_its_nodes(self, container: WebContainer) -> bool:
+    def _is_its_nodes(self, container: WebContainer, here: str) -> bool:
         nets = self._nets.get(container.node)
         if nets is None or not container.address:
             return False
         address = ipaddress.ip_address(container.address)
-        return address in nets and not (address.is_loopback or address.is_link_local)
+        # A network, too, is what its node says it is: it is never what is here.
+        return (
+            address in nets
+            and address not in self._nets.get(here, ())
+            and not (address.is_loopback or address.is_link_local)
+        )
 
     def _one(self, key: str, value: bytes) -> WebContainer | Problem | None:
         for record in records.readable([value], records.Web):

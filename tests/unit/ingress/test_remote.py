@@ -86,6 +86,14 @@ def test_a_node_sends_nobody_to_what_is_not_its_own(address: str, subnet: str) -
     assert (heard.state, heard.reason) == (State.DOWN, "its address is in no network of its node")
 
 
+def test_a_node_sends_nobody_to_containers_of_this_one() -> None:
+    there = cluster(stored("b", *word([container()], [], org="acme")), "a", "b")
+    mine = records.Network(owner="a", id="n9", environment="mine", subnets=("10.192.64.0/26",))
+    there = replace(there, networks={**there.networks, records.key(records.NETWORKS, "a", "n9"): records.encode(mine)})
+    (heard,), _ = Others(BASE).read(there)
+    assert heard.state is State.DOWN
+
+
 def test_a_network_in_another_nodes_place_is_nobodys() -> None:
     values = stored("b", *word([container()], [], org="acme"))
     there = cluster(values, "a", "b", subnet="10.192.128.0/26")
