@@ -96,7 +96,7 @@ class Ingress:
         for name, text, value in (
             ("certificate_problems", "Certificates not used as asked", lambda: len(self._caddy.certificates.problems)),
             ("earliest_expiry_seconds", "When the first known certificate ends (Unix time)", self._earliest),
-            ("problems", "Containers not served as they ask", lambda: len(self.report()["problems"])),
+            ("problems", "Containers not served as they ask", self._count_problems),
             ("conflicts", "Containers at whose name somebody else is served", self._conflicts),
             ("rejected_hosts", "Hosts Caddy refuses", lambda: len(self._rejected)),
             ("in_step", "1 while Caddy has what it should", lambda: int(self._problem is None)),
@@ -217,6 +217,9 @@ class Ingress:
         if not self._fleet.known.is_set() and self._fleet.plugin_there:
             return "the plugin has not said yet what runs on other nodes"
         return None
+
+    def _count_problems(self) -> int:
+        return len(self._follower.view.problems) + len(self._elsewhere) + len(self._table.problems)
 
     def _conflicts(self) -> int:
         return sum(problem.conflict for problem in self._table.problems)

@@ -43,11 +43,13 @@ def route(table: Table, *, keep_streams: bool) -> Json:
     wild = [host for host in table.hosts if host.host.startswith(WILDCARD)]
     unknown = _wildcards(wild, keep_streams) if wild else {"handle": [static(404)]}
     numbered = any(is_stable(dial) for host in table.hosts for path in host.paths for dial in path.upstreams)
-    routes = [*([caddyproxy.turn()] if numbered else []), *_layout(exact, HOST, "sp_", unknown, keep_streams)]
+    lines, layout = _layout(exact, HOST, "sp_", unknown, keep_streams)
+    routes = [*([caddyproxy.turn()] if numbered else []), *layout]
     # Error pages belong to the subroute, not to the server: what the operator's own sites answer is theirs.
     body = {**subroute(routes), "errors": {"routes": caddyanswers.errors()}}
-    marker = {"@id": MARKER, "handler": "vars", "stackpad_generation": digest(body)}
-    return {"@id": OBJECT, "handle": [marker, body], "terminal": True}
+    marker = {"@id": MARKER, "handler": "vars", "stackpad_generation": digest([lines, body])}
+    # The table as far out as can be: at every change, Caddy reads all that is inside once more for each level.
+    return {"@id": OBJECT, "handle": [marker, lines, body], "terminal": True}
 
 
 def proof_route(address: str) -> Json:
@@ -81,8 +83,8 @@ def redirects(tree: Any) -> bool:
     )
 
 
-def _layout(hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_streams: bool) -> list[Json]:
-    """Routes for hosts found by ``name``; ``unknown`` is the one for all others."""
+def _layout(hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_streams: bool) -> tuple[Json, list[Json]]:
+    """The table of hosts found by ``name``, and the routes behind it; ``unknown`` is the one for all others."""
     up, state = f"{{{prefix}up}}", f"{{{prefix}state}}"
     special: list[Json] = []
     mappings: list[Json] = []
@@ -104,9 +106,8 @@ def _layout(hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_
         where("redirect", [caddyanswers.redirect(up)]),
         unknown,
     ]
-    return [
+    return {**table, "defaults": ["", "unknown"]}, [
         {"handle": [subroute(special)]},
-        {"handle": [{**table, "defaults": ["", "unknown"]}]},
         # Each look at the state walks the table: one for all that are up.
         {"match": [{"not": [{"vars": {state: ["up", "stable"]}}]}], "handle": [subroute(elsewhere)], "terminal": True},
         *([where("stable", [caddyproxy.proxy([up], Wire.HTTP, keep_streams, stable=True)])] if numbered else []),
@@ -126,8 +127,8 @@ def _wildcards(hosts: list[HostRoute], keep_streams: bool) -> Json:
     }
     # Kept, or the expression would be tried for each wildcard anew.
     keep = {"handler": "vars", "sp_below": "{sp_parent}"}
-    routes = _layout(hosts, BELOW, "sp_wild_", {"handle": [static(404)]}, keep_streams)
-    return {"handle": [lookup, keep, subroute(routes)]}
+    table, routes = _layout(hosts, BELOW, "sp_wild_", {"handle": [static(404)]}, keep_streams)
+    return {"handle": [lookup, keep, table, subroute(routes)]}
 
 
 def generation(owned: Json) -> str:

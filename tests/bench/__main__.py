@@ -162,5 +162,5 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    say("this takes about forty minutes")
+    say("this takes about an hour")
     sys.exit(main())

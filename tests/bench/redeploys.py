@@ -130,7 +130,7 @@ def redeploys(nodes: Nodes, count: int) -> Row:
     return what, str(lost), "0 " + ("met" if not lost else "**missed**")
 
 
-def measure(rounds: int = 7, count: int = 100, engine: str = "forky") -> Iterator[Row]:
+def measure(rounds: int = 5, count: int = 100, engine: str = "forky") -> Iterator[Row]:
     """The rows, on a testbed of their own."""
     made = testbed.make("bench-web", 3, engine)
     made.up(Options(images=("test",)))
@@ -155,7 +155,7 @@ def rows(bed: Testbed, rounds: int, count: int) -> Iterator[Row]:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.redeploys", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--redeploys", type=int, default=100)
     parser.add_argument("--on", metavar="TESTBED", help="a testbed of three nodes that is up")
     chosen = parser.parse_args()

@@ -487,7 +487,7 @@ async def test_no_error_ends_in_an_empty_success(place: Shop) -> None:
             {"match": [{"path": [f"/{status}"]}], "handle": [{"handler": "error", "status_code": str(status)}]}
             for status in statuses
         ]
-        owned["handle"][1]["routes"] = broken
+        owned["handle"][-1]["routes"] = broken
         await place.caddy.ask("PATCH", "/id/stackpad", owned)
         for status in statuses:
             answer = await place.visit(HOST, f"/{status}")

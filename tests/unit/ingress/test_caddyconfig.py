@@ -20,7 +20,7 @@ def test_a_plain_host_is_a_line_of_the_table_and_in_no_host_matcher() -> None:
 
 def test_replicas_have_a_route_of_their_own_and_none_is_lost_for_what_a_visitor_did() -> None:
     owned = caddyconfig.route(made(container("a"), container("b", address="10.0.0.3")), keep_streams=True)
-    special = owned["handle"][1]["routes"][0]["handle"][0]["routes"]
+    special = owned["handle"][-1]["routes"][0]["handle"][0]["routes"]
     (tried,) = special[0]["handle"]
     first, again = tried["routes"][0]["handle"][0], tried["errors"]["routes"][0]["handle"][0]
     for proxy in (first, again):
@@ -33,7 +33,7 @@ def test_replicas_have_a_route_of_their_own_and_none_is_lost_for_what_a_visitor_
 
 def test_no_passive_health_checks_where_all_hosts_share_an_upstream() -> None:
     owned = caddyconfig.route(made(container("a")), keep_streams=False)
-    shared = owned["handle"][1]["routes"][-1]["handle"][0]
+    shared = owned["handle"][-1]["routes"][-1]["handle"][0]
     assert shared["upstreams"] == [{"dial": "{sp_up}"}]
     assert "health_checks" not in shared
 

@@ -53,7 +53,7 @@ def test_a_user_comes_to_the_password_and_another_one_does_not(user: str, other:
 def route(options: RouteOptions, *, upstreams: tuple[str, ...] = ("10.0.0.2:80",), path: str = "") -> list[Any]:
     made = PathRoute(path, "web", upstreams, Wire.HTTP, State.UP, options=options)
     table = Table((HostRoute("shop.example", "acme/shop/production", 1.0, (made,)),))
-    special = caddyconfig.route(table, keep_streams=False)["handle"][1]["routes"][0]["handle"][0]["routes"]
+    special = caddyconfig.route(table, keep_streams=False)["handle"][-1]["routes"][0]["handle"][0]["routes"]
     return list(special[0]["handle"]) if special else []
 
 
@@ -96,8 +96,8 @@ def test_redirects_and_maintenance_cost_a_line_where_a_line_will_do(path: str) -
     away = PathRoute(path, "web", (), Wire.HTTP, State.DOWN, options=RouteOptions(sticky=True), redirect="x.example")
     for one, line in ((closed, ["", "maintenance"]), (away, ["x.example", "redirect"])):
         table = Table((HostRoute("shop.example", "acme/shop/production", 1.0, (one,)),))
-        special, lines, *_ = caddyconfig.route(table, keep_streams=False)["handle"][1]["routes"]
-        mappings = lines["handle"][0]["mappings"]
+        _, lines, body = caddyconfig.route(table, keep_streams=False)["handle"]
+        special, mappings = body["routes"][0], lines["mappings"]
         assert [mapping["outputs"] for mapping in mappings] == ([] if path else [line])
         assert bool(special["handle"][0]["routes"]) is bool(path)
 
