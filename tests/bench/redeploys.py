@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from tests.bench.measure import Bench, Series
 from tests.e2e.test_redeploy import SERVER
-from tests.e2e.visitor import WEB, report
+from tests.e2e.visitor import WEB, routes
 from tests.e2e.workbench import Workbench, eventually
 from tests.load import Load
 from tests.testbed import images, testbed
@@ -59,7 +59,7 @@ class Nodes:
         eventually(lambda: len(self._routes()) == hosts, f"{hosts} hosts in the table", PATIENCE)
 
     def _routes(self) -> list[dict[str, object]]:
-        return report(self.front.bench)["routes"]
+        return routes(self.front.bench) or []
 
     def first_page(self, there: Bench) -> float:
         """Milliseconds from the start event of a container on a node to its first page at the first node."""
@@ -105,8 +105,7 @@ def redeploys(nodes: Nodes, count: int) -> Row:
     service = ("--label", "com.docker.compose.service=web")
 
     def up() -> set[str]:
-        routes = report(bench)["routes"]
-        return {str(c["name"]) for r in routes for c in r["containers"] if c["state"] == "up"}  # type: ignore[attr-defined]
+        return {str(c["name"]) for r in routes(bench) or [] for c in r["containers"] if c["state"] == "up"}  # type: ignore[attr-defined]
 
     def begin(number: int) -> None:
         bench.start(f"web-v{number}", NETWORK, *WEB, *service, command=("python3", "-c", SERVER))
