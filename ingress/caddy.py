@@ -12,15 +12,19 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from ingress import caddyconfig
+from ingress import caddyconfig, caddylogging
 from ingress.adminapi import AdminApi, Rejected
 from ingress.caddyconfig import Json
 from ingress.caddyhttp import ProofRoute
+from ingress.caddylog import AccessLog
 from ingress.caddytls import Certificates
 from ingress.ledger import How
 from ingress.routes import HostRoute, Table
 from ingress.settings import Settings
 from stackpad.errors import InvalidRequest
+
+STREAMS = "stream_close_delay"
+"""The field that keeps WebSockets when Caddy changes, which 2.6 does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +43,19 @@ class Caddy:
         self._api = AdminApi(settings.caddy_admin)
         self.certificates = Certificates(self._api, settings)
         self._proofs = ProofRoute(self._api, settings, wanted=How.HTTP in settings.domain_proof)
+        self._logs = AccessLog(self._api, settings)
         self._keep_streams: bool | None = None
+        self._appends: bool | None = None
         self._accepted: Mapping[str, HostRoute] = {}
         self._refused: dict[HostRoute, str] = {}
         self._given: tuple[str, Table] | None = None
         self._log = structlog.get_logger("caddy")
 
     @property
-    def keeps_streams(self) -> bool:
-        """Whether this Caddy can keep WebSockets when it changes; yes as long as it is not known."""
-        return self._keep_streams is not False
+    def lacks(self) -> list[str]:
+        """Words of a configuration that this Caddy is known not to know."""
+        known = ((STREAMS, self._keep_streams), (caddylogging.APPENDS, self._appends))
+        return [word for word, there in known if there is False]
 
     async def tree(self) -> Json:
         """All that Caddy has, the operator's and ours."""
@@ -60,7 +67,7 @@ class Caddy:
         made = copy.copy(self)
         made._api = api
         made.certificates = self.certificates.rehearsal(api)
-        made._proofs = self._proofs.rehearsal(api)
+        made._proofs, made._logs = self._proofs.rehearsal(api), self._logs.rehearsal(api)
         return made
 
     async def generation(self) -> str | None:
@@ -75,7 +82,7 @@ class Caddy:
         generation, table = self._given
         if await self.generation() != generation or not await self.certificates.in_step(table):
             return False
-        return await self._proofs.in_step()
+        return await self._proofs.in_step() and await self._logs.in_step()
 
     async def apply(self, table: Table) -> Applied:
         """Bring Caddy to ``table``; a host it refuses is left out, and only that.
@@ -96,6 +103,7 @@ class Caddy:
             await self._isolate(table, good, error)
         # Last: what is served does not wait for it, and is served on where it is refused.
         await self._proofs.ensure()
+        await self._logs.ensure()
         return Applied(self._api.writes - before, {host.host: reason for host, reason in self._refused.items()})
 
     async def _isolate(self, table: Table, wanted: list[HostRoute], error: Rejected) -> None:
@@ -126,7 +134,8 @@ class Caddy:
     async def _put(self, table: Table) -> None:
         there = await self.generation()
         if there is None:
-            self._keep_streams = None  # it may be another Caddy than before
+            self._keep_streams = self._appends = None  # it may be another Caddy than before
+            self._logs.forget()
             self._given = None
             self._proofs.forget()
             self.certificates.forget()
@@ -141,19 +150,23 @@ class Caddy:
     async def _tell(self, table: Table, there: str | None) -> None:
         # The certificates' policy first: a host that is served without would fail its first handshakes.
         await self.certificates.ensure(table)
-        try:
-            self._given = (await self._write(table, there, keep_streams=self._keep_streams is not False), table)
-        except Rejected as error:
-            if self._keep_streams is not None or "stream_close_delay" not in str(error):
-                raise
-            self._learn(keep_streams=False)
-            self._given = (await self._write(table, there, keep_streams=False), table)
-        else:
-            if self._keep_streams is None:
-                self._learn(keep_streams=True)
+        while True:
+            try:
+                self._given = (await self._write(table, there), table)
+                break
+            except Rejected as error:
+                if self._keep_streams is None and STREAMS in str(error):
+                    self._keep_streams = False
+                elif self._appends is None and caddylogging.APPENDS in str(error):
+                    self._appends = False
+                else:
+                    raise
+        if self._keep_streams is None or self._appends is None:
+            self._learn()
 
-    async def _write(self, table: Table, there: str | None, *, keep_streams: bool) -> str:
-        owned = caddyconfig.route(table, keep_streams=keep_streams)
+    async def _write(self, table: Table, there: str | None) -> str:
+        log = self._appends is not False if self._settings.access_log else None
+        owned = caddyconfig.route(table, keep_streams=self._keep_streams is not False, log=log)
         wanted = caddyconfig.generation(owned)
         if there is None:
             await self._insert(owned)
@@ -161,9 +174,11 @@ class Caddy:
             await self._api.change("PATCH", f"/id/{caddyconfig.OBJECT}", owned)
         return wanted
 
-    def _learn(self, *, keep_streams: bool) -> None:
-        self._keep_streams = keep_streams
-        self._log.info("found out what Caddy can do", streams_survive_changes=keep_streams)
+    def _learn(self) -> None:
+        """What it has taken, it knows."""
+        self._keep_streams = self._keep_streams is not False
+        self._appends = self._appends is not False
+        self._log.info("found out what Caddy can do", streams_survive_changes=self._keep_streams)
 
     async def _insert(self, owned: Json) -> None:
         """Put our route into the server on the HTTPS port, as its last, or into one of our own where there is none."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from ingress import caddyanswers, caddyoptions, caddyproxy
+from ingress import caddyanswers, caddylogging, caddyoptions, caddyproxy
 from ingress.caddyanswers import Json as Json
 from ingress.caddyanswers import refusal, static, subroute
 from ingress.proof import PATH
@@ -37,19 +37,25 @@ HOST, BELOW = "{http.request.host}", "{http.vars.sp_below}"
 """What a host is found by: its name; for wildcards, the one that the name is below of."""
 
 
-def route(table: Table, *, keep_streams: bool) -> Json:
-    """The owned object. ``keep_streams`` uses ``stream_close_delay``, which Caddy knows since 2.7."""
+def route(table: Table, *, keep_streams: bool, log: bool | None = None) -> Json:
+    """The owned object. ``keep_streams`` uses ``stream_close_delay``, which Caddy knows since 2.7.
+
+    ``log`` has lines of the access log say whose visit it was: in fields of their own, which Caddy knows since 2.8, or
+    (false) as it goes before; ``None`` for not at all.
+    """
     exact = [host for host in table.hosts if not host.host.startswith(WILDCARD)]
     wild = [host for host in table.hosts if host.host.startswith(WILDCARD)]
-    unknown = _wildcards(wild, keep_streams) if wild else {"handle": [static(404)]}
+    logs = log is not None
+    unknown = _wildcards(wild, keep_streams, logs) if wild else {"handle": [static(404)]}
     numbered = any(is_stable(dial) for host in table.hosts for path in host.paths for dial in path.upstreams)
-    lines, layout = _layout(exact, HOST, "sp_", unknown, keep_streams)
+    lines, layout = _layout(exact, HOST, "sp_", unknown, keep_streams, logs)
     routes = [*([caddyproxy.turn()] if numbered else []), *layout]
     # Error pages belong to the subroute, not to the server: what the operator's own sites answer is theirs.
     body = {**subroute(routes), "errors": {"routes": caddyanswers.errors()}}
-    marker = {"@id": MARKER, "handler": "vars", "stackpad_generation": digest([lines, body])}
+    before = [] if log is None else caddylogging.handlers(appends=log)
+    marker = {"@id": MARKER, "handler": "vars", "stackpad_generation": digest([*before, lines, body])}
     # The table as far out as can be: at every change, Caddy reads all that is inside once more for each level.
-    return {"@id": OBJECT, "handle": [marker, lines, body], "terminal": True}
+    return {"@id": OBJECT, "handle": [marker, *before, lines, body], "terminal": True}
 
 
 def proof_route(address: str) -> Json:
@@ -83,19 +89,23 @@ def redirects(tree: Any) -> bool:
     )
 
 
-def _layout(hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_streams: bool) -> tuple[Json, list[Json]]:
+def _layout(
+    hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_streams: bool, logs: bool
+) -> tuple[Json, list[Json]]:
     """The table of hosts found by ``name``, and the routes behind it; ``unknown`` is the one for all others."""
-    up, state = f"{{{prefix}up}}", f"{{{prefix}state}}"
+    up, state, who = f"{{{prefix}up}}", f"{{{prefix}state}}", f"{{{prefix}who}}"
     special: list[Json] = []
     mappings: list[Json] = []
     for host in hosts:
         simple = host.simple
         if simple is None:
-            special += _special(host, name, keep_streams)
+            special += _special(host, name, keep_streams, logs)
         else:
-            mappings.append(_mapping(host.host, simple))
+            mappings.append(_mapping(host, simple, logs))
     numbered = any(outputs[1] == "stable" for outputs in (mapping["outputs"] for mapping in mappings))
-    table = {"handler": "map", "source": name, "destinations": [up, state], "mappings": mappings}
+    destinations, defaults = [up, state, *([who] if logs else [])], ["", "unknown", *([""] if logs else [])]
+    table = {"handler": "map", "source": name, "destinations": destinations, "mappings": mappings}
+    remember = [{"handle": [caddylogging.keep(who)]}] if logs else []
 
     def where(wanted: str, handlers: list[Json]) -> Json:
         return {"match": [{"vars": {state: [wanted]}}], "handle": handlers, "terminal": True}
@@ -106,8 +116,9 @@ def _layout(hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_
         where("redirect", [caddyanswers.redirect(up)]),
         unknown,
     ]
-    return {**table, "defaults": ["", "unknown"]}, [
+    return {**table, "defaults": defaults}, [
         {"handle": [subroute(special)]},
+        *remember,
         # Each look at the state walks the table: one for all that are up.
         {"match": [{"not": [{"vars": {state: ["up", "stable"]}}]}], "handle": [subroute(elsewhere)], "terminal": True},
         *([where("stable", [caddyproxy.proxy([up], Wire.HTTP, keep_streams, stable=True)])] if numbered else []),
@@ -115,7 +126,7 @@ def _layout(hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_
     ]
 
 
-def _wildcards(hosts: list[HostRoute], keep_streams: bool) -> Json:
+def _wildcards(hosts: list[HostRoute], keep_streams: bool, logs: bool) -> Json:
     # The first label has a dot for its end and no wildcard in it: a visitor's own "*" stands for nothing.
     below = {"input_regexp": "^[^.*]+\\.(.+)$", "outputs": ["*.$1"]}
     lookup = {
@@ -127,8 +138,16 @@ def _wildcards(hosts: list[HostRoute], keep_streams: bool) -> Json:
     }
     # Kept, or the expression would be tried for each wildcard anew.
     keep = {"handler": "vars", "sp_below": "{sp_parent}"}
-    table, routes = _layout(hosts, BELOW, "sp_wild_", {"handle": [static(404)]}, keep_streams)
+    table, routes = _layout(hosts, BELOW, "sp_wild_", {"handle": [static(404)]}, keep_streams, logs)
     return {"handle": [lookup, keep, table, subroute(routes)]}
+
+
+def find(tree: Any, name: str) -> Any:
+    """The first object with this ``@id`` in a configuration, ``None`` if there is none."""
+    if isinstance(tree, Mapping) and tree.get("@id") == name:
+        return tree
+    inner = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, list) else ()
+    return next((found for one in inner if (found := find(one, name)) is not None), None)
 
 
 def generation(owned: Json) -> str:
@@ -256,23 +275,30 @@ def _place(listen: str) -> tuple[str, int, int]:
     return address, int(first), int(last if last.isdigit() else first)
 
 
-def _mapping(host: str, simple: PathRoute) -> Json:
+def _mapping(host: HostRoute, simple: PathRoute, logs: bool) -> Json:
+    outputs = [*_outputs(simple), *([caddylogging.who(host.owner, simple.service)] if logs else [])]
+    return {"input": host.host, "outputs": outputs}
+
+
+def _outputs(simple: PathRoute) -> list[str]:
+    """Upstream and state."""
     if simple.redirect:
-        return {"input": host, "outputs": [simple.redirect, "redirect"]}
+        return [simple.redirect, "redirect"]
     if simple.options.maintenance:
-        return {"input": host, "outputs": ["", "maintenance"]}
+        return ["", "maintenance"]
     if simple.upstreams:
         (dial,) = simple.upstreams
-        return {"input": host, "outputs": [dial, "stable" if is_stable(dial) else "up"]}
-    return {"input": host, "outputs": ["", "down"]}
+        return [dial, "stable" if is_stable(dial) else "up"]
+    return ["", "down"]
 
 
-def _special(host: HostRoute, name: str, keep_streams: bool) -> Iterable[Json]:
+def _special(host: HostRoute, name: str, keep_streams: bool, logs: bool) -> Iterable[Json]:
     for path in host.paths:
         match: Json = {"vars": {name: [host.host]}}
         if path.path:
             match["path"] = [path.path, f"{path.path}/*"]
-        yield {"match": [match], "handle": _handlers(path, keep_streams), "terminal": True}
+        remember = [caddylogging.keep(caddylogging.who(host.owner, path.service))] if logs else []
+        yield {"match": [match], "handle": [*remember, *_handlers(path, keep_streams)], "terminal": True}
     if host.paths[-1].path:
         # Paths alone leave the rest of the host to nobody.
         yield refusal({"vars": {name: [host.host]}}, static(404))

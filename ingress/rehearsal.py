@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ingress.caddy import Caddy
+from ingress import caddyconfig, caddylogging
+from ingress.caddy import STREAMS, Caddy
 from ingress.plannedapi import PlannedApi, secretive
 from ingress.routes import Table
 
@@ -26,15 +27,20 @@ class Plan:
 async def rehearse(caddy: Caddy, table: Table) -> Plan:
     """What ``caddy`` would be told for ``table`` now; raises :class:`stackpad.errors.Unavailable` without a Caddy."""
     tree = await caddy.tree()
-    api = PlannedApi(tree, () if caddy.keeps_streams else ("stream_close_delay",))
+    api = PlannedApi(tree, {*caddy.lacks, *lacking(tree)})
     applied = await caddy.rehearsal(api).apply(table)
     return Plan(difference(tree, api.planned), applied.writes, applied.rejected)
 
 
+def lacking(tree: Any) -> set[str]:
+    """Words that Caddy does not know, as far as what an ingress has put there before shows it."""
+    ours = json.dumps(caddyconfig.find(tree, caddyconfig.OBJECT))
+    streams = '"reverse_proxy"' in ours and STREAMS not in ours
+    return ({STREAMS} if streams else set()) | ({caddylogging.APPENDS} if caddylogging.USER in ours else set())
+
+
 def difference(before: Any, after: Any) -> str:
     """Two configurations as a unified diff; empty where they are the same."""
-    there, then = (
-        json.dumps(secretive(tree or {}), indent=2, ensure_ascii=False).split("\n") for tree in (before, after)
-    )
+    there, then = (json.dumps(secretive(tree or {}), indent=2, sort_keys=True).split("\n") for tree in (before, after))
     lines = difflib.unified_diff(there, then, "Caddy has", "the ingress would write", n=CONTEXT, lineterm="")
     return "".join(f"{line}\n" for line in lines)

@@ -46,6 +46,7 @@ HELP = {
     "DOMAIN_PROOF": "how custom domains are proved: dns, http, both with a comma, or none (default: dns,http)",
     "PROOF_DNS": "name servers that are asked for proofs, as 192.0.2.53 or [2001:db8::53]:5353 (default: the machine's)",
     "UPSTREAMS": "auto for numbers that the kernel leads to containers, direct for their addresses (default: auto)",
+    "ACCESS_LOG": "where Caddy writes its access log, with whose visit it was: a path as Caddy sees it, stdout or stderr",
     "DRIVERS": "network drivers whose containers are served (default: stackpad,stackpad/net:latest)",
     "LOG_LEVEL": "debug, info, warning or error (default: info)",
 }
@@ -77,6 +78,7 @@ class Settings:
     domain_proof: frozenset[How] = frozenset(METHODS)
     proof_dns: tuple[tuple[str, int], ...] = ()
     upstreams: str = "auto"
+    access_log: str = ""
     drivers: frozenset[str] = frozenset({"stackpad", "stackpad/net:latest"})
     log_level: str = "info"
     net_socket: Path = Path("/run/stackpad/net.sock")
@@ -150,6 +152,7 @@ class Settings:
             domain_proof=_methods(text("DOMAIN_PROOF", "dns,http").lower()),
             proof_dns=tuple(_server(word) for word in text("PROOF_DNS", "").replace(",", " ").split()),
             upstreams=_one_of("UPSTREAMS", text("UPSTREAMS", "auto").lower(), UPSTREAMS),
+            access_log=_log(text("ACCESS_LOG", "")),
             drivers=drivers,
             net_socket=Path(text("NET_SOCKET", "/run/stackpad/net.sock")),
             role=_one_of("ROLE", text("ROLE", "auto").lower(), ROLES),
@@ -212,6 +215,12 @@ def _provider(text: str, tls: str) -> dict[str, Any] | None:
     if tls != "acme":
         raise InvalidRequest(f"ACME_DNS is for certificates of a public authority, and TLS={tls}; unset one of them")
     return provider
+
+
+def _log(text: str) -> str:
+    if text and text not in {"stdout", "stderr"} and (not text.startswith("/") or "{" in text):
+        raise InvalidRequest(f"ACCESS_LOG={text!r} is no absolute path, as Caddy sees it, and neither stdout nor stderr")
+    return text
 
 
 def _directory(text: str) -> Path | None:

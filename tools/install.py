@@ -32,6 +32,7 @@ PASSED_ON = (
     "PROOF_DNS",
     "UPSTREAMS",
     "PAGE_LISTEN",
+    "ACCESS_LOG",
     "LOG_LEVEL",
 )
 

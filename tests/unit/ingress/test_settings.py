@@ -28,6 +28,7 @@ def test_everything_can_be_set() -> None:
         "DOMAIN_PROOF": "DNS", "PROOF_DNS": "192.0.2.53, 127.0.0.1:5353 2001:db8::1 [2001:db8::2]:54 [2001:db8::3]",
         "ACME_DNS": '{"name": "x"}', "CERTIFICATES": "/c",
         "DRIVERS": "x, y", "LOG_LEVEL": "DEBUG", "NET_SOCKET": "/n", "ROLE": "Node", "UPSTREAMS": "Direct",
+        "ACCESS_LOG": "/l",
     }  # fmt: skip
     assert environment.keys() == HELP.keys()
     settings = Settings.load(environment)
