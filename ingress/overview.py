@@ -20,7 +20,8 @@ ROUTES, PROBLEMS, NODES, ENVIRONMENTS, SERVICES = 200, 50, 24, 24, 24
 RUNNING, UNKNOWN = "running", "unknown"
 """States of a service that nobody looks into, since it is no web service; of one on a node that says nothing."""
 
-WELL = frozenset({State.UP, "redirect", "maintenance", RUNNING})
+WELL = frozenset({str(State.UP), "redirect", "maintenance", RUNNING})
+_ORDER = (*map(str, State), "maintenance", RUNNING, UNKNOWN)
 HERE = "this node"
 LONGEST_QUERY = 100
 
@@ -219,7 +220,9 @@ def _web(part: _Part, host: HostRoute, path: PathRoute, member: Member) -> None:
         del part.services[plain][member.name]
         if not part.services[plain]:
             del part.services[plain]
-    part.services.setdefault(path.service, {})[member.name] = "maintenance" if path.options.maintenance else member.state
+    part.services.setdefault(path.service, {})[member.name] = (
+        "maintenance" if path.options.maintenance else str(member.state)
+    )
     hosts = part.hosts.setdefault(path.service, [])
     if host.host not in hosts:
         hosts.append(host.host)
@@ -287,9 +290,8 @@ def _view(name: str, containers: Mapping[str, str], hosts: Sequence[str], *, ali
     if not alive:
         containers = {name: UNKNOWN if state == RUNNING else state for name, state in containers.items()}
     states = set(containers.values())
-    order = (*(str(state) for state in State), "maintenance", RUNNING, UNKNOWN)
     up = sum(state in WELL for state in containers.values())
-    state = next((state for state in order if state in states), RUNNING)
+    state = next((state for state in _ORDER if state in states), RUNNING)
     return ServiceView(name, state, up, len(containers), web=bool(hosts), hosts=tuple(hosts))
 
 
