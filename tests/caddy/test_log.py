@@ -94,12 +94,15 @@ async def test_nothing_of_it_without_the_setting_and_nothing_is_left(logged: Sho
     for name in (SERVER, SINK, DEFAULT):
         assert await logged.caddy.ask("GET", f"/id/{name}")
     assert await logged.adapter.in_step()
+    other = str(logged.caddy.home / "other.log")
+    await Caddy(replace(logged.settings, access_log=other)).apply(made)
+    assert (await logged.caddy.ask("GET", f"/id/{SINK}"))["writer"] == {"output": "file", "filename": other}
     plain = Caddy(replace(logged.settings, access_log=""))
     assert not await plain.in_step()
     await plain.apply(made)
     assert await plain.in_step()
     config = json.dumps(await logged.caddy.ask("GET", "/config/"))
-    for word in (SERVER, SINK, DEFAULT, "sp_who", "log_append", "access.log"):
+    for word in (SERVER, SINK, DEFAULT, "sp_who", "log_append", "access.log", "other.log"):
         assert word not in config
 
 
