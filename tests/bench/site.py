@@ -27,7 +27,7 @@ from tests.freeport import free_port
 from tests.testbed.shell import ROOT
 
 _TICK = os.sysconf("SC_CLK_TCK")
-PATIENCE = 180.0
+PATIENCE = 600.0
 """Seconds for anything: ten thousand containers are looked at one after the other."""
 
 
