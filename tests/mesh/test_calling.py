@@ -36,7 +36,8 @@ THEIRS = "10.192.64.1"
 async def looping(directory: Path, backend: Backend, other: Other, *endpoints: str) -> AsyncIterator[MeshLoop]:
     """The loop of a node whose one other node announces ``endpoints``.
 
-    It looks each second, whatever that costs: on a machine as slow as an emulated one it would not by itself.
+    It looks each second, whatever that costs, and may take long: on a machine as slow as an emulated one it would not and
+    does.
     """
     peer = MeshPeer(other.public, "", frozenset({ip_network("10.192.64.0/18")}), endpoints, node="n1")
     ours = frozenset({ipaddress.ip_address("10.192.0.1")})
@@ -45,6 +46,7 @@ async def looping(directory: Path, backend: Backend, other: Other, *endpoints: s
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(meshloop, "SHARE", 1.0)
+        patched.setattr(meshloop, "SOON", 120.0)
         async with running(directory, backend, wanted) as loop:
             yield loop
 
