@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugin.membership import Membership, Memory
@@ -48,6 +48,7 @@ def test_who_leaves_keeps_its_former_id_only(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["former"]
 
 
+@settings(deadline=None)  # it writes to a disk
 @given(st.dictionaries(st.text(), st.binary()))
 def test_the_view_is_the_same_again_whatever_is_in_it(raw: dict[str, bytes]) -> None:
     """Not every value in the store is one of our records: older nodes write a bare id as the lock of the ranges."""
