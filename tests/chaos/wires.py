@@ -64,7 +64,8 @@ def iptables_flushed(place: Place) -> Iterator[None]:
     yield
 
 
-@fault("nft flush ruleset", goal=REPAIRED, note="Docker's own rules come back with its engine only")
+@fault("nft flush ruleset", goal=REPAIRED,
+       note="Docker's chains come back with its engine only; until then nothing drops, and no accept is needed")  # fmt: skip
 def rules_flushed(place: Place) -> Iterator[None]:
     place.bench.exec("nft", "flush", "ruleset")
     yield
