@@ -65,7 +65,7 @@ def iptables_flushed(place: Place) -> Iterator[None]:
 
 
 @fault("nft flush ruleset", goal=REPAIRED,
-       note="Docker's chains come back with its engine only; until then nothing drops, and no accept is needed")  # fmt: skip
+       note="Docker's chains come back with its engine only; until then no accept is needed")  # fmt: skip
 def rules_flushed(place: Place) -> Iterator[None]:
     place.bench.exec("nft", "flush", "ruleset")
     yield
@@ -73,7 +73,7 @@ def rules_flushed(place: Place) -> Iterator[None]:
 
 @fault("somebody else's table that drops all that is forwarded", goal=REPAIRED, roles=(WORKER,), hold=4)
 def foreign_table(place: Place) -> Iterator[None]:
-    rules = "table inet foreign {\nchain all { type filter hook forward priority 10; policy drop; }\n}\n"
+    rules = "table inet foreign {\nchain drops { type filter hook forward priority 10; policy drop; }\n}\n"
     place.bench.exec("nft", "-f", "-", script=rules)
     yield
     place.bench.exec("nft", "delete", "table", "inet", "foreign")
