@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from ingress.ledger import Claim, How, Ledger, Proof, Released, Ruling
-from stackpad import files
+from stackpad import files, jsontext
 from stackpad.errors import Unavailable
 
 SCHEMA = 2
@@ -96,13 +96,13 @@ class Claims:
 
 
 def _read(data: bytes) -> Ledger:
-    parts = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    parts = jsontext.decode(data, type=dict[str, msgspec.Raw])
     if "schema" not in parts:  # no host name: those have dots
-        return _first_layout(msgspec.json.decode(data, type=dict[str, Claim]))
-    schema = msgspec.json.decode(parts["schema"])
+        return _first_layout(jsontext.decode(data, type=dict[str, Claim]))
+    schema = jsontext.decode(parts["schema"])
     if schema != SCHEMA:
         raise msgspec.ValidationError(f"its layout {ascii(schema)[:20]} is not one this version knows (1, {SCHEMA})")
-    found = msgspec.json.decode(data, type=_File)
+    found = jsontext.decode(data, type=_File)
     return Ledger(found.claims, found.rulings, found.released)
 
 

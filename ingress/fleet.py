@@ -7,7 +7,7 @@ there is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import structlog
 
 from ingress.remote import Seen, seen
 from ingress.shared import Write, payload
-from stackpad import records
+from stackpad import jsontext, records
 from stackpad.errors import Unavailable
 from stackpad.runtime import Backoff
 
@@ -106,7 +106,7 @@ class Fleet:
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    self._take(msgspec.json.decode(line, type=_Line))
+                    self._take(jsontext.decode(line, type=_Line))
                     backoff.reset()
 
     def _take(self, line: _Line) -> None:
@@ -184,6 +184,6 @@ def batched(items: Iterable[Write], size: int) -> Iterator[list[Write]]:
 
 def _reason(answer: bytes) -> str:
     try:
-        return str(msgspec.json.decode(answer, type=Mapping[str, str])["error"])
+        return str(jsontext.decode(answer, type=dict[str, str])["error"])
     except (msgspec.MsgspecError, KeyError):
         return answer.decode(errors="replace")[:200]

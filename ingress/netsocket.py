@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
+from stackpad import jsontext
 from stackpad.errors import NotFound, StackpadError, Unavailable
 
 TIMEOUT = 10.0
@@ -40,7 +41,7 @@ class NetSocket:
     async def numbers(self) -> frozenset[int]:
         """The numbers that the plugin has; raises what :meth:`have` raises."""
         answer = await self._ask("GET", None)
-        return frozenset(map(int, msgspec.json.decode(answer, type=dict[str, msgspec.Raw])))
+        return frozenset(map(int, jsontext.decode(answer, type=dict[str, msgspec.Raw])))
 
     async def have(self, wanted: Leads) -> None:
         """Return when the kernel has this.
@@ -97,13 +98,13 @@ class NetSocket:
 
 def _count(answer: bytes) -> int:
     try:
-        return msgspec.json.decode(answer, type=dict[str, int]).get("numbers", -1)
+        return jsontext.decode(answer, type=dict[str, int]).get("numbers", -1)
     except msgspec.MsgspecError:
         return -1
 
 
 def _reason(answer: bytes) -> str:
     try:
-        return msgspec.json.decode(answer, type=dict[str, str]).get("error", "")
+        return jsontext.decode(answer, type=dict[str, str]).get("error", "")
     except msgspec.MsgspecError:
         return answer[:200].decode(errors="replace")

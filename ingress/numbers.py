@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from ingress.upstreams import Numbers, Service
-from stackpad import files
+from stackpad import files, jsontext
 from stackpad.errors import Unavailable
 from stackpad.upstreams import FIRST, LAST
 
@@ -56,7 +56,7 @@ class NumberFile:
 
 
 def _read(data: bytes) -> Numbers:
-    found = msgspec.json.decode(data, type=_File)
+    found = jsontext.decode(data, type=_File)
     given = {Service(one.owner, one.service, one.path, one.part): one.number for one in found.services}
     if len(set(given.values())) != len(found.services) or not all(FIRST <= n <= LAST for n in given.values()):
         raise ValueError("two services have one number, or one has none that is in use")

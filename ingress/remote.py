@@ -178,7 +178,7 @@ class Others:
 
     def _one(self, key: str, value: bytes) -> WebContainer | Problem | None:
         for record in records.readable([value], records.Web):
-            if key != records.key(records.WEB, record.owner, record.id):
+            if key != f"{records.WEB}{record.owner}/{record.id}":
                 continue
             if record.state == REFUSED:
                 return Problem(record.id, record.name, record.reason)

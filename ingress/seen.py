@@ -22,7 +22,7 @@ import msgspec
 
 from ingress import certificates
 from ingress.certificates import Issued, covering
-from stackpad import files
+from stackpad import files, jsontext
 from stackpad.errors import InvalidRequest, Unavailable
 
 AT_ONCE = 16
@@ -217,6 +217,6 @@ class Seen:
 def _load(path: Path) -> dict[str, Issued]:
     """What an ingress before us has seen; nothing where that cannot be read, since it can all be seen again."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Issued])
+        return jsontext.decode(path.read_bytes(), type=dict[str, Issued])
     except (OSError, msgspec.MsgspecError):
         return {}

@@ -14,6 +14,7 @@ import msgspec
 
 from ingress.ledger import How
 from ingress.proof import METHODS
+from stackpad import jsontext
 from stackpad.errors import InvalidRequest
 from stackpad.hosts import LABEL, host_name
 
@@ -207,7 +208,7 @@ def _provider(text: str, tls: str) -> dict[str, Any] | None:
     if not text:
         return None
     try:
-        provider = msgspec.json.decode(text, type=dict[str, Any])
+        provider = jsontext.decode(text, type=dict[str, Any])
     except msgspec.MsgspecError as error:
         raise InvalidRequest('ACME_DNS is no JSON object such as {"name": "cloudflare", "api_token": "…"}') from error
     if not PROVIDER.fullmatch(str(provider.get("name", ""))):

@@ -12,6 +12,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
 from ingress.proof import PATH
+from stackpad import jsontext
 from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError
 
 Json = dict[str, Any]
@@ -150,8 +151,8 @@ def _guarded(command: Callable[[web.Request], Awaitable[Json]]) -> Callable[[web
 
 async def _body(request: web.Request, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(await request.read(), type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return jsontext.decode(await request.read(), type=kind)
+    except msgspec.MsgspecError as error:
         raise InvalidRequest(f"{request.path} does not understand what it is told: {error}") from error
     except web.HTTPRequestEntityTooLarge as error:
         raise InvalidRequest(f"{request.path} is told more than {MOST_BODY} bytes; it takes a domain") from error

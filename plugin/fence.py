@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from plugin.model import IPNet, ip_network
-from stackpad import files
+from stackpad import files, jsontext
 from stackpad.errors import Unavailable
 
 
@@ -32,7 +32,7 @@ class Fence:
         self._networks: frozenset[str] = frozenset()
         self._ranges: frozenset[IPNet] = frozenset()
         with contextlib.suppress(OSError, msgspec.MsgspecError, ValueError):
-            kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
+            kept = jsontext.decode(self._path.read_bytes(), type=_Kept)
             self._ranges, self._networks = frozenset(map(ip_network, kept.ranges)), frozenset(kept.networks)
 
     def keep(self, ranges: Iterable[IPNet], networks: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ import structlog
 from plugin import blocks, joining
 from plugin.mesh import Guest
 from plugin.model import IPAddress, IPNet
-from stackpad import files
+from stackpad import files, jsontext
 from stackpad.errors import Conflict, InvalidRequest, NotFound
 
 TAKEN_BACK = "the token was taken back just now; make a new one with stackpad node token"
@@ -52,10 +52,13 @@ class Guests:
         self._all: dict[str, Invitation] = {}
         self.problem = ""
         try:
-            self._all = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Invitation])
+            kept = jsontext.decode(self._path.read_bytes(), type=dict[str, Invitation])
+            for item in kept.values():
+                ipaddress.IPv4Address(item.address)
+            self._all = kept
         except FileNotFoundError:
             pass
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
             # Nothing but those tokens depends on it, and the next one given out writes it anew.
             self.problem = (
                 f"{self._path} cannot be read: {error}; tokens that this node has given out are void, make new ones with "

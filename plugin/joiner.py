@@ -16,6 +16,7 @@ import msgspec
 from plugin import joining
 from plugin.mesh import JOIN_PORT
 from plugin.model import IPNet
+from stackpad import jsontext
 from stackpad.errors import Conflict, InvalidRequest, StackpadError, Unavailable
 
 LIMIT = 13.5
@@ -126,7 +127,7 @@ class Joiner:
             ):
                 body = await response.read()
                 if response.status == 200:
-                    return joining.check(msgspec.json.decode(body, type=joining.JoinAnswer))
+                    return joining.check(jsontext.decode(body, type=joining.JoinAnswer))
                 raise _refusal(response.status, body)
         except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
             raise Unavailable(
@@ -137,7 +138,7 @@ class Joiner:
 
 def _refusal(status: int, body: bytes) -> StackpadError:
     try:
-        reason = str(msgspec.json.decode(body)["error"])
+        reason = str(jsontext.decode(body)["error"])
     except (msgspec.MsgspecError, KeyError, TypeError):
         reason = f"it answered with status {status}"
     kind = {409: Conflict, 400: InvalidRequest}.get(status, Unavailable)

@@ -128,7 +128,7 @@ def read(text: str) -> Token:
             records.split_endpoint(endpoint)
         for net in token.ranges:
             records.check(records.Range(owner=token.id, net=net))
-    except (ValueError, msgspec.MsgspecError, InvalidRequest) as error:
+    except (ValueError, RecursionError, msgspec.MsgspecError, InvalidRequest) as error:
         raise InvalidRequest(
             f"the token is damaged ({error}); copy it again, all of it, or make a new one with stackpad node token"
         ) from error

@@ -21,7 +21,7 @@ from plugin.membership import Membership
 from plugin.mesh import View
 from plugin.model import ip_network
 from plugin.storeloop import StoreLoop
-from stackpad import records
+from stackpad import jsontext, records
 from stackpad.errors import Conflict, InvalidRequest, StackpadError, Unavailable
 from stackpad.etcd import Delete, Op, Put
 
@@ -59,7 +59,7 @@ class JoinService:
 
     async def _join(self, request: web.Request) -> web.Response:
         try:
-            asked = msgspec.json.decode(await request.read(), type=joining.JoinRequest)
+            asked = jsontext.decode(await request.read(), type=joining.JoinRequest)
             async with self._one_at_a_time:
                 answer = await self._admit(asked, request.remote or "")
         except msgspec.MsgspecError as error:

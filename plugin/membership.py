@@ -15,8 +15,11 @@ import msgspec
 import structlog
 
 from plugin.model import IPNet, ip_network
-from stackpad import files, records
-from stackpad.errors import Unavailable
+from stackpad import files, jsontext, records
+from stackpad.errors import InvalidRequest, Unavailable
+
+SCHEMA = 1
+"""Version of the layout of ``membership.json``; a newer one is refused, fields that are not known are kept."""
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +46,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     joined: float = 0.0
     gateway: records.Node | None = None
     gateway_ranges: tuple[records.Range, ...] = ()
+    schema: int = SCHEMA
 
     def __repr__(self) -> str:
         """Without the secret."""
@@ -76,10 +80,10 @@ class Memory:
     def load(self) -> Membership | None:
         """The membership, ``None`` on a node of its own; raises :class:`Unavailable` if the file is damaged."""
         try:
-            return msgspec.json.decode(self._membership.read_bytes(), type=Membership)
+            return _checked(jsontext.decode(self._membership.read_bytes(), type=Membership))
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, ValueError, InvalidRequest, msgspec.MsgspecError) as error:
             raise Unavailable(
                 f"{self._membership} cannot be read: {error}; restore it, or move it away to join the cluster again "
                 "(stackpad node join), and start the plugin anew"
@@ -94,7 +98,11 @@ class Memory:
             self._membership.unlink(missing_ok=True)
             self._view.unlink(missing_ok=True)
         else:
-            files.replace(self._membership, msgspec.json.encode(membership))
+            try:
+                there: bytes | None = self._membership.read_bytes()
+            except OSError:
+                there = None
+            files.replace(self._membership, records.keep(msgspec.to_builtins(membership), there))
 
     def former(self) -> str:
         """The id this node had when it was last in a cluster; empty if it never was."""
@@ -106,7 +114,7 @@ class Memory:
     def load_view(self) -> dict[str, bytes]:
         """The store as it was last seen; empty if that is not known, or the copy is damaged."""
         try:
-            return msgspec.json.decode(self._view.read_bytes(), type=dict[str, bytes])
+            return jsontext.decode(self._view.read_bytes(), type=dict[str, bytes])
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError) as error:
@@ -118,3 +126,20 @@ class Memory:
     def save_view(self, raw: Mapping[str, bytes]) -> None:
         """Keep the store as it is seen now; values are bytes, not all of them JSON, and so in base64."""
         files.replace(self._view, msgspec.json.encode(raw))
+
+
+def _checked(membership: Membership) -> Membership:
+    """``membership`` if all that is kept as text in it is what it should be; raises otherwise."""
+    if membership.schema > SCHEMA:
+        raise InvalidRequest(
+            f"it was written by a newer version of the plugin (layout {membership.schema}, known is {SCHEMA})"
+        )
+    place = records.Node(
+        owner=membership.node, name=membership.name, public_keys=(), mesh4=membership.mesh4, mesh6=membership.mesh6
+    )
+    gateway = () if membership.gateway is None else (membership.gateway,)
+    for record in (membership.cluster, place, *gateway, *membership.ranges, *membership.gateway_ranges):
+        records.check(record)
+    records.key(records.NODES, membership.node)
+    base64.b64decode(membership.secret, validate=True)
+    return membership

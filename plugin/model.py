@@ -15,6 +15,8 @@ from typing import TypeVar
 
 import msgspec
 
+from stackpad import jsontext
+
 IPv4 = ipaddress.IPv4Address
 IPv6 = ipaddress.IPv6Address
 IPv4Interface = ipaddress.IPv4Interface
@@ -205,4 +207,4 @@ def decode(data: bytes, kind: type[Record]) -> Record:
 
     Raises :class:`msgspec.ValidationError` with the path of what does not fit.
     """
-    return msgspec.json.decode(data, type=kind)
+    return jsontext.decode(data, type=kind)

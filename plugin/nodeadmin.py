@@ -15,6 +15,7 @@ from plugin.admission import Admission
 from plugin.cluster import Cluster
 from plugin.rotation import Rotation
 from plugin.roundtrip import round_trips
+from stackpad import jsontext
 from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError
 
 Say = Callable[[str], None]
@@ -206,7 +207,7 @@ class NodeAdmin:
 async def _given(request: web.Request) -> dict[str, Any]:
     body = await request.read()
     try:
-        given = msgspec.json.decode(body) if body else {}
+        given = jsontext.decode(body) if body else {}
     except msgspec.MsgspecError as error:
         raise InvalidRequest(f"the request is not JSON: {error}") from error
     if not isinstance(given, dict):

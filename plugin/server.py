@@ -21,6 +21,7 @@ from plugin import protocol
 from plugin.driver import NetworkDriver
 from plugin.ipam import SPACE, Ipam
 from plugin.metrics import Metrics
+from stackpad import jsontext
 from stackpad.errors import StackpadError
 
 CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
@@ -129,8 +130,8 @@ class Server:
                 "try the command again"
             )
         try:
-            decoded = msgspec.json.decode(body, type=call.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            decoded = jsontext.decode(body, type=call.body)
+        except msgspec.DecodeError as error:
             raise StackpadError(f"{method[1:]} cannot be understood: {error}; is it Docker that is calling?") from error
         if not call.at_once:
             await self._ready.wait()

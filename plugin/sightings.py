@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from plugin.wireguard.model import Address
-from stackpad import files, records
+from stackpad import files, jsontext, records
 from stackpad.errors import InvalidRequest
 
 
@@ -28,7 +28,7 @@ class Sightings:
         """What was kept; without what cannot be read."""
         found: dict[str, Address] = {}
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            for node, text in msgspec.json.decode(self._path.read_bytes(), type=dict[str, str]).items():
+            for node, text in jsontext.decode(self._path.read_bytes(), type=dict[str, str]).items():
                 with contextlib.suppress(InvalidRequest, ValueError):
                     found[node] = records.split_endpoint(text)
         return found

@@ -54,10 +54,12 @@ class State:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="state")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.chmod(0o700)  # Docker makes it for everybody to enter, where the ingress's container comes first
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             path.chmod(0o600)
             self._open()
         except (sqlite3.Error, OSError, msgspec.MsgspecError, ValueError) as error:
+            self._writer.shutdown()
             raise Unavailable(
                 f"the state file {path} cannot be used: {error}; repair the disk, or move the file away "
                 "to begin anew (networks must then be created again)"

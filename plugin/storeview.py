@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from plugin.mesh import View
 from stackpad import records
-from stackpad.errors import InvalidRequest
+from stackpad.errors import InvalidRequest, plain
 
 SHOWN = (records.NODES, records.ALIVE, records.NETWORKS, records.INGRESSES, records.WEB, records.HOSTS)
 """What the ingress of this node is shown of the store."""
@@ -78,14 +78,15 @@ class StoreView:
 
     def replace(self, raw: Mapping[str, bytes]) -> Touched:
         """Take ``raw`` for everything there is in the store."""
-        gone: list[tuple[str, bytes | None]] = [(key, None) for key in self.raw if key not in raw]
+        known = self.raw.keys() | self.problems.keys()
+        gone: list[tuple[str, bytes | None]] = [(key, None) for key in known if key not in raw]
         changed = [(key, value) for key, value in raw.items() if self.raw.get(key) != value]
         return self.change([*gone, *changed])
 
     def change(self, events: Iterable[tuple[str, bytes | None]]) -> Touched:
         """Take over changed values, ``None`` for those that are gone."""
         touched = Touched()
-        events = list(events)
+        events = [(key, value) for key, value in events if self._is_key(key, value)]
         for key, value in events:
             if value is None:
                 self.raw.pop(key, None)
@@ -118,6 +119,15 @@ class StoreView:
             self._orphans.discard(key)
             self._set(key, None, touched)
         return touched
+
+    def _is_key(self, key: str, value: bytes | None) -> bool:
+        """Whether a key is one that a node can have written; what is no text can be neither kept nor shown."""
+        if key.isprintable():
+            return True
+        self.problems.pop(key, None)
+        if value is not None:
+            self.problems[key] = f"{ascii(key)[:80]} in the store is no key of a record; delete it there"
+        return False
 
     def _drop_orphans(self, node: str, touched: Touched) -> None:
         for key in [key for key in self._orphans if self._owner(key) == node]:
@@ -177,14 +187,18 @@ class StoreView:
         self._removed.discard(key.removeprefix(records.REMOVED))
 
     def _take(self, key: str, value: bytes) -> None:
+        if b"\n" in value:
+            # JSON may be broken into lines, but no node does that, and the ingress is shown one record after the other.
+            raise InvalidRequest(f"the record {plain(key)} in the store has a line break; no node writes that")
         if key == records.CLUSTER:
             self._cluster = records.check(records.decode(value, records.Cluster))
         elif key.startswith(records.NODES):
             node = records.check(records.decode(value, records.Node))
             if node.owner != key.removeprefix(records.NODES):
-                raise InvalidRequest(f"node {node.name} has the record of another node")
+                raise InvalidRequest(f"node {plain(node.name)} has the record of another node")
             self._nodes[node.owner] = node
         elif key.startswith(records.ALIVE):
+            records.decode(value, records.Alive)
             self._alive.add(key.removeprefix(records.ALIVE))
         elif key.startswith(records.RANGES):
             self._ranges[key] = records.check(records.decode(value, records.Range))
@@ -198,5 +212,7 @@ class StoreView:
             self._ingresses[key.removeprefix(records.INGRESSES)] = records.decode(value, records.Ingress)
         elif key.startswith(records.WEB):
             records.check(records.decode(value, records.Web))
+        elif key.startswith(records.HOSTS):
+            records.decode(value, records.Host)
         if key.startswith(SHOWN):
             self.shown[key] = value

@@ -18,6 +18,7 @@ import msgspec
 
 from plugin.dataplane import FILTER, Element
 from plugin.model import Endpoint, IPAddress
+from stackpad import jsontext
 from stackpad.errors import InvalidRequest
 from stackpad.upstreams import FIRST, LAST, MOST
 
@@ -65,7 +66,7 @@ def read_changes(body: bytes) -> dict[int, tuple[Target, ...] | None]:
 
 def _decode(body: bytes, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return jsontext.decode(body, type=kind)
     except msgspec.MsgspecError as error:
         raise InvalidRequest(
             f'the table of upstreams cannot be read: {error}; it is like {{"20001": ["10.1.2.3:8080"]}}'
@@ -79,7 +80,7 @@ def encode(targets: tuple[Target, ...]) -> bytes:
 
 def decode(data: bytes) -> tuple[Target, ...]:
     """What :func:`encode` wrote."""
-    return msgspec.json.decode(data, type=tuple[Target, ...])
+    return jsontext.decode(data, type=tuple[Target, ...])
 
 
 def bind(table: Table, endpoints: Iterable[Endpoint]) -> Table:

@@ -20,7 +20,7 @@ from msgspec import structs
 from plugin.cluster import Cluster
 from plugin.reconciler import Reconciler
 from plugin.webdesk import read
-from stackpad import records
+from stackpad import jsontext, records
 from stackpad.errors import InvalidRequest, StackpadError
 
 QUIET = 10.0
@@ -129,7 +129,7 @@ class WebAdmin:
 
 def _writes(body: bytes) -> list[Write]:
     try:
-        writes = msgspec.json.decode(body, type=list[Write])
+        writes = jsontext.decode(body, type=list[Write])
     except msgspec.MsgspecError as error:
         raise InvalidRequest(f"the host names to be written do not fit: {error}") from error
     if len(writes) > AT_ONCE:

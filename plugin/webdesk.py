@@ -17,7 +17,7 @@ import structlog
 
 from plugin.dataplane import FILTER, Element
 from plugin.model import IPNet
-from stackpad import files, records
+from stackpad import files, jsontext, records
 from stackpad.errors import InvalidRequest, Unavailable
 
 SAVE = 2.0
@@ -42,7 +42,7 @@ class WebReport(msgspec.Struct, frozen=True, kw_only=True):
 def read(body: bytes) -> WebReport:
     """The report in ``body``; raises :class:`InvalidRequest` for anything in it that does not fit."""
     try:
-        report = msgspec.json.decode(body, type=WebReport)
+        report = jsontext.decode(body, type=WebReport)
     except msgspec.MsgspecError as error:
         raise InvalidRequest(f"the report of web containers does not fit: {error}") from error
     if len(report.containers) > MOST:

@@ -42,3 +42,8 @@ def shown(value: str) -> str:
     """A tenant's text as it is safe to show: one line, no control characters, not longer than a line."""
     text = ascii(value)
     return text if len(text) <= 80 else text[:76] + "..." + text[-1]
+
+
+def plain(value: str) -> str:
+    """A name as it is, where that is safe to show in a sentence; else as :func:`shown` has it."""
+    return value if value.isprintable() and 0 < len(value) <= 200 else shown(value)

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from stackpad.errors import InvalidRequest
+from stackpad import jsontext
+from stackpad.errors import InvalidRequest, plain
 
 SCHEMA = 1
 """Version of the layout of every record here."""
@@ -193,7 +194,7 @@ def range_key(net: str) -> str:
 def decode(data: bytes, kind: type[_R]) -> _R:
     """The record in ``data``; raises :class:`InvalidRequest` saying what does not fit."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        return jsontext.decode(data, type=kind)
     except msgspec.MsgspecError as error:
         raise InvalidRequest(f"a {kind.__name__.lower()} record in the store does not fit: {error}") from error
 
@@ -212,29 +213,33 @@ def check(record: _R) -> _R:
     try:
         match record:
             case Node():
+                _printable(record.owner, record.name, record.engine, record.version)
                 for text in filter(None, (record.mesh4, record.mesh6)):
                     _address(text)
                 for endpoint in record.endpoints:
                     split_endpoint(endpoint)
                 if any(len(base64.b64decode(public, validate=True)) != 32 for public in record.public_keys):
-                    raise InvalidRequest(f"a public key of node {record.name} does not have 32 bytes")
+                    raise InvalidRequest(f"a public key of node {plain(record.name)} does not have 32 bytes")
             case Range():
                 _network(record.net)
             case Network():
+                _printable(record.environment)
                 list(map(_network, record.subnets))
             case Endpoint():
+                _printable(record.environment, record.container, *record.names)
                 list(map(_address, record.addresses))
             case Web():
                 if record.address:
                     _address(record.address)
                 if not 0 <= record.port < 65536:
-                    raise InvalidRequest(f"{record.port} is no port")
+                    raise InvalidRequest(f"{plain(str(record.port))} is no port")
             case Cluster():
                 list(map(_network, (record.range4, record.range6)))
             case _:
                 pass
     except ValueError as error:
-        raise InvalidRequest(f"a {type(record).__name__.lower()} record in the store does not fit: {error}") from error
+        what = plain(str(error)[:200])
+        raise InvalidRequest(f"a {type(record).__name__.lower()} record in the store does not fit: {what}") from error
     return record
 
 
@@ -246,6 +251,13 @@ def _address(text: str) -> None:
     if "%" in text:
         raise ValueError(f"{ascii(text)[:80]} names a zone")
     ipaddress.ip_address(text)
+
+
+def _printable(*texts: str) -> None:
+    """Raise :class:`ValueError` for a name that a terminal would obey instead of showing it."""
+    for text in texts:
+        if not text.isprintable():
+            raise ValueError(f"{ascii(text)[:80]} has characters that cannot be shown")
 
 
 def _network(text: str) -> None:
@@ -276,10 +288,14 @@ def join_endpoint(address: str, port: int) -> str:
 
 def encode(record: Record, before: bytes | None = None) -> bytes:
     """``record`` as it goes into the store; fields of ``before`` that this version does not know are kept."""
-    fields = msgspec.to_builtins(record)
+    return keep(msgspec.to_builtins(record), before)
+
+
+def keep(fields: dict[str, Any], before: bytes | None) -> bytes:
+    """``fields``, with a ``schema`` among them, as JSON; with those of ``before`` that are not among them."""
     if before is not None:
         try:
-            there: Any = msgspec.json.decode(before)
+            there: Any = jsontext.decode(before)
         except msgspec.MsgspecError:
             there = None
         if isinstance(there, dict):

@@ -5,13 +5,18 @@ No test of ours fails because a machine is slow, and so none of hypothesis's che
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("stackpad", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("stackpad")
 
-ORDER = ("unit", "properties", "kernel", "caddy", "e2e")
+ORDER = ("unit", "properties", "fuzz", "kernel", "caddy", "e2e")
+
+# How long an example takes says something about the machine, and nothing about what is tested.
+hypothesis.settings.register_profile("stackpad", deadline=None)
+hypothesis.settings.load_profile("stackpad")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

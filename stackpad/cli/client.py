@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from stackpad import jsontext
 from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError, Unavailable
 
 T = TypeVar("T")
@@ -110,7 +111,7 @@ def request(
 
 def ask(server: Server, path: str, payload: Any, *, timeout: float = TIMEOUT) -> Any:
     """Have something done: ``payload`` goes there as JSON, and what comes back is returned."""
-    return msgspec.json.decode(
+    return jsontext.decode(
         request(server, path, method="POST", payload=msgspec.json.encode(payload), timeout=timeout) or b"null"
     )
 
@@ -122,7 +123,7 @@ def stream(server: Server, path: str, payload: Any, *, timeout: float = TIMEOUT)
         try:
             connection.request("POST", path, msgspec.json.encode(payload), headers={"Host": server.host})
             for line in connection.getresponse():
-                yield msgspec.json.decode(line, type=dict[str, Any])
+                yield jsontext.decode(line, type=dict[str, Any])
         except msgspec.MsgspecError as error:
             raise Unavailable(f"{server.name} at {server.path} answers with something else than expected") from error
         finally:
@@ -135,7 +136,7 @@ _KINDS: dict[int, type[StackpadError]] = {400: InvalidRequest, 404: NotFound, 40
 def _sentence(body: bytes) -> str | None:
     """What a server says of an error, if it does so in our way."""
     try:
-        return str(msgspec.json.decode(body, type=dict[str, str])["error"])
+        return str(jsontext.decode(body, type=dict[str, str])["error"])
     except (msgspec.MsgspecError, KeyError):
         return None
 
@@ -165,8 +166,8 @@ def fetch(
     else:
         body = request(server, path, method="POST", payload=msgspec.json.encode(payload), timeout=timeout)
     try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return jsontext.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
         raise Unavailable(
             f"{server.name} at {server.path} answers {path} with something else than expected: {error}; "
             "is it of the same version as this command?"

@@ -12,6 +12,8 @@ from typing import Final
 
 import msgspec
 
+from stackpad import jsontext
+
 _GRAVE: Final = frozenset({"error", "dpanic", "panic", "fatal"})
 
 
@@ -36,7 +38,7 @@ class LogLine(msgspec.Struct, frozen=True):
 def read_line(line: bytes) -> LogLine:
     """From JSON; any other text is the end of a process that writes no log any more."""
     try:
-        return msgspec.json.decode(line, type=LogLine)
+        return jsontext.decode(line, type=LogLine)
     except msgspec.DecodeError:
         return LogLine("panic" if line.startswith((b"panic:", b"fatal error:")) else "", line.decode("utf-8", "replace"))
 

@@ -12,6 +12,8 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from stackpad import jsontext
+
 T = TypeVar("T")
 
 NOT_FOUND: Final = 5
@@ -255,7 +257,7 @@ def encode(message: Wire) -> bytes:
 
 def decode(kind: type[T], data: bytes) -> T:
     """A message of this kind; raises :class:`msgspec.DecodeError` on anything else."""
-    return msgspec.json.decode(data, type=kind, strict=False)
+    return jsontext.decode(data, type=kind, strict=False)
 
 
 def to_wire(key: str) -> bytes:

@@ -152,3 +152,13 @@ def test_only_a_node_that_lives_and_has_listed_everything_is_heard(
     assert there.heard([], own=False) == heard
     assert there.heard(["b", "removed"], own=False) == heard | {"removed"}, "who is no member any more has nothing left"
     assert Seen().heard(["b"], own=True) == {""}, "what is not known is not gone"
+
+
+def test_a_record_that_no_key_can_have_costs_the_others_nothing() -> None:
+    (good,) = word([container()], [], org="acme")
+    values = stored("b", good)
+    for owner, name in (("", ""), ("b", "x/y"), ("b", "\x1b[2J")):
+        values[f"{records.WEB}b/odd-{name!r}"] = records.encode(msgspec.structs.replace(good, owner=owner, id=name))
+    found, problems = Others(BASE).read(cluster(values, "a", "b"))
+    assert [one.id for one in found] == ["c1"]
+    assert problems == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -12,8 +13,17 @@ from stackpad.errors import Conflict, InvalidRequest, NotFound
 
 ONE = Invitation(id="a", digest="d", public_key="k", preshared_key="p", address="10.192.0.2", expires=1000.0)
 
+DAMAGE = [
+    b"",
+    b"{",
+    b'{"a": 1}',
+    b"\xff",
+    b'{"a": "\xff"}',
+    json.dumps({"a": {**msgspec.to_builtins(ONE), "address": "ten"}}).encode(),
+]
 
-@pytest.mark.parametrize("damage", [b"", b"{", b'{"a": 1}', b"\xff"])
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_told_and_costs_the_tokens_only(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "guests.json").write_bytes(damage)
     guests = Guests(tmp_path)

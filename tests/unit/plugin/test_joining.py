@@ -149,3 +149,11 @@ def test_an_answer_that_cannot_be_meant_is_not_kept(changes: dict[str, Any]) -> 
     assert joining.check(good) is good
     with pytest.raises(InvalidRequest):
         joining.check(msgspec.structs.replace(good, **changes))
+
+
+def test_a_token_that_is_nested_too_deeply_is_damaged() -> None:
+    """Its check sum is right: anybody can make one."""
+    body = b"\x81\xa1x" + b"\x91" * 100_000
+    packed = base64.urlsafe_b64encode(body + hashlib.sha256(body).digest()[:4]).decode()
+    with pytest.raises(InvalidRequest, match="the token is damaged"):
+        joining.read(joining.PREFIX + packed)

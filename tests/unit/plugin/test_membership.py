@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,3 +67,19 @@ def test_damage_is_told_and_the_view_can_be_done_without(tmp_path: Path, damage:
     assert memory.load_view() == {}
     with pytest.raises(Unavailable, match=r"membership\.json cannot be read"):
         memory.load()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mesh4": "ten"},
+        {"secret": "***"},
+        {"node": "a/b"},
+        {"ranges": [{"owner": "n1", "net": "everything"}]},
+        {"gateway": {"owner": "n2", "name": "g", "public_keys": ["short"]}},
+    ],
+)
+def test_text_that_is_not_what_it_should_be_is_damage_too(tmp_path: Path, changes: dict[str, object]) -> None:
+    (tmp_path / "membership.json").write_bytes(msgspec.json.encode({**msgspec.to_builtins(MINE), **changes}))
+    with pytest.raises(Unavailable, match="cannot be read"):
+        Memory(tmp_path).load()

@@ -127,3 +127,39 @@ def test_a_node_that_left_forgets() -> None:
     seen.clear()
     assert not seen.raw
     assert not seen.view().nodes
+
+
+def test_whatever_one_member_writes_ends_nobody_and_is_not_passed_on() -> None:
+    """Who has the cluster's keys can write anything; the ingress is shown the records one in a line."""
+    seen = StoreView()
+    forged = b'{"owner": "x", "claim": {"z":\n{"all": true, "node": "y", "records": {}}\n}}'
+    strange = {
+        records.key(records.NODES, "a"): b'{"owner": "a", "name": "\xff", "public_keys": []}',
+        records.key(records.NODES, "b"): b'{"more": ' + b"[" * 100_000,
+        records.key(records.ALIVE, "a"): b"not JSON",
+        records.key(records.HOSTS, "www.example.org"): b'}, "secret": "00',
+        records.key(records.HOSTS, "shop.example.org"): forged,
+        records.key(records.WEB, "a", "c"): b"[]",
+    }
+    seen.replace(strange)
+    assert set(seen.problems) == set(strange)
+    assert all(problem.isprintable() for problem in seen.problems.values())
+    assert "line break" in seen.problems[records.key(records.HOSTS, "shop.example.org")]
+    assert seen.shown == {}
+    assert seen.view().alive == frozenset()
+    seen.replace(node("a"))
+    assert seen.problems == {}
+
+
+def test_a_key_that_is_no_text_is_told_and_not_kept() -> None:
+    """It comes as the store's client decodes it, and could be written neither to the disk nor to the ingress."""
+    seen = StoreView()
+    strange = records.NODES + b"\xff\xfe".decode("utf-8", "surrogateescape")
+    seen.replace({**node("a"), strange: b"{}"})
+    assert set(seen.raw) == set(node("a"))
+    assert "is no key of a record; delete it there" in seen.problems[strange]
+    seen.change([(strange, None)])
+    assert seen.problems == {}
+    seen.change([(strange, b"{}")])
+    seen.replace(node("a"))
+    assert seen.problems == {}

@@ -81,3 +81,24 @@ def test_a_spoilt_record_stops_nobody() -> None:
 def test_a_range_has_one_key() -> None:
     assert records.range_key("10.192.0.0/18") == f"{records.RANGES}10.192.0.0-18"
     assert records.range_key("FD00:0::/56") == f"{records.RANGES}fd00::-56"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        records.Node(owner="n", name="a\x1b[2Jb", public_keys=()),
+        records.Node(owner="n", name="a", public_keys=(), version="1\r2"),
+        records.Network(owner="n", id="x", environment="shop\n", subnets=()),
+        records.Endpoint(owner="n", id="e", network="x", environment="shop", names=("web", "\x07"), addresses=()),
+    ],
+)
+def test_a_name_that_a_terminal_would_obey_is_none(record: records.Record) -> None:
+    with pytest.raises(InvalidRequest, match="characters that cannot be shown") as caught:
+        records.check(record)
+    assert str(caught.value).isprintable()
+
+
+def test_what_a_record_says_is_not_repeated_without_end() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        records.check(records.Range(owner="n", net="x" * 100_000))
+    assert len(str(caught.value)) < 500
