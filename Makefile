@@ -7,6 +7,7 @@ NODES ?= 1
 ENGINE ?= debian12
 NAME ?= default
 PYTEST ?=
+ADVISORIES ?=
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -57,6 +58,12 @@ lock: $(VENV)/.complete ## Choose new versions of all dependencies
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	  --output-file requirements.lock pyproject.toml
 
+sbom: $(VENV)/.complete ## What the lock file installs, as CycloneDX: build/sbom.json
+	@$(PYTHON) -m tools.sbom build/sbom.json
+
+audit: $(VENV)/.complete ## Known vulnerabilities of it, from files: ADVISORIES=a copy of PyPA's advisory database
+	@$(PYTHON) -m tools.audit $(ADVISORIES)
+
 requirements: $(VENV)/.complete
 	@tools/requirements.sh 1>&2
 
@@ -72,4 +79,4 @@ $(VENV)/.complete: requirements.lock
 	@chmod +x $(VENV)/bin/stackpad
 	@touch $@
 
-.PHONY: help up down test lint bench chaos testbed testbed-down plugin install uninstall lock requirements
+.PHONY: help up down test lint bench chaos testbed testbed-down plugin install uninstall lock sbom audit requirements
