@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-FIRST = ("unit", "properties", "kernel", "caddy", "browser", "dns")
+FIRST = ("unit", "properties", "fuzz", "kernel", "caddy", "browser", "dns")
 BESIDE = ("etcd", "mesh", "guest")
 ENGINES = "e2e"
 SEVERAL = "test_fleet*.py"
