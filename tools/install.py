@@ -18,6 +18,9 @@ from tests.testbed.shell import Failed, run, say, step
 
 CONTAINER = "stackpad-ingress"
 CADDY_ADMIN = "/run/caddy/admin.sock"
+CONFINED = ("--read-only", "--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE", "--security-opt", "no-new-privileges")
+"""It writes to its two mounts alone. The capability: Caddy's socket, and files of certificates, may be Caddy's user's."""
+
 PASSED_ON = (
     "BASE_DOMAIN",
     "ORG",
@@ -77,7 +80,7 @@ def install() -> int:
             # The same path as outside: it is also what Caddy is told.
             settings.append(f"--volume={certificates}:{certificates}:ro")
         run(
-            "docker", "run", "--detach", "--name", CONTAINER, "--restart", "always", "--network", "host",
+            "docker", "run", "--detach", "--name", CONTAINER, "--restart", "always", "--network", "host", *CONFINED,
             "--volume", "/run:/run", "--volume", "/var/lib/stackpad:/var/lib/stackpad", *settings, images.INGRESS,
         )  # fmt: skip
         see_it_stay()
