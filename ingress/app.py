@@ -9,28 +9,25 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections import Counter as Counts
-from dataclasses import replace
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ingress import shared, sites
 from ingress.caddy import Caddy
 from ingress.certificates import by_name
-from ingress.deciding import Standing
 from ingress.fleet import Fleet
 from ingress.follower import Follower
-from ingress.health import Prober
 from ingress.ledger import merge
 from ingress.lookups import Lookups
+from ingress.metrics import Metrics, Watched
 from ingress.ownership import Ownership
 from ingress.plugindesk import PluginDesk
+from ingress.ready import Ready
 from ingress.rehearsal import Plan, rehearse
 from ingress.remote import Others, Words, word
 from ingress.report import Facts, report
-from ingress.routes import HostRoute, Problem, State, Table, WebContainer
+from ingress.routes import HostRoute, Problem, State, Table
 from ingress.seen import Seen
 from ingress.settings import Settings
 from ingress.statuspage import StatusPage
@@ -63,13 +60,12 @@ class Ingress:
     """State and loop of the sidecar."""
 
     def __init__(self, settings: Settings, engine: Engine, lookups: Lookups | None = None) -> None:
-        self.registry = CollectorRegistry()
         self._settings = settings
         self._caddy = Caddy(settings)
         self._seen = Seen(settings.https_port, settings.seen_file)
         self._dirty = asyncio.Event()
         self._ownership = Ownership(settings, self._dirty.set, lookups)
-        self._prober = Prober(self._dirty.set)
+        self._ready = Ready(self._dirty.set)
         self._follower = Follower(engine, settings, self._dirty.set)
         self._fleet = Fleet(settings.net_socket, self._dirty.set)
         self._others = Others(settings.base_domain)
@@ -79,8 +75,6 @@ class Ingress:
         self._there: dict[str, str] = {}
         self._switch = Switch(settings)
         self._table = Table()
-        self._named: dict[str, tuple[WebContainer, WebContainer]] = {}
-        self._accepted: dict[str, tuple[WebContainer, WebContainer]] = {}
         self._wanted: Table | None = None
         self._given = Table()
         self._changed = asyncio.Event()
@@ -88,23 +82,8 @@ class Ingress:
         self._rejected: dict[str, str] = {}
         self._problem: str | None = "starting"
         self._log = structlog.get_logger("ingress")
-        self._writes = Counter("stackpad_ingress_writes_total", "Writes to Caddy", registry=self.registry)
-        self._repairs = Counter("stackpad_ingress_repairs_total", "Times Caddy had lost ours", registry=self.registry)
-        self._seconds = Histogram("stackpad_ingress_apply_seconds", "Time of a write", registry=self.registry)
-        self._hosts = Gauge("stackpad_ingress_hosts", "Hosts by state", ["state"], registry=self.registry)
-        self._asked = Counter("stackpad_ingress_asked_total", "Questions of Caddy", ["answer"], registry=self.registry)
-        for name, text, value in (
-            ("certificate_problems", "Certificates not used as asked", lambda: len(self._caddy.certificates.problems)),
-            ("earliest_expiry_seconds", "When the first known certificate ends (Unix time)", self._earliest),
-            ("problems", "Containers not served as they ask", self._count_problems),
-            ("conflicts", "Containers at whose name somebody else is served", self._conflicts),
-            ("rejected_hosts", "Hosts Caddy refuses", lambda: len(self._rejected)),
-            ("in_step", "1 while Caddy has what it should", lambda: int(self._problem is None)),
-            ("engine_silent", "1 while the Docker engine does not answer", lambda: int(self._follower.view.stale)),
-            ("numbers", "Services whose containers the kernel finds by a number", lambda: self._switch.count),
-            ("engine_lists", "Times all containers were listed", lambda: self._follower.lists),
-        ):
-            Gauge(f"stackpad_ingress_{name}", text, registry=self.registry).set_function(value)
+        self._metrics = Metrics(self._watched())
+        self.registry = self._metrics.registry
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -116,7 +95,7 @@ class Ingress:
             await self._serve_page(stack)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follower.run(), name="follower")
-                tasks.create_task(self._prober.run(), name="prober")
+                tasks.create_task(self._ready.run(), name="prober")
                 tasks.create_task(self._fleet.run(), name="fleet")
                 tasks.create_task(self._ownership.run(), name="prover")
                 tasks.create_task(self._follow(), name="table")
@@ -130,7 +109,7 @@ class Ingress:
     def asked(self, host: str) -> bool:
         """What Caddy is answered when it asks whether it may have a certificate for ``host``."""
         known = self.knows(host)
-        self._asked.labels("yes" if known else "no").inc()
+        self._metrics.asked(known)
         if known:
             self._seen.asked(host)
         return known
@@ -168,13 +147,13 @@ class Ingress:
     async def dry_run(self) -> Plan:
         """The same for an ingress that does not run: looks at everything, and tells nobody anything."""
         async with asyncio.TaskGroup() as tasks:
-            looking = [tasks.create_task(one.run()) for one in (self._follower, self._prober)]
+            looking = [tasks.create_task(one.run()) for one in (self._follower, self._ready)]
             looking.append(tasks.create_task(self._fleet.follow()))
             while (reason := self._waiting_for()) is not None:
                 if not await _heard(self._dirty, PATIENCE):
                     raise Unavailable(reason)
             # Ports that accept do so at once.
-            self._ready()
+            self._ready.containers(self._follower.view.containers.values())
             await asyncio.sleep(LOOK)
             if self.control:
                 self._recompute()
@@ -203,7 +182,8 @@ class Ingress:
     def _tell(self) -> None:
         """Tell the other nodes what runs here."""
         view, settings = self._follower.view, self._settings
-        told = word(self._ready(), view.problems.values(), org=settings.org, kept=self._words)
+        ready = self._ready.containers(view.containers.values())
+        told = word(ready, view.problems.values(), org=settings.org, kept=self._words)
         self._fleet.say(control=self.control, complete=view.complete, stale=view.stale, containers=told)
 
     def _carried(self) -> dict[str, str]:
@@ -218,20 +198,34 @@ class Ingress:
             return "the plugin has not said yet what runs on other nodes"
         return None
 
-    def _count_problems(self) -> int:
-        return len(self._follower.view.problems) + len(self._elsewhere) + len(self._table.problems)
-
-    def _conflicts(self) -> int:
-        return sum(problem.conflict for problem in self._table.problems)
-
     def _certificate(self, host: HostRoute) -> dict[str, Any]:
         found, reason = self._seen.of(host.host)
         certificate = None if found is None else {"issuer": found.issuer, "not_after": found.not_after}
         failed = found is None and self._seen.failed(host.host)
         return {"certificate": certificate, "certificate_reason": reason, "certificate_failed": failed}
 
-    def _earliest(self) -> float:
-        return self._seen.earliest(host.host for host in self._table.hosts)
+    def _watched(self) -> list[Watched]:
+        def problems() -> int:
+            return len(self._follower.view.problems) + len(self._elsewhere) + len(self._table.problems)
+
+        def earliest() -> float:
+            return self._seen.earliest(host.host for host in self._table.hosts)
+
+        return [
+            ("certificate_problems", "Certificates not used as asked", lambda: len(self._caddy.certificates.problems)),
+            ("earliest_expiry_seconds", "When the first known certificate ends (Unix time)", earliest),
+            ("problems", "Containers not served as they ask", problems),
+            (
+                "conflicts",
+                "Containers at whose name somebody else is served",
+                lambda: sum(problem.conflict for problem in self._table.problems),
+            ),
+            ("rejected_hosts", "Hosts Caddy refuses", lambda: len(self._rejected)),
+            ("in_step", "1 while Caddy has what it should", lambda: int(self._problem is None)),
+            ("engine_silent", "1 while the Docker engine does not answer", lambda: int(self._follower.view.stale)),
+            ("numbers", "Services whose containers the kernel finds by a number", lambda: self._switch.count),
+            ("engine_lists", "Times all containers were listed", lambda: self._follower.lists),
+        ]
 
     async def _follow(self) -> None:
         """Table and kernel follow the containers, at once; what is left for Caddy is the writer's."""
@@ -310,7 +304,7 @@ class Ingress:
         others, self._elsewhere = self._others.read(seen)
         self._nodes = {one.upstream: one.node for one in others if one.state is State.UP}
         self._there = dict.fromkeys(self._nodes, "")
-        containers = [*self._own(seen.node), *others]
+        containers = [*self._ready.own(self._follower.view.containers.values(), seen.node), *others]
         before, ledger = self._table, self._ownership.ledger
         if seen.node:
             self._ownership.share(seen.secret)
@@ -328,46 +322,15 @@ class Ingress:
         )
         self._ownership.decide(self._table)
         self._known = frozenset(host.host for host in self._table.hosts)
-        states = Counts(host.state for host in self._table.hosts)
-        for state in State:
-            self._hosts.labels(state).set(states[state])
-        for standing in (Standing.UNPROVED, Standing.FORBIDDEN):
-            self._hosts.labels(standing).set(sum(one.standing is standing for one in self._table.waiting))
+        self._metrics.count(self._table)
         for problem in set(self._table.problems) - set(before.problems):
             self._log.warning("not served", container=problem.name, reason=problem.text)
-
-    def _own(self, node: str) -> list[WebContainer]:
-        """The containers as the table has them, with this node's id; what has not changed stays the same object."""
-        before, self._named = self._named, {}
-        for one in self._ready():
-            there = before.get(one.id)
-            if there is None or there[0] is not one or there[1].node != node:
-                there = one, replace(one, node=node)
-            self._named[one.id] = there
-        return [named for _, named in self._named.values()]
-
-    def _ready(self) -> list[WebContainer]:
-        """The containers, with those whose port accepts as up; what has not changed is the same object as before."""
-        containers = list(self._follower.view.containers.values())
-        waiting = [c for c in containers if c.state is State.STARTING and not c.checked]
-        targets = {c.id: (c.id, c.started, c.address or "", c.port or 0) for c in waiting}
-        self._prober.want(targets.values())
-        accepting = self._prober.accepting
-        before, self._accepted = self._accepted, {}
-        for one in waiting:
-            if targets[one.id] in accepting:
-                there = before.get(one.id)
-                fresh = (one, replace(one, state=State.UP, reason=""))
-                self._accepted[one.id] = there if there is not None and there[0] is one else fresh
-        if not self._accepted:
-            return containers
-        return [self._accepted[c.id][1] if c.id in self._accepted else c for c in containers]
 
     def _count_repair(self) -> None:
         """Caddy has something else than it was given last: restarted, reloaded or edited."""
         if self._problem is None:
             self._log.warning("Caddy has lost what is ours; putting it back")
-            self._repairs.inc()
+            self._metrics.repairs.inc()
 
     async def _apply(self, wanted: Table) -> int:
         began = time.monotonic()
@@ -375,8 +338,8 @@ class Ingress:
         self._given = wanted
         if self._switch.applied(wanted):
             self._dirty.set()
-        self._seconds.observe(time.monotonic() - began)
-        self._writes.inc(applied.writes)
+        self._metrics.seconds.observe(time.monotonic() - began)
+        self._metrics.writes.inc(applied.writes)
         for host, reason in applied.rejected.items() - self._rejected.items():
             self._log.error("Caddy refuses a host", host=host, reason=reason)
         self._rejected = applied.rejected
