@@ -1,11 +1,10 @@
 """The order of all tests: what takes seconds before what needs engines, so that a slip is told early.
 
-No test of ours fails because a machine is slow, and so none of hypothesis's checks of its own speed is asked.
+No test of ours fails because a machine is slow, and so hypothesis's checks of its own speed are off.
 """
 
 from __future__ import annotations
 
-import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -13,10 +12,6 @@ settings.register_profile("stackpad", deadline=None, suppress_health_check=[Heal
 settings.load_profile("stackpad")
 
 ORDER = ("unit", "properties", "fuzz", "kernel", "caddy", "e2e")
-
-# How long an example takes says something about the machine, and nothing about what is tested.
-hypothesis.settings.register_profile("stackpad", deadline=None)
-hypothesis.settings.load_profile("stackpad")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
