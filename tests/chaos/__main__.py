@@ -10,7 +10,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -84,7 +84,11 @@ def main() -> int:
             bed.down()
     print(report.table(found.outcomes), report.calls(found.outcomes), report.misses(found.outcomes), sep="\n\n")
     if options.write or not options.only:
-        DOCUMENT.write_text(report.document(DOCUMENT.read_text(), found.outcomes, found.crowd, _when()))
+        DOCUMENT.write_text(
+            report.document(
+                DOCUMENT.read_text(), found.outcomes, found.crowd, _when({each.fault for each in found.outcomes})
+            )
+        )
     return 1 if any(made.misses for made in found.outcomes) else 0
 
 
@@ -146,10 +150,14 @@ def _live_restore(number: int, bed: Testbed) -> None:
         node.restart_engine()
 
 
-def _when() -> str:
+def _when(found: Container[str]) -> str:
     date = datetime.datetime.now(datetime.UTC).date()
     kernel = re.sub(r"[^0-9.].*", "", platform.release())
-    return f"Found {date}, {os.cpu_count()} cores shared with others, kernel {kernel}, engines {ENGINES}."
+    missing = [each.title for name, each in ORDERED.items() if name not in found]
+    unrun = f" Not run this time: {'; '.join(missing)}." if missing else ""
+    load = os.getloadavg()[2]
+    where = f"{os.cpu_count()} cores shared with others (load {load:.0f}), kernel {kernel}, engines {ENGINES}"
+    return f"Found {date}, {where}.{unrun}"
 
 
 def _options() -> argparse.Namespace:
