@@ -152,9 +152,6 @@ class Ingress:
             while (reason := self._waiting_for()) is not None:
                 if not await _heard(self._dirty, PATIENCE):
                     raise Unavailable(reason)
-            # Ports that accept do so at once.
-            self._ready.containers(self._follower.view.containers.values())
-            await asyncio.sleep(LOOK)
             if self.control:
                 self._recompute()
                 self._wanted = self._switch.preview(self._table, self._carried(), self._nodes)
@@ -194,6 +191,8 @@ class Ingress:
         """Why nothing is to be written yet, if so: what is not known now must not be taken for gone."""
         if not self._follower.view.complete:
             return "the engine has not said yet what runs here"
+        if not self._ready.begun(self._follower.view.containers.values()):
+            return "the ports of what runs here are being tried"
         if not self._fleet.known.is_set() and self._fleet.plugin_there:
             return "the plugin has not said yet what runs on other nodes"
         return None
@@ -233,7 +232,8 @@ class Ingress:
         while True:
             await _heard(self._dirty, again)
             again = None
-            if self._follower.view.complete:
+            view = self._follower.view
+            if view.complete and self._ready.begun(view.containers.values()):
                 self._tell()
             if not self.control or (reason := self._waiting_for()) is not None:
                 self._trouble(reason if self.control else None)

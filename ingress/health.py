@@ -18,10 +18,11 @@ Target = tuple[str, str, str, int]
 
 
 class Prober:
-    """Tries each target until its port accepts once, and calls ``changed`` then."""
+    """Tries each target until its port accepts once, and calls ``changed`` then, and when the first try has failed."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self.accepting: set[Target] = set()
+        self._tried: set[Target] = set()
         self._changed = changed
         self._wanted: set[Target] = set()
         self._tasks: dict[Target, asyncio.Task[None]] = {}
@@ -37,6 +38,7 @@ class Prober:
         """Probe these and no others; one that was left out and comes again is tried anew."""
         self._wanted = set(targets)
         self.accepting &= self._wanted
+        self._tried &= self._wanted
         if self._group is None:
             return
         for target in list(self._tasks.keys() - self._wanted):
@@ -44,10 +46,18 @@ class Prober:
         for target in self._wanted - self._tasks.keys() - self.accepting:
             self._tasks[target] = self._group.create_task(self._probe(target), name=f"probe {target[0][:12]}")
 
+    @property
+    def all_tried(self) -> bool:
+        """Whether each has been tried at least once; ``changed`` is called when it is."""
+        return self._wanted <= self._tried | self.accepting
+
     async def _probe(self, target: Target) -> None:
         _, _, address, port = target
         backoff = Backoff(FIRST, LAST)
-        while not await _accepts(address, port):  # noqa: ASYNC110 - no event tells that a port accepts
+        while not await _accepts(address, port):
+            if target in self._wanted - self._tried:
+                self._tried.add(target)
+                self._changed()
             await asyncio.sleep(next(backoff))
         self._tasks.pop(target, None)
         if target in self._wanted:

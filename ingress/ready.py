@@ -16,16 +16,24 @@ Kept = dict[str, tuple[WebContainer, WebContainer]]
 
 
 class Ready:
-    """Asks the ports of containers that have no health check, and ``changed`` is called when one accepts."""
+    """Asks the ports of containers that have no health check, and ``changed`` is called when it knows more."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._prober = Prober(changed)
         self._named: Kept = {}
         self._accepted: Kept = {}
+        self._begun = False
 
     async def run(self) -> None:
         """Ask until cancelled."""
         await self._prober.run()
+
+    def begun(self, given: Iterable[WebContainer]) -> bool:
+        """Whether the ports of all that ran at the start have been tried: until then "not ready" is not known."""
+        if not self._begun:
+            self.containers(given)
+            self._begun = self._prober.all_tried
+        return self._begun
 
     def own(self, given: Iterable[WebContainer], node: str) -> list[WebContainer]:
         """The containers with this node's id."""

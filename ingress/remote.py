@@ -194,7 +194,7 @@ def _nets(networks: Mapping[str, bytes]) -> dict[str, Prefixes]:
     found: dict[str, list[ipaddress.IPv4Network | ipaddress.IPv6Network]] = {}
     for key, value in networks.items():
         for network in records.readable([value], records.Network):
-            if key == records.key(records.NETWORKS, network.owner, network.id):
+            if key == f"{records.NETWORKS}{network.owner}/{network.id}":
                 found.setdefault(network.owner, []).extend(map(ipaddress.ip_network, network.subnets))
     return {node: Prefixes(nets) for node, nets in found.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import subprocess
 from collections.abc import Awaitable, Callable
 
@@ -173,3 +174,28 @@ def test_while_the_plugin_is_away(service: Visitor) -> None:
 
     load = under_load(service, story)
     assert {body for _, body in load.seen} == {"web-a0", "web-a1"}
+
+
+def test_an_ingress_that_is_killed_and_comes_back(service: Visitor) -> None:
+    """What runs is up from its first table on: there is no moment in which it is thought not to be ready yet."""
+    serve(service, "web-b")
+    proxy = service.bench.bed.proxy
+
+    def back() -> bool:
+        try:
+            return up(service) == {"web-a0", "web-b"}
+        except subprocess.CalledProcessError:
+            return False  # its socket is not there yet
+
+    load = Load(f"https://{HOST}/", service.bench.node.address)
+
+    async def run() -> None:
+        async with load.going_on():
+            for _ in range(3):
+                await asyncio.to_thread(proxy.stop_ingress, signal.SIGKILL)
+                await asyncio.to_thread(proxy.start_ingress)
+                await asyncio.to_thread(eventually, back, "both to be up")
+                await load.some_more(100)
+
+    asyncio.run(run())
+    assert load.all_well(), (load.seen, load.failures, proxy.log("ingress"))

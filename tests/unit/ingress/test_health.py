@@ -31,6 +31,13 @@ async def probing() -> AsyncIterator[tuple[Prober, asyncio.Event]]:
             running.cancel()
 
 
+async def accepts(prober: Prober, changed: asyncio.Event) -> None:
+    async with asyncio.timeout(20):
+        while not prober.accepting:
+            await changed.wait()
+            changed.clear()
+
+
 async def test_a_server_that_listens_later_is_found() -> None:
     port = free_port()
     target: Target = ("id", "t1", "127.0.0.1", port)
@@ -39,7 +46,7 @@ async def test_a_server_that_listens_later_is_found() -> None:
         prober.want([target])
         assert not prober.accepting
         async with listening(port):
-            await asyncio.wait_for(changed.wait(), 20)
+            await accepts(prober, changed)
             assert prober.accepting == {target}
         changed.clear()
         prober.want([target])
@@ -53,12 +60,12 @@ async def test_one_that_was_started_again_has_to_accept_again() -> None:
     async with probing() as (prober, changed):
         async with listening(port):
             prober.want([first])
-            await asyncio.wait_for(changed.wait(), 20)
+            await accepts(prober, changed)
         prober.want([second])
         assert not prober.accepting
         changed.clear()
         async with listening(port):
-            await asyncio.wait_for(changed.wait(), 20)
+            await accepts(prober, changed)
         assert prober.accepting == {second}
 
 
@@ -71,7 +78,24 @@ async def test_what_is_not_wanted_any_more_is_not_asked() -> None:
         await asyncio.sleep(0)
         async with listening(target[3]):
             prober.want([target])
-            await asyncio.wait_for(changed.wait(), 20)
+            await accepts(prober, changed)
             assert prober.accepting == {target}
             prober.want([])
             assert not prober.accepting
+
+
+async def test_it_is_known_when_all_have_been_tried() -> None:
+    """What runs when the ingress starts is up, or not, from the first table on."""
+    port = free_port()
+    there: Target = ("there", "t1", "127.0.0.1", port)
+    deaf: Target = ("deaf", "t1", "127.0.0.1", free_port())
+    async with probing() as (prober, changed), listening(port):
+        assert prober.all_tried, "there is nobody to try"
+        prober.want([there, deaf])
+        assert not prober.all_tried
+        while not prober.all_tried:
+            await asyncio.wait_for(changed.wait(), 20)
+            changed.clear()
+        assert prober.accepting == {there}
+        prober.want([("there", "t2", "127.0.0.1", port), deaf])
+        assert not prober.all_tried, "started again"
