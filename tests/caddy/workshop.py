@@ -159,16 +159,32 @@ class Shop:
     async def visit(
         self, host: str, path: str = "/", *options: str, scheme: str = "https", headers: bool = False
     ) -> tuple[int, str]:
-        """Status and body as curl has them; status 0 where there is no answer, as when the handshake is refused."""
+        """Status and body as curl has them; status 0 where there is no answer, as when the handshake is refused.
+
+        Where a connection breaks, there is a second one, as browsers have it: Caddy may be changing its listeners.
+        """
         port = self.settings.https_port if scheme == "https" else self.settings.http_port
         root = self.caddy.home / "data/caddy/pki/authorities/local/root.crt"
-        words = ["--silent", "--max-time", "30", "--resolve", f"{host}:{port}:127.0.0.1", "--write-out", "\n%{http_code}"]
+        words = [
+            "--silent",
+            "--show-error",
+            "--max-time",
+            "30",
+            "--resolve",
+            f"{host}:{port}:127.0.0.1",
+            "--write-out",
+            "\n%{http_code}",
+        ]
         words += ["--cacert", str(root)] if root.exists() else []
         words += ["--include"] if headers else []
-        process = await asyncio.create_subprocess_exec(
-            "curl", *words, *options, f"{scheme}://{host}:{port}{path}", stdout=asyncio.subprocess.PIPE
-        )
-        output, _ = await process.communicate()
+        words += [*options, f"{scheme}://{host}:{port}{path}"]
+        output = b""
+        for _ in range(2):
+            pipe = asyncio.subprocess.PIPE
+            process = await asyncio.create_subprocess_exec("curl", *words, stdout=pipe, stderr=pipe)
+            output, said = await process.communicate()
+            if not any(sign in said for sign in BROKEN):
+                break
         body, _, status = output.decode(errors="replace").rpartition("\n")
         return int(status or 0), body
 
@@ -190,6 +206,10 @@ class Shop:
     async def status(self, host: str = HOST, path: str = "/", *options: str) -> int:
         """The status alone."""
         return (await self.visit(host, path, *options))[0]
+
+
+BROKEN = (b"reset by peer", b"SSL_ERROR_SYSCALL", b"unexpected eof", b"Empty reply")
+"""What curl says when the other side ends a connection without a word; a handshake that is refused has one."""
 
 
 @contextlib.asynccontextmanager
