@@ -180,9 +180,9 @@ def test_a_wiped_store_is_filled_again(life: Life) -> None:
     _, second = life.pair()
     with life.pinging(1, "one", second) as counts:
         _wipe(life, second)
+        hold(2)  # what is lost when all seems well again counts, too
     sent, received = counts
-    assert sent > 100
-    assert received == sent
+    assert received == sent > 20
     life.bench[2].docker("rm", "--force", "two")
     eventually(lambda: not life.finds(1, "one", "two"), "news to pass again", 150)
 
