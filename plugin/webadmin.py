@@ -29,6 +29,9 @@ QUIET = 10.0
 AT_ONCE = 100
 """Host names in a request."""
 
+LARGEST = 64 << 20
+"""Bytes of a report: of as many containers as are taken, with more labels each than most have."""
+
 
 _NONE = msgspec.Raw(b"null")
 
@@ -68,8 +71,10 @@ class WebAdmin:
 
     async def _take(self, request: web.Request) -> web.Response:
         try:
-            self._cluster.desk.take(read(await request.read()))
+            self._cluster.desk.take(read(await request.clone(client_max_size=LARGEST).read()))
             await self._reconciler.admit("web", self._cluster.web_elements())
+        except web.HTTPRequestEntityTooLarge:
+            return _refusal(InvalidRequest(f"a report of web containers has at most {LARGEST} bytes"))
         except StackpadError as error:
             return _refusal(error)
         self._cluster.networks_changed()
