@@ -72,7 +72,6 @@ class Ingress:
         self._words: Words = {}
         self._elsewhere: list[Problem] = []
         self._nodes: dict[str, str] = {}
-        self._there: dict[str, str] = {}
         self._switch = Switch(settings)
         self._table = Table()
         self._wanted: Table | None = None
@@ -185,7 +184,7 @@ class Ingress:
 
     def _carried(self) -> dict[str, str]:
         own = {c.upstream: c.endpoint for c in self._follower.view.containers.values() if c.endpoint}
-        return {**self._there, **own}
+        return {**dict.fromkeys(self._nodes, ""), **own}
 
     def _waiting_for(self) -> str | None:
         """Why nothing is to be written yet, if so: what is not known now must not be taken for gone."""
@@ -303,7 +302,6 @@ class Ingress:
         seen = self._fleet.seen
         others, self._elsewhere = self._others.read(seen)
         self._nodes = {one.upstream: one.node for one in others if one.state is State.UP}
-        self._there = dict.fromkeys(self._nodes, "")
         containers = [*self._ready.own(self._follower.view.containers.values(), seen.node), *others]
         before, ledger = self._table, self._ownership.ledger
         if seen.node:

@@ -47,9 +47,9 @@ class Prober:
             self._tasks[target] = self._group.create_task(self._probe(target), name=f"probe {target[0][:12]}")
 
     @property
-    def all_tried(self) -> bool:
-        """Whether each has been tried at least once; ``changed`` is called when it is."""
-        return self._wanted <= self._tried | self.accepting
+    def untried(self) -> set[Target]:
+        """Those that have never been tried yet; ``changed`` is called when one has."""
+        return self._wanted - self._tried - self.accepting
 
     async def _probe(self, target: Target) -> None:
         _, _, address, port = target

@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 
 from ingress.overview import Attached, PluginWord
+from stackpad import jsontext
 from stackpad.errors import Unavailable
 
 TIMEOUT = 5.0
@@ -79,4 +80,4 @@ async def _get(session: aiohttp.ClientSession, path: str, kind: type[T]) -> T:
         body = await response.content.read(MOST)
         if response.status != 200:
             raise Unavailable(f"{path} is answered with {response.status}")
-    return msgspec.json.decode(body, type=kind)
+    return jsontext.decode(body, type=kind)

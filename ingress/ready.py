@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from ingress.health import Prober
+from ingress.health import Prober, Target
 from ingress.routes import State, WebContainer
 
 Kept = dict[str, tuple[WebContainer, WebContainer]]
@@ -22,18 +22,22 @@ class Ready:
         self._prober = Prober(changed)
         self._named: Kept = {}
         self._accepted: Kept = {}
-        self._begun = False
+        self._waited: set[Target] | None = None
 
     async def run(self) -> None:
         """Ask until cancelled."""
         await self._prober.run()
 
     def begun(self, given: Iterable[WebContainer]) -> bool:
-        """Whether the ports of all that ran at the start have been tried: until then "not ready" is not known."""
-        if not self._begun:
+        """Whether the ports of all that ran at the start have been tried: until then "not ready" is not known.
+
+        What was started since then is not waited for: one that ends again and again would hold up everybody.
+        """
+        if self._waited is None or self._waited:
             self.containers(given)
-            self._begun = self._prober.all_tried
-        return self._begun
+            untried = self._prober.untried
+            self._waited = untried if self._waited is None else self._waited & untried
+        return not self._waited
 
     def own(self, given: Iterable[WebContainer], node: str) -> list[WebContainer]:
         """The containers with this node's id."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from ingress.health import Prober, Target
-from tests.caddy.workshop import free_port
+from ingress.ready import Ready
+from ingress.routes import State
+from tests.caddy.workshop import container, free_port
 
 
 @asynccontextmanager
@@ -90,12 +93,23 @@ async def test_it_is_known_when_all_have_been_tried() -> None:
     there: Target = ("there", "t1", "127.0.0.1", port)
     deaf: Target = ("deaf", "t1", "127.0.0.1", free_port())
     async with probing() as (prober, changed), listening(port):
-        assert prober.all_tried, "there is nobody to try"
+        assert not prober.untried, "there is nobody to try"
         prober.want([there, deaf])
-        assert not prober.all_tried
-        while not prober.all_tried:
+        assert prober.untried == {there, deaf}
+        while prober.untried:
             await asyncio.wait_for(changed.wait(), 20)
             changed.clear()
         assert prober.accepting == {there}
-        prober.want([("there", "t2", "127.0.0.1", port), deaf])
-        assert not prober.all_tried, "started again"
+        again: Target = ("there", "t2", "127.0.0.1", port)
+        prober.want([again, deaf])
+        assert prober.untried == {again}, "started again"
+
+
+def test_the_start_does_not_wait_for_one_that_ends_again_and_again() -> None:
+    """It would hold up everybody: each start is another one that has never been tried."""
+    ready = Ready(lambda: None)  # which tries nobody as long as it does not run
+    there = replace(container("web", port=80), state=State.STARTING, checked=False, started="t1")
+    assert not ready.begun([there])
+    assert not ready.begun([there])
+    assert ready.begun([replace(there, started="t2")])
+    assert ready.begun([replace(there, started="t3")])
