@@ -13,6 +13,7 @@ import os
 import signal
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -161,7 +162,9 @@ class Shop:
     ) -> tuple[int, str]:
         """Status and body as curl has them; status 0 where there is no answer, as when the handshake is refused.
 
-        Where a connection breaks, there is a second one, as browsers have it: Caddy may be changing its listeners.
+        Where a connection breaks, there is a second one, as browsers have it: Caddy may be changing its listeners. So
+        there is where a certificate is too young: Caddy's own authority has them begin now, and the clock that curl
+        reads is some milliseconds late (``CLOCK_REALTIME_COARSE``), so that near a full second now is the future.
         """
         port = self.settings.https_port if scheme == "https" else self.settings.http_port
         root = self.caddy.home / "data/caddy/pki/authorities/local/root.crt"
@@ -183,8 +186,12 @@ class Shop:
             pipe = asyncio.subprocess.PIPE
             process = await asyncio.create_subprocess_exec("curl", *words, stdout=pipe, stderr=pipe)
             output, said = await process.communicate()
-            if not any(sign in said for sign in BROKEN):
+            if said:
+                # Shown where a test fails.
+                print(f"{host}{path}: {said.decode(errors='replace').strip()}", file=sys.stderr)
+            if not any(sign in said for sign in AGAIN):
                 break
+            await asyncio.sleep(0.1)
         body, _, status = output.decode(errors="replace").rpartition("\n")
         return int(status or 0), body
 
@@ -208,8 +215,10 @@ class Shop:
         return (await self.visit(host, path, *options))[0]
 
 
-BROKEN = (b"reset by peer", b"SSL_ERROR_SYSCALL", b"unexpected eof", b"Empty reply")
-"""What curl says when the other side ends a connection without a word; a handshake that is refused has one."""
+AGAIN = (b"reset by peer", b"SSL_ERROR_SYSCALL", b"unexpected eof", b"Empty reply", b"certificate is not yet valid")
+"""What curl says when the other side ends a connection without a word (a handshake that is refused has one), and when
+a certificate begins in what it takes for the future.
+"""
 
 
 @contextlib.asynccontextmanager

@@ -64,11 +64,14 @@ class Process:
         """What it holds now, in descriptors and in the kernel."""
         pid = self.process.pid
         kinds: dict[str, int] = {}
+        sockets = _sockets(pid)
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                kind = re.sub(r"[\d:\[\]]+", "", os.readlink(entry))
+                target = os.readlink(entry)
+                kind = sockets.get(target) or re.sub(r"[\d:\[\]]+", "", target)
                 kinds[kind] = kinds.get(kind, 0) + 1
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        # Each thread has its own: a process is the child of the one that began it.
+        children = [child for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
         listing = json.loads(run("nft", "-j", "list", "ruleset"))["nftables"]
         elements = sum(
             len(part.get("elem", ())) for entry in listing for part in entry.values() if isinstance(part, dict)
@@ -78,6 +81,23 @@ class Process:
         # The kernel's own come and go with addresses and with forwarding.
         ours = frozenset(line for line in routes.splitlines() if "proto kernel" not in line)
         return Census(tuple(sorted(kinds.items())), len(children), tuple(links), elements, ours)
+
+    def end(self) -> None:
+        """Stop it, and what it leaves running on purpose: the tunnel outlives its plugin."""
+        place = os.readlink(f"/proc/{self.process.pid}/ns/mnt")
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for left in _inside(place):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(left, signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while running := _inside(place):
+            assert time.monotonic() < deadline, f"still running: {running}"
+            time.sleep(0.05)
 
     def words(self) -> str:
         """All it has logged."""
@@ -111,9 +131,27 @@ def plugin(directory: Path) -> Iterator[Process]:
                 time.sleep(0.05)
             yield made
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            made.end()
+
+
+def _inside(mounts: str) -> list[int]:
+    """The processes of a mount namespace."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/ns/mnt"):
+        with contextlib.suppress(OSError):
+            if os.readlink(link) == mounts:
+                found.append(int(link.parts[2]))
+    return found
+
+
+def _sockets(pid: int) -> dict[str, str]:
+    """What kind each socket of its namespace is, by what its descriptors link to; those of netlink are not told apart."""
+    kinds = {}
+    for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]:
+        _, _, _, _, _, _, inode, *path = line.split()
+        kinds[f"socket:[{inode}]"] = f"unix {path[0] if path else 'client'}"
+    for protocol in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines()[1:]:
+            _, local, *rest = line.split()
+            kinds[f"socket:[{rest[7]}]"] = f"{protocol} {local}"
+    return kinds
