@@ -83,7 +83,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         names = Names(cluster, state, Forwarder(servers))
         cluster.names_changed, cluster.exposition = names.touch, metrics.exposition
         state.endpoints_changed = names.touch
-        reconciler.facts_changed = cluster.networks_changed
+        reconciler.facts_changed, reconciler.route_gone = cluster.networks_changed, cluster.mesh.route_gone
         metrics.watch_cluster(cluster, names)
         await cluster.mesh.prime()
         reconciler.beside("web", cluster.web_elements())

@@ -90,9 +90,9 @@ class Kernel:
         """The node's routes that a new network must not cover."""
         return await self._call(self._node.routes)
 
-    async def prepare(self, *, ipv6: bool) -> None:
-        """Switch forwarding on, for IPv6 only if some network has it."""
-        await self._call(self._links.prepare, ipv6=ipv6)
+    async def prepare(self, *, ipv6: bool) -> bool:
+        """Switch forwarding on, for IPv6 only if some network has it; tells whether it was off."""
+        return await self._call(self._links.prepare, ipv6=ipv6)
 
     async def fence_tunnel(self, wanted: Tunnel) -> None:
         """Put those of the tunnel's routes and addresses in place that need no link."""

@@ -51,8 +51,9 @@ class Links:
         """Give the netlink socket back."""
         self._netlink.close()
 
-    def prepare(self, *, ipv6: bool) -> None:
-        """Make the node forward packets; for IPv6 keep the uplinks listening to router advertisements.
+    def prepare(self, *, ipv6: bool) -> bool:
+        """Make the node forward packets, and tell whether it did not; for IPv6 keep the uplinks listening to router
+        advertisements.
 
         The kernel stops accepting them on a router unless ``accept_ra`` is 2 (ip-sysctl.rst), which would cost
         the node its own default route.
@@ -61,14 +62,16 @@ class Links:
         that closes is reset, unless the kernel hands it on to the one that opens (``tcp_migrate_req``, ip-sysctl.rst;
         for sockets with ``SO_REUSEPORT`` only, since Linux 5.14).
         """
+        off = self._read("ipv4/ip_forward") == "0"
         self._sysctl("ipv4/ip_forward", "1")
         self._sysctl("ipv4/tcp_migrate_req", "1")
         if not (ipv6 and self._has_ipv6) or self._read("ipv6/conf/all/forwarding") == "1":
-            return
+            return off
         for path in (self._sys / "ipv6/conf").iterdir():
             if path.name not in {"all", "default"} and self._read(f"ipv6/conf/{path.name}/accept_ra") == "1":
                 self._sysctl(f"ipv6/conf/{path.name}/accept_ra", "2")
         self._sysctl("ipv6/conf/all/forwarding", "1")
+        return True
 
     def observe(self) -> Dataplane:
         """Our links as they are, without the trash."""

@@ -88,6 +88,12 @@ class MeshLoop:
         self.settled.clear()
         self._wake.set()
 
+    def route_gone(self, net: IPNet) -> None:
+        """A route into the tunnel was removed: put it back, unless that was our own doing."""
+        if self._applied is not None and (net in self._applied.routes or net in self._applied.fenced):
+            self._check_at = 0.0
+            self._wake.set()
+
     async def wait_settled(self) -> None:
         """Wait until all is as it should be; raises :class:`Unavailable` with the reason if it is not soon."""
         try:

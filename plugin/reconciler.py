@@ -63,6 +63,7 @@ class Reconciler:
         self.ready = asyncio.Event()
         self.facts = NodeFacts(1500, frozenset(), frozenset())
         self.facts_changed: Callable[[], None] = lambda: None
+        self.route_gone: Callable[[IPNet], None] = lambda _: None
         self.repairs = 0
         self.failures: dict[str, str] = {}
         self._state, self._kernel = state, kernel
@@ -175,7 +176,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
-        with Monitor(self._hear, self._expects):
+        with Monitor(self._hear, self._expects, self.route_gone):
             while True:
                 await self._round()
                 with contextlib.suppress(TimeoutError):
@@ -231,7 +232,8 @@ class Reconciler:
             endpoint.id for endpoint in self._state.endpoints.values() if naming.peer_name(endpoint.id) in interfaces
         )
         networks = dict(self._state.networks)
-        await self._kernel.prepare(ipv6=any(network.ipv6 for network in networks.values()))
+        if await self._kernel.prepare(ipv6=any(network.ipv6 for network in networks.values())):
+            self._repaired("forwarding", "the node passed no packets on")
         await self._kernel.stand(bool(self._state.upstreams))
         wanted = {key: self._desired(key) for key in (*networks, *map(upstream_key, self._state.upstreams))}
         whole = union(wanted.values())

@@ -160,8 +160,7 @@ def peer_removed(place: Place) -> Iterator[None]:
     yield
 
 
-@fault("the tunnel's link set down", goal=REPAIRED, roles=(CONTROL,),
-       note="a link that is there and down is not noticed as one that is gone is")  # fmt: skip
+@fault("the tunnel's link set down", goal=REPAIRED, roles=(CONTROL,))
 def tunnel_down(place: Place) -> Iterator[None]:
     place.bench.exec("ip", "link", "set", "sp-wg", "down")
     yield
@@ -173,8 +172,7 @@ def tunnel_deleted(place: Place) -> Iterator[None]:
     yield
 
 
-@fault("ip_forward switched off", goal=REPAIRED, roles=(WORKER,),
-       note="the kernel announces no such change; it is seen at the next comparison of everything")  # fmt: skip
+@fault("ip_forward switched off", goal=REPAIRED, roles=(WORKER,))
 def forwarding_off(place: Place) -> Iterator[None]:
     place.bench.exec("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
     yield

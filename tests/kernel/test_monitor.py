@@ -7,11 +7,13 @@ heard by then.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from plugin import monitor
 from plugin.monitor import Hint, Monitor
+from plugin.tunnel import PROTOCOL
 from tests.netns import eventually, ip
 
 OURS = "sp-0123456789ab"
@@ -23,6 +25,7 @@ class Ear:
 
     def __init__(self) -> None:
         self.heard: list[Hint] = []
+        self.gone: list[str] = []
         self.expected: set[str] = set()
 
     async def hears(self, *hints: Hint) -> None:
@@ -46,7 +49,7 @@ async def ear(netns: None) -> AsyncIterator[Ear]:
     ip("addr", "add", "10.192.0.1/24", "dev", OURS)
     ear = Ear()
     ear.expected = {OURS, PORT}
-    with Monitor(ear.heard.append, ear.expected.__contains__):
+    with Monitor(ear.heard.append, ear.expected.__contains__, lambda net: ear.gone.append(str(net))):
         yield ear
 
 
@@ -91,6 +94,29 @@ async def test_a_default_route(ear: Ear) -> None:
     await ear.hears(Hint.NODE)
 
 
+@pytest.mark.parametrize(("net", "other"), [("10.193.0.0/16", "10.194.0.0/16"), ("fd00:1::/64", "fd00:2::/64")])
+async def test_routes_into_the_tunnel(ear: Ear, net: str, other: str) -> None:
+    """Only those of our protocol number are the tunnel's."""
+    for protocol, each in ((str(PROTOCOL), net), ("static", other)):
+        ip("route", "add", each, "dev", OURS, "proto", protocol)
+        ip("route", "del", each, "dev", OURS, "proto", protocol)
+    await ear.hears_only_the_end()
+    assert ear.gone == [net]
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+async def test_somebody_has_the_node_forward_no_more(ear: Ear, family: str) -> None:
+    _forward(family, "all", "1")
+    _forward(family, OURS, "0")
+    await ear.hears_only_the_end()
+    _forward(family, "all", "0")
+    await ear.hears(Hint.LINKS)
+
+
+def _forward(family: str, link: str, value: str) -> None:
+    Path(f"/proc/sys/net/{family}/conf/{link}/forwarding").write_text(value)
+
+
 async def test_what_is_not_expected_to_be_there_is_no_news(ear: Ear) -> None:
     """Our own removals are heard after they were decided on."""
     ear.expected.clear()
@@ -121,7 +147,7 @@ async def test_after_messages_were_lost_anything_may_have_changed(ear: Ear, monk
     """The event loop stands still while far more is said than fits: the kernel tells that it was so."""
     heard: list[Hint] = []
     monkeypatch.setattr(monitor, "_BUFFER", 2048)
-    with Monitor(heard.append, lambda name: False):
+    with Monitor(heard.append, lambda name: False, lambda net: None):
         for number in range(40):
             ip("link", "set", PORT, "mtu", str(1000 + number))
         await eventually(lambda: set(heard) == set(Hint), "everything to be doubted")

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from plugin import naming
 from plugin.kernel import Kernel
 from plugin.model import Endpoint, Network, Protocol, PublishedPort, Subnet
@@ -134,6 +136,16 @@ async def test_what_somebody_else_destroys_comes_back(netns: None) -> None:
         ip("link", "set", SHOP.bridge, "down")
         await eventually(lambda: "UP" in str(links()[SHOP.bridge]["flags"]), "the bridge to be up")
         assert reconciler.repairs > 0
+
+
+async def test_forwarding_that_somebody_switches_off_comes_back(netns: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says so; nothing else would have it looked at in this test."""
+    monkeypatch.setattr("plugin.reconciler.RESYNC", 1e6)
+    setting = Path("/proc/sys/net/ipv4/ip_forward")
+    async with filled() as state, running(state) as reconciler:
+        setting.write_text("0")  # noqa: ASYNC240 - takes no time
+        await eventually(lambda: setting.read_text().strip() == "1", "packets to be forwarded again")
+        await eventually(lambda: reconciler.repairs == 1, "it to be told")
 
 
 async def test_accepts_in_dockers_chains(netns: None) -> None:

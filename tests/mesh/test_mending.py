@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from plugin import meshloop
+from plugin.monitor import Monitor
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.userspace import WireGuardGo
 from stackpad.errors import Unavailable
@@ -87,6 +89,17 @@ async def test_the_loop_mends_it_with_its_address_and_its_routes(
         await eventually(lambda: DEVICE in said("ip", "route", "show", "10.192.64.0/18"), "its route")
         await loop.wait_settled()
         assert await reaches(THEIRS)
+
+
+async def test_a_route_that_somebody_deletes_comes_back_at_once(
+    backend: Backend, other: Other, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel says so, and the loop need not come to compare them all."""
+    monkeypatch.setattr(meshloop, "CHECK", 1e6)
+    async with looping(tmp_path, backend, other, "192.0.2.2:51900") as loop:
+        with Monitor(lambda hint: None, lambda name: False, loop.route_gone):
+            ip("route", "del", "10.192.64.0/18", "dev", DEVICE)
+            await eventually(lambda: DEVICE in said("ip", "route", "show", "10.192.64.0/18"), "its route")
 
 
 @pytest.mark.parametrize(
