@@ -15,7 +15,7 @@ from plugin.admission import Admission
 from plugin.cluster import Cluster
 from plugin.rotation import Rotation
 from plugin.roundtrip import round_trips
-from stackpad import jsontext
+from stackpad import jsontext, records
 from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError
 
 Say = Callable[[str], None]
@@ -65,6 +65,7 @@ class NodeAdmin:
                     "name": node.name,
                     "self": node.owner == membership.node,
                     "alive": node.owner in view.alive,
+                    "joining": node.owner not in view.alive and abs(now - node.joined) < records.LEASE,
                     "control": node.control,
                     "engine": node.engine,
                     "version": node.version,

@@ -15,7 +15,7 @@ def nodes(report: ClusterReport) -> Grid:
     rows = tuple(
         (
             clean(node.name) + (" (this)" if node.self else ""),
-            "alive" if node.alive else "gone",
+            _state(node),
             clean(node.engine or NOTHING),
             "\n".join(node.mesh) or NOTHING,
             "\n".join(node.blocks) or NOTHING,
@@ -83,6 +83,10 @@ def tokens(given: Iterable[Mapping[str, Any]], now: float) -> Grid:
     return Grid(("TOKEN", "GOOD FOR", "USED BY"), rows, empty="no tokens; make one with stackpad node token")
 
 
+def _state(node: NodeReport) -> str:
+    return "alive" if node.alive else "joining" if node.joining else "gone"
+
+
 def _handshake(node: NodeReport) -> str:
     if node.self:
         return NOTHING
@@ -94,7 +98,7 @@ def _round_trip(node: NodeReport) -> str:
 
 
 def _peer(node: NodeReport) -> str:
-    parts = ["alive" if node.alive else "gone", f"handshake {_handshake(node)}"]
+    parts = [_state(node), f"handshake {_handshake(node)}"]
     if node.endpoint:
         parts.append(f"at {clean(node.endpoint)}")
     if node.alive:

@@ -25,12 +25,16 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One node of ``GET /cluster``; ``handshake`` in seconds ago, ``round_trip`` in seconds, the rest in bytes."""
+    """One node of ``GET /cluster``; ``handshake`` in seconds ago, ``round_trip`` in seconds, the rest in bytes.
+
+    ``joining`` is one that has come just now and not yet given a sign of life.
+    """
 
     id: str = ""
     name: str = ""
     self: bool = False
     alive: bool = False
+    joining: bool = False
     control: bool = False
     engine: str = ""
     version: str = ""

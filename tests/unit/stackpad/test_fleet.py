@@ -35,6 +35,12 @@ def test_status_tells_what_does_not_answer(alive: bool, words: str) -> None:
     assert "round trip" not in told
 
 
+def test_a_node_that_has_just_come_is_not_gone() -> None:
+    others = (NodeReport(id="o", joining=True), NodeReport(id="p"))
+    rows = fleet.nodes(ClusterReport(member=True, nodes=(ME, *others))).rows
+    assert [row[1] for row in rows] == ["alive", "joining", "gone"]
+
+
 def test_the_list_of_nodes_has_the_round_trip() -> None:
     grid = fleet.nodes(ClusterReport(member=True, nodes=(ME, OTHER)))
     assert dict(zip(grid.heads, grid.rows[1], strict=True))["ROUND TRIP"] == "1.23 ms"
