@@ -55,22 +55,27 @@ async def carry(socket: Path, address: str, port: int, ready: Callable[[str], No
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with free:
-            with contextlib.suppress(OSError):
+            with contextlib.closing(writer), contextlib.suppress(OSError):
                 inner, outer = await asyncio.open_unix_connection(str(socket))
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(_pipe(reader, outer), name="to the page")
-                    tasks.create_task(_pipe(inner, writer), name="to the browser")
-            writer.close()
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(_pipe(reader, outer), name="to the page")
+                    both.create_task(_pipe(inner, writer), name="to the browser")
 
-    server = await asyncio.start_server(serve, address, port)
-    async with server:
-        shown = f"[{address}]" if ":" in address else address
-        ready(f"http://{shown}:{server.sockets[0].getsockname()[1]}/")
-        await server.serve_forever()
+    async with asyncio.TaskGroup() as tasks:
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            # Not asyncio's own task: it complains of one that is cancelled (until Python 3.12).
+            tasks.create_task(serve(reader, writer), name="visit")
+
+        server = await asyncio.start_server(accept, address, port)
+        async with server:
+            shown = f"[{address}]" if ":" in address else address
+            ready(f"http://{shown}:{server.sockets[0].getsockname()[1]}/")
+            await server.serve_forever()
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):
         while data := await reader.read(CHUNK):
             writer.write(data)
             await writer.drain()
