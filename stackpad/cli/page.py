@@ -61,17 +61,18 @@ async def carry(socket: Path, address: str, port: int, ready: Callable[[str], No
                     both.create_task(_pipe(reader, outer), name="to the page")
                     both.create_task(_pipe(inner, writer), name="to the browser")
 
-    async with asyncio.TaskGroup() as tasks:
+    tasks = asyncio.TaskGroup()
 
-        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            # Not asyncio's own task: it complains of one that is cancelled (until Python 3.12).
-            tasks.create_task(serve(reader, writer), name="visit")
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Not asyncio's own task: it complains of one that is cancelled (until Python 3.12).
+        tasks.create_task(serve(reader, writer), name="visit")
 
-        server = await asyncio.start_server(accept, address, port)
-        async with server:
-            shown = f"[{address}]" if ":" in address else address
-            ready(f"http://{shown}:{server.sockets[0].getsockname()[1]}/")
-            await server.serve_forever()
+    server = await asyncio.start_server(accept, address, port, start_serving=False)
+    async with server, tasks:
+        shown = f"[{address}]" if ":" in address else address
+        await server.start_serving()
+        ready(f"http://{shown}:{server.sockets[0].getsockname()[1]}/")
+        await server.serve_forever()
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

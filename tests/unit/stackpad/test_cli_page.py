@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -58,8 +59,17 @@ async def visit(url: str, host: str) -> tuple[str, int, bytes]:
             return text[: len(host)], len(text), await stream.content.readline()
 
 
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with hosted(tmp_path / "page.sock", page) as served, socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = CliRunner().invoke(app, ["page", "--listen", listen, "--socket", str(served)])
+    assert done.exit_code == 2
+    assert f"{listen} cannot be listened at" in done.stderr
+    assert "choose another with --listen" in " ".join(done.stderr.split())
+
+
 def test_bytes_are_carried_until_it_is_stopped(tmp_path: Path) -> None:
-    with hosted(tmp_path / "page.sock", page) as socket:
+    with hosted(tmp_path / "page.sock", page) as served:
         words = [
             sys.executable,
             "-m",
@@ -69,7 +79,7 @@ def test_bytes_are_carried_until_it_is_stopped(tmp_path: Path) -> None:
             "127.0.0.1:0",
             "--json",
             "--socket",
-            str(socket),
+            str(served),
         ]
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
