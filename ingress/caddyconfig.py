@@ -1,9 +1,9 @@
 """What Caddy is told: one owned object with a table in it; pure.
 
-Layout: most hosts are a line of a ``map`` from host name to upstream and state, since Caddy sets a route up anew for
-every change anywhere and finds it by walking the list. Hosts that need more (replicas, paths, h2c, options) have a
-route of their own before it. Names that are in neither are looked up once more among the wildcards, which have the same
-layout. Tenants' hosts never stand in a ``host`` matcher: Caddy would manage a certificate for each.
+Layout: most hosts are a line of a ``map`` from host name to upstream and state (:mod:`ingress.caddytable`), since Caddy
+sets a route up anew for every change anywhere and finds it by walking the list. Hosts that need more (replicas, paths,
+h2c, options) have a route of their own before it. Names that are in neither are looked up once more among the wildcards,
+which have the same layout. Tenants' hosts never stand in a ``host`` matcher: Caddy would manage a certificate for each.
 
 A service with a stable upstream (:mod:`ingress.upstreams`) is such a line also where it has several containers.
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from ingress import caddyanswers, caddylogging, caddyoptions, caddyproxy
+from ingress import caddyanswers, caddylogging, caddyoptions, caddyproxy, caddytable
 from ingress.caddyanswers import Json as Json
 from ingress.caddyanswers import refusal, static, subroute
 from ingress.proof import PATH
@@ -53,9 +53,9 @@ def route(table: Table, *, keep_streams: bool, log: bool | None = None) -> Json:
     # Error pages belong to the subroute, not to the server: what the operator's own sites answer is theirs.
     body = {**subroute(routes), "errors": {"routes": caddyanswers.errors()}}
     before = [] if log is None else caddylogging.handlers(appends=log)
-    marker = {"@id": MARKER, "handler": "vars", "stackpad_generation": digest([*before, lines, body])}
+    marker = {"@id": MARKER, "handler": "vars", "stackpad_generation": digest([*before, *lines, body])}
     # The table as far out as can be: at every change, Caddy reads all that is inside once more for each level.
-    return {"@id": OBJECT, "handle": [marker, *before, lines, body], "terminal": True}
+    return {"@id": OBJECT, "handle": [marker, *before, *lines, body], "terminal": True}
 
 
 def proof_route(address: str) -> Json:
@@ -91,7 +91,7 @@ def redirects(tree: Any) -> bool:
 
 def _layout(
     hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_streams: bool, logs: bool
-) -> tuple[Json, list[Json]]:
+) -> tuple[list[Json], list[Json]]:
     """The table of hosts found by ``name``, and the routes behind it; ``unknown`` is the one for all others."""
     up, state, who = f"{{{prefix}up}}", f"{{{prefix}state}}", f"{{{prefix}who}}"
     special: list[Json] = []
@@ -104,7 +104,7 @@ def _layout(
             mappings.append(_mapping(host, simple, logs))
     numbered = any(outputs[1] == "stable" for outputs in (mapping["outputs"] for mapping in mappings))
     destinations, defaults = [up, state, *([who] if logs else [])], ["", "unknown", *([""] if logs else [])]
-    table = {"handler": "map", "source": name, "destinations": destinations, "mappings": mappings}
+    table = caddytable.maps(name, destinations, mappings, defaults)
     remember = [{"handle": [caddylogging.keep(who)]}] if logs else []
 
     def where(wanted: str, handlers: list[Json]) -> Json:
@@ -116,7 +116,7 @@ def _layout(
         where("redirect", [caddyanswers.redirect(up)]),
         unknown,
     ]
-    return {**table, "defaults": defaults}, [
+    return table, [
         {"handle": [subroute(special)]},
         *remember,
         # Each look at the state walks the table: one for all that are up.
@@ -139,7 +139,7 @@ def _wildcards(hosts: list[HostRoute], keep_streams: bool, logs: bool) -> Json:
     # Kept, or the expression would be tried for each wildcard anew.
     keep = {"handler": "vars", "sp_below": "{sp_parent}"}
     table, routes = _layout(hosts, BELOW, "sp_wild_", {"handle": [static(404)]}, keep_streams, logs)
-    return {"handle": [lookup, keep, table, subroute(routes)]}
+    return {"handle": [lookup, keep, *table, subroute(routes)]}
 
 
 def find(tree: Any, name: str) -> Any:

@@ -65,6 +65,24 @@ async def test_down_is_503_and_gone_is_404(place: Shop) -> None:
         assert await place.status() == 200, "a host that was removed comes back"
 
 
+async def test_many_hosts_are_each_their_own(place: Shop) -> None:
+    """So many that the table is in parts, and wildcards as many."""
+    async with upstream("one") as first, upstream("other") as second:
+        numbers = range(600)
+        many = [container(f"web-{n}", port=second if n % 2 else first, project=f"p{n}") for n in numbers]
+        wild = [
+            container(f"wild-{n}", port=second if n % 2 else first, project=f"q{n}", domains=(f"*.w{n}.example",))
+            for n in numbers
+        ]
+        await place.apply(*many, *wild)
+        for n in (0, 77, 598):
+            text = "other" if n % 2 else "one"
+            assert await place.visit(f"p{n}.acme.stackpad.test") == (200, text)
+            assert await place.visit(f"any.w{n}.example") == (200, text)
+        for nobodys in ("p9999.acme.stackpad.test", "any.w9999.example"):
+            assert await place.status("p0.acme.stackpad.test", "/", "--header", f"Host: {nobodys}") == 404
+
+
 async def test_a_dead_upstream_has_our_page_and_is_not_contagious(place: Shop) -> None:
     async with upstream("alive") as port:
         await place.apply(container(port=free_port()), container("b", port=port, project="other", service="b"))
