@@ -21,6 +21,7 @@ from ingress.follower import Follower
 from ingress.ledger import merge
 from ingress.lookups import Lookups
 from ingress.metrics import Metrics, Watched
+from ingress.nameserver import NameServer
 from ingress.ownership import Ownership
 from ingress.plugindesk import PluginDesk
 from ingress.ready import Ready
@@ -73,6 +74,7 @@ class Ingress:
         self._elsewhere: list[Problem] = []
         self._nodes: dict[str, str] = {}
         self._switch = Switch(settings)
+        self._names = NameServer(settings)
         self._table = Table()
         self._wanted: Table | None = None
         self._given = Table()
@@ -92,6 +94,7 @@ class Ingress:
             commands = admin(self.report, self.registry, self._ownership, self.plan)
             await sites.serve(stack, commands, path=str(self._settings.admin_socket))
             await self._serve_page(stack)
+            await self._names.serve(stack)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follower.run(), name="follower")
                 tasks.create_task(self._ready.run(), name="prober")
@@ -242,6 +245,7 @@ class Ingress:
             took = time.monotonic() - began
             wanted, again = await self._switch.place(self._table, self._carried(), self._nodes)
             before, self._wanted = self._wanted, wanted
+            self._names.learn(wanted)
             if before is None or (before.hosts, before.ledger) != (wanted.hosts, wanted.ledger) or self._unshared():
                 self._changed.set()
             if took > LONG:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from ingress import caddyconfig, caddylogging
+from ingress import caddyconfig, caddylogging, named
 from ingress.adminapi import AdminApi, Rejected
 from ingress.caddyconfig import Json
 from ingress.caddyhttp import ProofRoute
@@ -46,6 +46,7 @@ class Caddy:
         self._logs = AccessLog(self._api, settings)
         self._keep_streams: bool | None = None
         self._appends: bool | None = None
+        self._grace: bool | None = None
         self._accepted: Mapping[str, HostRoute] = {}
         self._refused: dict[HostRoute, str] = {}
         self._given: tuple[str, Table] | None = None
@@ -54,7 +55,7 @@ class Caddy:
     @property
     def lacks(self) -> list[str]:
         """Words of a configuration that this Caddy is known not to know."""
-        known = ((STREAMS, self._keep_streams), (caddylogging.APPENDS, self._appends))
+        known = ((STREAMS, self._keep_streams), (caddylogging.APPENDS, self._appends), (named.GRACE, self._grace))
         return [word for word, there in known if there is False]
 
     async def tree(self) -> Json:
@@ -134,7 +135,7 @@ class Caddy:
     async def _put(self, table: Table) -> None:
         there = await self.generation()
         if there is None:
-            self._keep_streams = self._appends = None  # it may be another Caddy than before
+            self._keep_streams = self._appends = self._grace = None  # it may be another Caddy than before
             self._logs.forget()
             self._given = None
             self._proofs.forget()
@@ -159,14 +160,17 @@ class Caddy:
                     self._keep_streams = False
                 elif self._appends is None and caddylogging.APPENDS in str(error):
                     self._appends = False
+                elif self._grace is None and named.GRACE in str(error):
+                    self._grace = False
                 else:
                     raise
-        if self._keep_streams is None or self._appends is None:
+        if None in {self._keep_streams, self._appends, self._grace}:
             self._learn()
 
     async def _write(self, table: Table, there: str | None) -> str:
         log = self._appends is not False if self._settings.access_log else None
-        owned = caddyconfig.route(table, keep_streams=self._keep_streams is not False, log=log)
+        keep, grace, names = self._keep_streams is not False, self._grace is not False, self._settings.names_address
+        owned = caddyconfig.route(table, keep_streams=keep, log=log, names=names, grace=grace)
         wanted = caddyconfig.generation(owned)
         if there is None:
             await self._insert(owned)
@@ -178,6 +182,7 @@ class Caddy:
         """What it has taken, it knows."""
         self._keep_streams = self._keep_streams is not False
         self._appends = self._appends is not False
+        self._grace = self._grace is not False
         self._log.info("found out what Caddy can do", streams_survive_changes=self._keep_streams)
 
     async def _insert(self, owned: Json) -> None:

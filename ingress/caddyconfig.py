@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from ingress import caddyanswers, caddylogging, caddyoptions, caddyproxy, caddytable
+from ingress import caddyanswers, caddylogging, caddyoptions, caddyproxy, caddytable, named
 from ingress.caddyanswers import Json as Json
 from ingress.caddyanswers import refusal, static, subroute
 from ingress.proof import PATH
@@ -37,17 +37,22 @@ HOST, BELOW = "{http.request.host}", "{http.vars.sp_below}"
 """What a host is found by: its name; for wildcards, the one that the name is below of."""
 
 
-def route(table: Table, *, keep_streams: bool, log: bool | None = None) -> Json:
+def route(table: Table, *, keep_streams: bool, log: bool | None = None, names: str = "", grace: bool = False) -> Json:
     """The owned object. ``keep_streams`` uses ``stream_close_delay``, which Caddy knows since 2.7.
+
+    ``names`` is who is asked for hosts that are found by name (:mod:`ingress.named`); they are not in the object.
+    ``grace`` has Caddy go on with what it was answered last while nobody answers, which it can since 2.8.
 
     ``log`` has lines of the access log say whose visit it was: in fields of their own, which Caddy knows since 2.8, or
     (false) as it goes before; ``None`` for not at all.
     """
-    exact = [host for host in table.hosts if not host.host.startswith(WILDCARD)]
-    wild = [host for host in table.hosts if host.host.startswith(WILDCARD)]
+    there = [host for host in table.hosts if not (names and named.serves(host))]
+    exact = [host for host in there if not host.host.startswith(WILDCARD)]
+    wild = [host for host in there if host.host.startswith(WILDCARD)]
     logs = log is not None
-    unknown = _wildcards(wild, keep_streams, logs) if wild else {"handle": [static(404)]}
-    numbered = any(is_stable(dial) for host in table.hosts for path in host.paths for dial in path.upstreams)
+    last = named.proxy(names, keep_streams=keep_streams, grace=grace) if names else static(404)
+    unknown = _wildcards(wild, last, keep_streams, logs) if wild else {"handle": [last]}
+    numbered = any(is_stable(dial) for host in there for path in host.paths for dial in path.upstreams)
     lines, layout = _layout(exact, HOST, "sp_", unknown, keep_streams, logs)
     routes = [*([caddyproxy.turn()] if numbered else []), *layout]
     # Error pages belong to the subroute, not to the server: what the operator's own sites answer is theirs.
@@ -126,7 +131,7 @@ def _layout(
     ]
 
 
-def _wildcards(hosts: list[HostRoute], keep_streams: bool, logs: bool) -> Json:
+def _wildcards(hosts: list[HostRoute], last: Json, keep_streams: bool, logs: bool) -> Json:
     # The first label has a dot for its end and no wildcard in it: a visitor's own "*" stands for nothing.
     below = {"input_regexp": "^[^.*]+\\.(.+)$", "outputs": ["*.$1"]}
     lookup = {
@@ -138,7 +143,7 @@ def _wildcards(hosts: list[HostRoute], keep_streams: bool, logs: bool) -> Json:
     }
     # Kept, or the expression would be tried for each wildcard anew.
     keep = {"handler": "vars", "sp_below": "{sp_parent}"}
-    table, routes = _layout(hosts, BELOW, "sp_wild_", {"handle": [static(404)]}, keep_streams, logs)
+    table, routes = _layout(hosts, BELOW, "sp_wild_", {"handle": [last]}, keep_streams, logs)
     return {"handle": [lookup, keep, *table, subroute(routes)]}
 
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ingress import caddyconfig, caddylogging
+from ingress import caddyconfig, caddylogging, named
 from ingress.caddy import STREAMS, Caddy
 from ingress.plannedapi import PlannedApi, secretive
 from ingress.routes import Table
@@ -35,8 +35,12 @@ async def rehearse(caddy: Caddy, table: Table) -> Plan:
 def lacking(tree: Any) -> set[str]:
     """Words that Caddy does not know, as far as what an ingress has put there before shows it."""
     ours = json.dumps(caddyconfig.find(tree, caddyconfig.OBJECT))
-    streams = '"reverse_proxy"' in ours and STREAMS not in ours
-    return ({STREAMS} if streams else set()) | ({caddylogging.APPENDS} if caddylogging.USER in ours else set())
+    found = {
+        STREAMS: '"reverse_proxy"' in ours and STREAMS not in ours,
+        caddylogging.APPENDS: caddylogging.USER in ours,
+        named.GRACE: '"dynamic_upstreams"' in ours and named.GRACE not in ours,
+    }
+    return {word for word, lacks in found.items() if lacks}
 
 
 def difference(before: Any, after: Any) -> str:

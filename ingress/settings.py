@@ -23,6 +23,7 @@ ISSUERS = ("acme", "internal")
 ROLES = ("auto", "control", "node")
 PROVIDER = re.compile(r"[a-z0-9_]{1,50}")
 UPSTREAMS = ("auto", "direct")
+ROUTING = ("table", "srv")
 
 HELP = {
     "BASE_DOMAIN": "domain under which projects get their names; required, e.g. stackpad.test",
@@ -47,6 +48,8 @@ HELP = {
     "DOMAIN_PROOF": "how custom domains are proved: dns, http, both with a comma, or none (default: dns,http)",
     "PROOF_DNS": "name servers that are asked for proofs, as 192.0.2.53 or [2001:db8::53]:5353 (default: the machine's)",
     "UPSTREAMS": "auto for numbers that the kernel leads to containers, direct for their addresses (default: auto)",
+    "ROUTING": "table for hosts in Caddy's configuration, srv for hosts that it asks for at each visit (default: table)",
+    "NAMES_LISTEN": "where Caddy asks for hosts with ROUTING=srv (default: 127.0.0.1:9181)",
     "ACCESS_LOG": "where Caddy writes its access log, with whose visit it was: a path as Caddy sees it, stdout or stderr",
     "DRIVERS": "network drivers whose containers are served (default: stackpad,stackpad/net:latest)",
     "LOG_LEVEL": "debug, info, warning or error (default: info)",
@@ -79,6 +82,9 @@ class Settings:
     domain_proof: frozenset[How] = frozenset(METHODS)
     proof_dns: tuple[tuple[str, int], ...] = ()
     upstreams: str = "auto"
+    routing: str = "table"
+    names_host: str = "127.0.0.1"
+    names_port: int = 9181
     access_log: str = ""
     drivers: frozenset[str] = frozenset({"stackpad", "stackpad/net:latest"})
     log_level: str = "info"
@@ -108,7 +114,12 @@ class Settings:
     @property
     def ask_address(self) -> str:
         """Where Caddy asks, as it stands in a URL."""
-        return f"[{self.ask_host}]:{self.ask_port}" if ":" in self.ask_host else f"{self.ask_host}:{self.ask_port}"
+        return _joined(self.ask_host, self.ask_port)
+
+    @property
+    def names_address(self) -> str:
+        """Where Caddy asks for hosts by name; empty where they are in its configuration."""
+        return _joined(self.names_host, self.names_port) if self.routing == "srv" else ""
 
     @classmethod
     def load(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -130,6 +141,7 @@ class Settings:
             raise InvalidRequest(f"ACME_CA={ca!r} is not the https:// address of an ACME directory")
         tls = _one_of("TLS", text("TLS", "acme"), ISSUERS)
         host, port = _listen("ASK_LISTEN", text("ASK_LISTEN", "127.0.0.1:9180"))
+        names_host, names_port = _listen("NAMES_LISTEN", text("NAMES_LISTEN", "127.0.0.1:9181"))
         page_socket, page_listen = text("PAGE_SOCKET", ""), text("PAGE_LISTEN", "")
         return cls(
             base_domain=host_name(environment["BASE_DOMAIN"]),
@@ -153,12 +165,19 @@ class Settings:
             domain_proof=_methods(text("DOMAIN_PROOF", "dns,http").lower()),
             proof_dns=tuple(_server(word) for word in text("PROOF_DNS", "").replace(",", " ").split()),
             upstreams=_one_of("UPSTREAMS", text("UPSTREAMS", "auto").lower(), UPSTREAMS),
+            routing=_one_of("ROUTING", text("ROUTING", "table").lower(), ROUTING),
+            names_host=names_host,
+            names_port=names_port,
             access_log=_log(text("ACCESS_LOG", "")),
             drivers=drivers,
             net_socket=Path(text("NET_SOCKET", "/run/stackpad/net.sock")),
             role=_one_of("ROLE", text("ROLE", "auto").lower(), ROLES),
             log_level=_one_of("LOG_LEVEL", text("LOG_LEVEL", "info").lower(), LEVELS),
         )
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:

@@ -35,6 +35,8 @@ PASSED_ON = (
     "PROOF_DNS",
     "UPSTREAMS",
     "PAGE_LISTEN",
+    "ROUTING",
+    "NAMES_LISTEN",
     "ACCESS_LOG",
     "LOG_LEVEL",
 )

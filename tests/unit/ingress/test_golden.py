@@ -71,3 +71,8 @@ def test_what_caddy_is_told(keep_streams: bool) -> None:
 def test_what_caddy_is_told_with_numbers() -> None:
     told = json.dumps(caddyconfig.route(NUMBERED, keep_streams=True), indent=1)
     assert told + "\n" == (GOLDEN / "caddy-numbers.json").read_text()
+
+
+def test_what_caddy_is_told_where_hosts_are_found_by_name() -> None:
+    owned = caddyconfig.route(NUMBERED, keep_streams=True, names="127.0.0.1:9181", grace=True)
+    assert json.dumps(owned, indent=1) + "\n" == (GOLDEN / "caddy-srv.json").read_text()

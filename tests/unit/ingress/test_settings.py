@@ -17,6 +17,7 @@ def test_only_the_base_domain_is_required() -> None:
     settings = Settings.load({"BASE_DOMAIN": "Stackpad.Test."})
     assert settings == Settings("stackpad.test")
     assert settings.ask_address == "127.0.0.1:9180"
+    assert settings.names_address == "", "hosts are in Caddy's configuration"
 
 
 def test_everything_can_be_set() -> None:
@@ -28,11 +29,12 @@ def test_everything_can_be_set() -> None:
         "DOMAIN_PROOF": "DNS", "PROOF_DNS": "192.0.2.53, 127.0.0.1:5353 2001:db8::1 [2001:db8::2]:54 [2001:db8::3]",
         "ACME_DNS": '{"name": "x"}', "CERTIFICATES": "/c",
         "DRIVERS": "x, y", "LOG_LEVEL": "DEBUG", "NET_SOCKET": "/n", "ROLE": "Node", "UPSTREAMS": "Direct",
-        "ACCESS_LOG": "/l",
+        "ACCESS_LOG": "/l", "ROUTING": "SRV", "NAMES_LISTEN": "[::1]:7",
     }  # fmt: skip
     assert environment.keys() == HELP.keys()
     settings = Settings.load(environment)
     assert settings.ask_address == "[::1]:9"
+    assert settings.names_address == "[::1]:7"
     assert settings.drivers == {"x", "y"}
     assert settings.domain_proof == {How.DNS}
     assert settings.proof_dns == (
@@ -69,6 +71,8 @@ def test_empty_is_unset() -> None:
         ("ASK_LISTEN", "0.0.0.0:9180", "is not a loopback address"),
         ("ASK_LISTEN", "127.0.0.1", "is not a loopback address"),
         ("ASK_LISTEN", "127.0.0.1:0", "is not a port"),
+        ("NAMES_LISTEN", "0.0.0.0:53", "is not a loopback address"),
+        ("ROUTING", "dns", "use one of table, srv"),
         ("HTTP_PORT", "http", "HTTP_PORT='http' is not a port"),
         ("HTTPS_PORT", "65536", "HTTPS_PORT='65536' is not a port"),
         ("DRIVERS", ",", "DRIVERS names no driver"),
