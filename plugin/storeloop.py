@@ -78,6 +78,7 @@ class StoreLoop:
         self.ranges = RangeClaims(etcd, seen, me)
         self._publish, self._unsaved, self._back = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._refused: dict[str, tuple[Op, str]] = {}
+        self._silenced = ""
         self._again_at: float | None = None
         self._log = structlog.get_logger("store")
 
@@ -87,10 +88,15 @@ class StoreLoop:
 
     @property
     def problems(self) -> list[str]:
-        """Records of ours that the store does not take: how many, and why, of the first one."""
+        """What of ours the store does not take: the sign of life; and of the records how many, and why, of the first."""
+        found = []
+        if self._silenced:
+            key = records.key(records.ALIVE, self._me)
+            found.append(f"this node gives no sign of life, so others hide its names; {key}: {self._silenced}")
         for key, (_, reason) in self._refused.items():
-            return [f"{len(self._refused)} of this node's records cannot be published, such as {key}: {reason}"]
-        return []
+            found.append(f"{len(self._refused)} of this node's records cannot be published, such as {key}: {reason}")
+            break
+        return found
 
     async def run(self) -> None:
         """Follow, publish and beat until cancelled."""
@@ -163,19 +169,36 @@ class StoreLoop:
         if wanted is None:
             return
         writes, deletions = differences(wanted, self._seen.raw, self._me)
-        ranges = {key: value for key, value in writes.items() if key.startswith(records.RANGES)}
-        if ranges and not await self.ranges.restore(ranges):
-            self._publish.set()  # somebody has claimed a range meanwhile: look again
-        operations: list[Op] = [Put(key, value) for key, value in writes.items() if key not in ranges]
+        operations: list[Op] = [Put(key, value) for key, value in writes.items()]
         operations += [Delete(key) for key in deletions]
         refused = {op.key: op for op in operations if self._refused.get(op.key, (None,))[0] == op}
         self._refused = {key: self._refused[key] for key in refused}
-        for chunk in chunks([op for op in operations if op.key not in refused], AT_ONCE, BYTES_AT_ONCE):
+        due = [op for op in operations if op.key not in refused]
+        await self._restore({op.key: op for op in due if isinstance(op, Put) and op.key.startswith(records.RANGES)})
+        due = [op for op in due if not op.key.startswith(records.RANGES)]
+        for chunk in chunks(due, AT_ONCE, BYTES_AT_ONCE):
             try:
                 await self._etcd.commit((), chunk)
             except Rejected as error:
                 self._log.warning("the store refuses some of our records", records=len(chunk), reason=str(error))
                 await self._write_each(chunk)
+
+    async def _restore(self, ranges: Mapping[str, Put]) -> None:
+        """Write our ranges; where the store refuses them, the other records are written all the same."""
+        if not ranges:
+            return
+        try:
+            if not await self.ranges.restore({key: put.value for key, put in ranges.items()}):
+                self._publish.set()  # somebody has claimed a range meanwhile: look again
+        except Rejected as error:
+            self._log.warning("the store refuses our ranges", records=len(ranges), reason=str(error))
+            for put in ranges.values():
+                self._refuse(put, error)
+
+    def _refuse(self, operation: Op, error: Rejected) -> None:
+        """Leave an operation out until it is time to try it again."""
+        self._refused[operation.key] = operation, str(error)
+        self._again_at = self._again_at or asyncio.get_running_loop().time() + REFUSED
 
     async def _write_each(self, operations: Sequence[Op]) -> None:
         """Write one after the other: one that is refused stops no other."""
@@ -183,8 +206,7 @@ class StoreLoop:
             try:
                 await self._etcd.commit((), [operation])
             except Rejected as error:
-                self._refused[operation.key] = operation, str(error)
-                self._again_at = self._again_at or asyncio.get_running_loop().time() + REFUSED
+                self._refuse(operation, error)
 
     async def _beat(self) -> None:
         lease = 0
@@ -200,10 +222,17 @@ class StoreLoop:
             except LeaseGone:
                 lease = 0
                 continue
+            except Rejected as error:
+                if self._silenced != str(error):
+                    self._log.warning("the store refuses our sign of life", key=key, reason=str(error))
+                self._silenced = str(error)
+                await asyncio.sleep(BEAT)
+                continue
             except Unavailable as error:
                 self._log.debug("no sign of life could be given", reason=str(error))
                 await asyncio.sleep(0.5)
                 continue
+            self._silenced = ""
             await asyncio.sleep(BEAT)
 
     async def _remember(self) -> None:

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from plugin.mesh import View
 from stackpad import records
 from stackpad.errors import InvalidRequest, plain
+
+_R = TypeVar("_R", bound=records.Record)
 
 SHOWN = (records.NODES, records.ALIVE, records.NETWORKS, records.INGRESSES, records.WEB, records.HOSTS)
 """What the ingress of this node is shown of the store."""
@@ -203,16 +206,26 @@ class StoreView:
         elif key.startswith(records.RANGES):
             self._ranges[key] = records.check(records.decode(value, records.Range))
         elif key.startswith(records.NETWORKS):
-            self._networks[key] = records.check(records.decode(value, records.Network))
+            self._networks[key] = _of(key, records.check(records.decode(value, records.Network)))
         elif key.startswith(records.ENDPOINTS):
-            self._endpoints[key] = records.check(records.decode(value, records.Endpoint))
+            self._endpoints[key] = _of(key, records.check(records.decode(value, records.Endpoint)))
         elif key.startswith(records.REMOVED):
             self._removed.add(key.removeprefix(records.REMOVED))
         elif key.startswith(records.INGRESSES):
-            self._ingresses[key.removeprefix(records.INGRESSES)] = records.decode(value, records.Ingress)
+            self._ingresses[key.removeprefix(records.INGRESSES)] = _of(key, records.decode(value, records.Ingress))
         elif key.startswith(records.WEB):
-            records.check(records.decode(value, records.Web))
+            _of(key, records.check(records.decode(value, records.Web)))
         elif key.startswith(records.HOSTS):
             records.decode(value, records.Host)
         if key.startswith(SHOWN):
             self.shown[key] = value
+
+
+def _of(key: str, record: _R) -> _R:
+    """``record`` if its owner is the node that ``key`` is kept for; raises :class:`InvalidRequest` if not.
+
+    A store with roles lets a node write below its own id: what it writes there must be about itself alone.
+    """
+    if record.owner != key.removeprefix(records.ROOT).split("/")[1]:
+        raise InvalidRequest(f"the record {plain(key)} in the store names another node as its owner")
+    return record

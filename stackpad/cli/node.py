@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
+from stackpad import roles as etcdroles
 from stackpad.cli import client, daemonjson, dockerconfig, fleet, output
 from stackpad.cli.common import PLACES, PROBLEM, USAGE, Json, Socket, answering, show
 from stackpad.cli.dockerconfig import Outcome
 from stackpad.cli.reports import ClusterReport
-from stackpad.errors import StackpadError
+from stackpad.errors import NotFound, StackpadError
 
 SLOW = 60.0
 """Seconds to wait for what another node has to answer."""
@@ -162,6 +163,31 @@ def rm(
     freed = bool(ended.get("freed", True))
     output.say(f"{name} is removed; its ranges are free again in ten minutes" if freed else _not_freed(name))
     _done({"removed": name, "freed": freed}, as_json=as_json)
+
+
+@app.command(epilog="Example: stackpad node roles worker-1 | sh")
+def roles(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="A node's name or id; without one, the roles that all nodes share.")
+    ] = "",
+    user: Annotated[
+        str, typer.Option("--user", metavar="USER", help="The node's user in etcd; its name by default.")
+    ] = "",
+    socket: Socket = PLACES.plugin,
+    as_json: Json = False,
+) -> None:
+    """Print what gives a node leave to write its own records in an etcd with users."""
+    lines = etcdroles.shared_commands()
+    if name:
+        with answering():
+            found = next((node for node in _cluster(socket).nodes if name in {node.name, node.id}), None)
+            if found is None:
+                raise NotFound(f"there is no node {ascii(name)[:80]}; stackpad node ls lists them")
+            lines = etcdroles.node_commands(found.id, user or found.name)
+    if as_json:
+        output.show_json(lines)
+    else:
+        typer.echo("\n".join(lines))
 
 
 @app.command("rotate-key", epilog="Example: stackpad node rotate-key")

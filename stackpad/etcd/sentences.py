@@ -101,7 +101,10 @@ def refused(url: str, text: str, user: str) -> str:
     for part, remedy in (
         ("invalid user ID or password", f"it does not know user {user!r} with this password: check {USER}, {PASSWORD}"),
         ("user name is empty", f"it wants a password: set {USER} and {PASSWORD}"),
-        ("permission denied", f"user {user!r} ({USER}) may not touch these keys: grant its role readwrite on them"),
+        (
+            "permission denied",
+            f"user {user!r} ({USER}) may not touch these keys: grant its role readwrite on them (stackpad node roles)",
+        ),
         ("database space exceeded", "its quota is used up: compact and defragment it, then disarm the alarm"),
         ("no space", "its disk or quota is full: make room, then disarm the alarm"),
         ("corrupt", "a member found its data corrupt: replace that member"),

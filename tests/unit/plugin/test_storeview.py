@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 
+import pytest
+
 from plugin.storeview import StoreView
 from stackpad import records
 
@@ -163,3 +165,35 @@ def test_a_key_that_is_no_text_is_told_and_not_kept() -> None:
     seen.change([(strange, b"{}")])
     seen.replace(node("a"))
     assert seen.problems == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "record"),
+    [
+        (
+            records.key(records.NETWORKS, "b", "y"),
+            records.Network(owner="a", id="y", environment="mine", subnets=("10.192.0.64/26",)),
+        ),
+        (
+            records.key(records.ENDPOINTS, "b", "y"),
+            records.Endpoint(
+                owner="a", id="y", network="x", environment="shop", names=("web",), addresses=("10.192.0.66",)
+            ),
+        ),
+        (records.key(records.INGRESSES, "b"), records.Ingress(owner="a", control=True)),
+        (
+            records.key(records.WEB, "b", "y"),
+            records.Web(owner="a", id="y", name="web", network="x", org="", labels={}, state="up"),
+        ),
+    ],
+    ids=lambda value: value.split("/")[3] if isinstance(value, str) else "",
+)
+def test_a_node_says_nothing_in_another_ones_name(key: str, record: records.Record) -> None:
+    """Leave to write below its own id would else be leave to write about everybody."""
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    seen.change([(key, records.encode(record))])
+    assert seen.problems == {key: f"the record {key} in the store names another node as its owner"}
+    assert key not in seen.shown
+    view = seen.view()
+    assert (len(view.networks), len(view.endpoints), dict(view.ingresses)) == (2, 2, {})

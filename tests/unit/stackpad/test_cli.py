@@ -233,7 +233,7 @@ def test_a_terminal_gets_the_same_words(plugin: Path) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("stackpad no", ["node"]), ("stackpad node r", ["rm", "rotate-key"]), ("stackpad exp", ["explain"])],
+    [("stackpad no", ["node"]), ("stackpad node r", ["rm", "roles", "rotate-key"]), ("stackpad exp", ["explain"])],
 )
 def test_a_shell_completes_commands(typed: str, offered: list[str]) -> None:
     words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" ")), "_STACKPAD_COMPLETE": "complete_bash"}

@@ -173,8 +173,8 @@ def test_a_node_that_leaves_without_a_store_says_that_nothing_was_freed_there(
 
 def test_every_command_has_json_and_an_example() -> None:
     names = [name for name in run("node", "--help").output.split() if name in {
-        "init", "join", "configure", "token", "ls", "rm", "rotate-key", "leave"}]  # fmt: skip
-    assert set(names) == {"init", "join", "configure", "token", "ls", "rm", "rotate-key", "leave"}
+        "init", "join", "configure", "token", "ls", "rm", "roles", "rotate-key", "leave"}]  # fmt: skip
+    assert set(names) == {"init", "join", "configure", "token", "ls", "rm", "roles", "rotate-key", "leave"}
     for name in set(names):
         shown = run("node", name, "--help").output
         assert "--json" in shown, name
