@@ -40,7 +40,7 @@ from plugin.wireguard.backend import Backend
 from plugin.wireguard.keys import Keys
 from stackpad import records
 from stackpad.engine import Engine
-from stackpad.errors import NotFound, Unavailable
+from stackpad.errors import NotFound, StackpadError, Unavailable
 from stackpad.runtime import Backoff
 
 READY = 15.0
@@ -212,7 +212,7 @@ class Cluster:
         while not self.presence.engine_version:
             try:
                 self.presence.engine_version = await self._engine.version()
-            except Unavailable:
+            except StackpadError:
                 await asyncio.sleep(next(backoff))
         self.networks_changed()
 

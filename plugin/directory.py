@@ -16,7 +16,7 @@ import structlog
 
 from plugin.state import State
 from stackpad.engine import Engine
-from stackpad.errors import Unavailable
+from stackpad.errors import StackpadError
 
 RELIST = 60.0
 SOON = 0.2
@@ -74,7 +74,7 @@ class Directory:
             while True:
                 try:
                     await self._list()
-                except Unavailable as error:
+                except StackpadError as error:
                     self._log.debug("the engine does not answer", reason=str(error))
                 try:
                     async with asyncio.timeout(LOOK_AGAIN if self._missing else RELIST):

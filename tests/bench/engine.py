@@ -31,6 +31,7 @@ class SyntheticEngine:
 
     def __init__(self, socket: Path, port: int) -> None:
         self.socket, self._port = socket, port
+        self.networks: list[dict[str, Any]] = [NETWORK]
         self._containers: dict[str, dict[str, Any]] = {}
         self._listeners: set[asyncio.Queue[bytes]] = set()
         self._runner: web.AppRunner | None = None
@@ -39,7 +40,8 @@ class SyntheticEngine:
         """Listen."""
         application = web.Application()
         application.router.add_get("/version", self._version)
-        # Clients put the version of the interface before every other path.
+        # Clients put the version of the interface before every other path, and some before this one.
+        application.router.add_get("/{version}/version", self._version)
         application.router.add_get("/{version}/networks", self._networks)
         application.router.add_get("/{version}/containers/json", self._list)
         application.router.add_get("/{version}/containers/{id}/json", self._inspect)
@@ -68,6 +70,10 @@ class SyntheticEngine:
             made.append(container["Id"])
         return made
 
+    def take(self, container: dict[str, Any]) -> None:
+        """One that is not of the load's kind; nobody is told."""
+        self._containers[container["Id"]] = container
+
     def remove(self, ids: Iterable[str]) -> None:
         """End and remove containers, and tell so."""
         for container_id in ids:
@@ -91,7 +97,7 @@ class SyntheticEngine:
         return web.json_response({"Version": "28.0.0", "ApiVersion": "1.41", "MinAPIVersion": "1.24"})
 
     async def _networks(self, _: web.Request) -> web.Response:
-        return web.json_response([NETWORK])
+        return web.json_response(self.networks)
 
     async def _list(self, _: web.Request) -> web.Response:
         return web.json_response([_entry(one) for one in self._containers.values()])

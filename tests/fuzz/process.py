@@ -105,7 +105,7 @@ class Process:
 
 
 @contextlib.contextmanager
-def plugin(directory: Path) -> Iterator[Process]:
+def plugin(directory: Path, **settings: str) -> Iterator[Process]:
     """A plugin in a fresh namespace, in which this thread is meanwhile, too; it is ready."""
     with private():
         log = directory / "plugin.log"
@@ -118,7 +118,7 @@ def plugin(directory: Path) -> Iterator[Process]:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 ["unshare", "--mount", "sh", "-c", _SCRIPT, "sh", sys.executable, "-m", "plugin"],
-                env={**os.environ, **environment, "PYTHONPATH": path},
+                env={**os.environ, **environment, **settings, "PYTHONPATH": path},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
