@@ -90,7 +90,7 @@ def affects(affected: Mapping[str, Any], version: Version) -> bool:
     if any(_same(str(text), version) for text in affected.get("versions") or ()):
         return True
     return any(
-        _within(there.get("events") or (), version)
+        _within(there.get("events") or [], version)
         for there in affected.get("ranges") or ()
         if there.get("type") == "ECOSYSTEM"
     )

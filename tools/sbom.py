@@ -57,7 +57,7 @@ def document(lock: str, project: str) -> str:
 def needed(locked: Iterable[Package], direct: Iterable[str]) -> frozenset[str]:
     """The packages that are installed for ``direct``, which are what a node runs; the rest are tools."""
     wanted_by = {p.name: {canonicalize_name(word.split(" ")[0]) for word in p.wanted_by} for p in locked}
-    found = {canonicalize_name(name) for name in direct}
+    found: set[str] = {canonicalize_name(name) for name in direct}
     while more := {name for name, by in wanted_by.items() if by & found} - found:
         found |= more
     return frozenset(found)
