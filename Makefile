@@ -38,7 +38,7 @@ bench: requirements ## Measure one node, between nodes, among many, resolver and
 chaos: requirements ## Faults one after another under traffic on three nodes; writes docs/resilience.md
 	$(PYTHON) -m tests.chaos
 
-testbed: requirements ## Docker hosts in namespaces, one cluster: NODES=n ENGINE=debian12|forky or one for each, with commas NAME=name
+testbed: requirements ## Docker hosts in namespaces, one cluster: NODES=n ENGINE=debian12|trixie|forky|legacy or one for each, with commas NAME=name
 	@$(TESTBED) $(NAME) up --nodes $(NODES) --engine $(ENGINE)
 
 testbed-down: $(VENV)/.complete ## Remove them without a trace: NAME=name

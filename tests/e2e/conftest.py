@@ -14,7 +14,7 @@ from tests.e2e.scene import three  # noqa: F401 - a fixture
 from tests.e2e.visitor import visitor  # noqa: F401 - a fixture
 from tests.e2e.workbench import Workbench
 from tests.testbed import testbed
-from tests.testbed.plan import ENGINES
+from tests.testbed.plan import USUAL
 from tests.testbed.shell import alive
 from tests.testbed.testbed import Options, Testbed
 
@@ -23,7 +23,7 @@ _OURS = re.compile(r"t(\d+)-[a-z0-9]+")
 
 FLEET = os.environ.get("STACKPAD_FLEET", "debian12,forky,forky")
 
-CHOSEN = os.environ.get("STACKPAD_ENGINES", ",".join(ENGINES)).split(",")
+CHOSEN = os.environ.get("STACKPAD_ENGINES", ",".join(USUAL)).split(",")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -21,7 +21,7 @@ from tests.testbed import network
 from tests.testbed.images import Images
 from tests.testbed.plan import NAME_SERVER, NodePlan, Plan
 from tests.testbed.shell import ROOT, Failed, alive, run, say, spawn, wait_until
-from tests.testbed.trees import tree
+from tests.testbed.trees import engine_tree
 
 PLUGIN = "stackpad/net"
 
@@ -56,6 +56,21 @@ cd {home}/root
 pivot_root . machine
 umount -l /machine
 """
+
+_EMPTY = """
+*filter
+:INPUT ACCEPT
+:FORWARD ACCEPT
+:OUTPUT ACCEPT
+COMMIT
+*nat
+COMMIT
+*mangle
+COMMIT
+*raw
+COMMIT
+"""
+"""The tables of iptables' old back end as a boot leaves them; nftables knows nothing of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +112,7 @@ class Node:
             (self.home / part).mkdir(parents=True, exist_ok=True)
         (self.home / "resolv.conf").write_text(f"nameserver {NAME_SERVER}\n")
         own = self.spec.engine != "debian12"
-        root = _OWN_ROOT.format(tree=tree(self.spec.engine), home=self.home) if own else ""
+        root = _OWN_ROOT.format(tree=engine_tree(self.spec.engine), home=self.home) if own else ""
         script = _HOLD.format(root=root, home=self.home, name=f"{self.plan.name}-{self.name}")
         enter = [
             "nsenter",
@@ -112,6 +127,9 @@ class Node:
         spawn(enter, self.home / "holder.log")
         wait_until(f"{self.name}'s namespaces", (self.home / "holder.pid").exists)
         wait_until(f"{self.name}'s mounts", lambda: (self.root / "run/lock").exists())
+        if self.spec.engine == "legacy":
+            for tool in ("iptables", "ip6tables"):
+                self.exec("update-alternatives", "--set", tool, f"/usr/sbin/{tool}-legacy")
         self.start_engine()
 
     def start_engine(self, *options: str) -> None:
@@ -168,6 +186,9 @@ class Node:
         holder = self._pid("holder.pid")
         self._end(pid for pid in self._processes() if pid != holder)
         self.exec("nft", "flush", "ruleset")
+        if self.spec.engine == "legacy":
+            for tool in ("iptables-restore", "ip6tables-restore"):
+                self.exec(tool, script=_EMPTY)
         for name in self._links():
             if name not in {"lo", "eth0"}:
                 self.exec("ip", "link", "del", name, check=False)

@@ -9,7 +9,12 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-ENGINES = ("debian12", "forky")
+ENGINES = ("debian12", "trixie", "forky", "legacy")
+"""Engines a node can have, the oldest first; the last is Debian 13's with the old back end of iptables."""
+
+USUAL = ("debian12", "forky")
+"""What tests run on unless they are told otherwise: the oldest that is supported, and a current one."""
+
 BASE_DOMAIN = "stackpad.test"
 
 NAME_SERVER = "198.51.100.1"

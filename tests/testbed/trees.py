@@ -11,35 +11,48 @@ from pathlib import Path
 
 from tests.testbed.shell import cache, need, run, step
 
-PACKAGES = {
-    "trixie": (),
-    "bookworm": (),
-    "forky": (
-        "ca-certificates", "caddy", "docker-cli", "docker.io", "iproute2", "iptables", "kmod", "nftables", "procps",
-    ),
-}  # fmt: skip
-"""Packages beyond the minimum, by release; forky's are a node's engine and its Caddy."""
+_ENGINE = (
+    "ca-certificates", "caddy", "docker-cli", "docker.io", "iproute2", "iptables", "kmod", "nftables", "procps",
+)  # fmt: skip
+"""A node's engine and its Caddy, as the release has them."""
+
+TREES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "trixie": ("trixie", ()),
+    "bookworm": ("bookworm", ()),
+    "forky": ("forky", _ENGINE),
+    "trixie-engine": ("trixie", _ENGINE),
+}
+"""Trees by name: the release, and packages beyond the minimum. Images are built on a release without an engine."""
 
 
-def tree(release: str) -> Path:
-    """The root directory of a release; made where it is not there yet.
+_ENGINE_TREES = {"trixie": "trixie-engine", "legacy": "trixie-engine", "forky": "forky"}
+
+
+def engine_tree(engine: str) -> Path:
+    """The root directory of a node whose engine is not the machine's own."""
+    return tree(_ENGINE_TREES[engine])
+
+
+def tree(name: str) -> Path:
+    """The root directory of a tree; made where it is not there yet.
 
     By one at a time: the nodes of a testbed start side by side and all ask for it, and so do testbeds.
     """
-    path = cache() / "trees" / release
+    path = cache() / "trees" / name
     with (cache() / "trees.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (path / ".complete").exists():
             need("debootstrap")
-            with step(f"debootstrap {release}"):
-                _make(release, path)
+            with step(f"debootstrap {name}"):
+                _make(name, path)
     return path
 
 
-def _make(release: str, path: Path) -> None:
+def _make(name: str, path: Path) -> None:
+    release, packages = TREES[name]
     shutil.rmtree(path, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    include = [f"--include={','.join(PACKAGES[release])}"] if PACKAGES[release] else []
+    include = [f"--include={','.join(packages)}"] if packages else []
     run("debootstrap", "--variant=minbase", *include, release, path, env={"DEBOOTSTRAP_DIR": str(_scripts())})
     _slim(path)
     (path / ".complete").touch()
@@ -50,7 +63,7 @@ def _scripts() -> Path:
     path = cache() / "debootstrap"
     shutil.rmtree(path, ignore_errors=True)
     shutil.copytree("/usr/share/debootstrap", path, symlinks=True)
-    for release in PACKAGES:
+    for release, _ in TREES.values():
         script = path / "scripts" / release
         if not script.exists():
             script.symlink_to("sid")

@@ -35,7 +35,7 @@ def test_a_list_of_engines_is_one_for_each_node() -> None:
         ("a" * 17, 1, "forky", "up to 16"),
         ("a", 0, "forky", "0 nodes: use 1 to 100"),
         ("a", 101, "forky", "101 nodes: use 1 to 100"),
-        ("a", 1, "sarge", "engine 'sarge' is unknown: there are debian12, forky"),
+        ("a", 1, "sarge", "engine 'sarge' is unknown: there are debian12, trixie, forky, legacy"),
         ("a", 3, "forky,debian12", "2 engines for 3 nodes"),
     ],
 )
