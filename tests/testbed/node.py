@@ -128,8 +128,10 @@ class Node:
         wait_until(f"{self.name}'s namespaces", (self.home / "holder.pid").exists)
         wait_until(f"{self.name}'s mounts", lambda: (self.root / "run/lock").exists())
         if self.spec.engine == "legacy":
-            for tool in ("iptables", "ip6tables"):
-                self.exec("update-alternatives", "--set", tool, f"/usr/sbin/{tool}-legacy")
+            # What update-alternatives would do; it keeps its books in /var/lib, of which a node has its own.
+            for tool in (f"{family}{end}" for family in ("iptables", "ip6tables") for end in ("", "-save", "-restore")):
+                program = tool.replace("tables", "tables-legacy")
+                self.exec("ln", "-sfn", f"/usr/sbin/{program}", f"/etc/alternatives/{tool}")
         self.start_engine()
 
     def start_engine(self, *options: str) -> None:
