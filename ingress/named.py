@@ -44,7 +44,10 @@ GRACE = "grace_period"
 """The field by which Caddy goes on with what it knows while nobody answers; since 2.8."""
 
 MOST = 6
-"""Records in one answer, chosen by chance, so that it fits a datagram of 512 bytes (RFC 1035 4.2.1)."""
+"""Records in one answer, chosen by chance; fewer where it would not fit a datagram."""
+
+DATAGRAM, NAME = 512, 253
+"""Bytes of an answer without EDNS, and characters of a name without the dot at its end, at most (RFC 1035 2.3.4)."""
 
 IDLE = "3s"
 """How long Caddy keeps a connection it does not use: less than until a stable upstream's address has its next turn."""
@@ -59,7 +62,13 @@ _ZONE = dns.name.from_text(ZONE)
 def serves(host: HostRoute) -> bool:
     """Whether a host can be found by name: all of it is one service, which speaks HTTP/1 and asks for nothing special."""
     first = host.paths[0]
-    if len(host.paths) > 1 or first.path or first.redirect or first.wire is not Wire.HTTP:
+    if (
+        len(host.host) + len(ZONE) > NAME
+        or len(host.paths) > 1
+        or first.path
+        or first.redirect
+        or first.wire is not Wire.HTTP
+    ):
         return False
     asked = first.options
     return not host.host.startswith(WILDCARD) and (
@@ -96,7 +105,11 @@ def answer(query: bytes, known: Hosts | None, pages_at: str, now: float) -> byte
         dials = list(known.get(host, ()))
         chosen = random.sample(dials, min(MOST, len(dials))) or [pages_at]
         texts = [_target(dial, now) for dial in chosen]
-        answered.answer = [dns.rrset.from_text_list(question.name, 0, "IN", "SRV", texts)]
+        while texts:
+            answered.answer = [dns.rrset.from_text_list(question.name, 0, "IN", "SRV", texts)]
+            if len(answered.to_wire()) <= DATAGRAM:
+                break
+            texts.pop()
     elif question.rdtype in {dns.rdatatype.A, dns.rdatatype.AAAA}:
         address = _address(question.name)
         if address is None:

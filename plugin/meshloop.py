@@ -76,7 +76,7 @@ class MeshLoop:
         self._sightings, self._fence = sightings, fence
         self._calling, self._kept, self._keep_at = Calling(), dict[str, Address](), 0.0
         self._path_mtus: dict[str, int] = {}
-        self._measured = self._due = self._check_at = 0.0
+        self._measured = self._due = self._check_at = self._checked = 0.0
         self._applied: Tunnel | None = None
         self._left: frozenset[IPNet] = frozenset()
         self._left_of: frozenset[IPNet] | None = None
@@ -89,9 +89,14 @@ class MeshLoop:
         self._wake.set()
 
     def route_gone(self, net: IPNet) -> None:
-        """A route into the tunnel was removed: put it back, unless that was our own doing."""
-        if self._applied is not None and (net in self._applied.routes or net in self._applied.fenced):
-            self._check_at = 0.0
+        """A route into the tunnel was removed: put it back, unless that was our own doing.
+
+        At once, but not more often than once a look: who removes it again and again has us do no more than that.
+        """
+        if self._applied is None or not (net in self._applied.routes or net in self._applied.fenced):
+            return
+        self._check_at = min(self._check_at, self._checked + LOOK)
+        if time.monotonic() > self._check_at:
             self._wake.set()
 
     async def wait_settled(self) -> None:
@@ -225,7 +230,8 @@ class MeshLoop:
         self._applied = None
         await self._kernel.apply_tunnel(tunnel)
         self._applied = tunnel
-        self._check_at = time.monotonic() + max(CHECK, (time.process_time() - began) / SHARE)
+        self._checked = time.monotonic()
+        self._check_at = self._checked + max(CHECK, (time.process_time() - began) / SHARE)
 
     def _overlay(self, wanted: Wanted | None, mtu: int | None) -> Overlay:
         former = self._fence.closed(self._state.networks)

@@ -111,7 +111,7 @@ class Monitor:
             elif kind in {_NEWROUTE, _DELROUTE} and body[1] == 0:
                 yield Hint.NODE  # destination length 0: a default route
             elif kind == _DELROUTE and body[5] == PROTOCOL and (address := _attribute(body, 12, _RTA_DST)):
-                self._route_gone(ipaddress.ip_network((address, body[1])))
+                self._route_gone(ipaddress.ip_network((address, body[1]), strict=False))
             elif kind == _NEWNETCONF and _attribute(body, 4, _NETCONFA_IFINDEX) == _OF_THE_NODE:
                 forwards = _attribute(body, 4, _NETCONFA_FORWARDING)
                 if forwards and not any(forwards):

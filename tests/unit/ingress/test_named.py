@@ -19,12 +19,16 @@ from stackpad.upstreams import STEM4, STEM6
 from tests.unit.ingress.test_routes import container, made
 
 PAGES = "127.0.0.1:9181"
+LONG = ".".join(["a" * 59] * 3 + ["b" * 52, "example"])
+"""As long as a host that is found by name can be."""
+
 KNOWN = {
     "shop.acme.stackpad.test": ("10.192.0.2:80",),
     "two.example": ("10.192.0.2:80", "[fd00::2]:8080"),
     "down.example": (),
     "number.example": (f"{STEM4}{TURN}:20001",),
     "six.example": (f"[{STEM6}{TURN}]:20002",),
+    LONG: tuple(f"[fd00::{last}]:8080" for last in range(1, 7)),
     "many.example": tuple(f"10.192.0.{last}:80" for last in range(1, 17)),
 }
 
@@ -74,6 +78,11 @@ def test_of_many_some_are_named() -> None:
     assert len(found) == 16
 
 
+def test_a_long_name_has_fewer_records() -> None:
+    assert len(LONG) + len(named.ZONE) == named.NAME
+    assert 1 <= len(places(LONG)) < 6
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "code"),
     [
@@ -121,10 +130,11 @@ def test_which_hosts_are_found_by_name() -> None:
             "home", project="home", domains=("home.example", "www.home.example"), options=RouteOptions("home.example")
         ),
         container("wide", project="wide", domains=("*.wide.example",)),
+        container("long", project="long", domains=(LONG, "c" + LONG)),
     )
     assert set(named.hosts(table)) == {
         "plain.acme.stackpad.test", "www.plain.example", "two.acme.stackpad.test", "down.acme.stackpad.test",
-        "home.example", "wide.acme.stackpad.test",
+        "home.example", "wide.acme.stackpad.test", "long.acme.stackpad.test", LONG,
     }  # fmt: skip
     assert len(named.hosts(table)["two.acme.stackpad.test"]) == 2
 
