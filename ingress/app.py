@@ -94,7 +94,8 @@ class Ingress:
             commands = admin(self.report, self.registry, self._ownership, self.plan)
             await sites.serve(stack, commands, path=str(self._settings.admin_socket))
             await self._serve_page(stack)
-            await self._names.serve(stack)
+            if self._settings.role != "node":
+                await self._names.serve(stack)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follower.run(), name="follower")
                 tasks.create_task(self._ready.run(), name="prober")

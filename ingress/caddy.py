@@ -114,7 +114,11 @@ class Caddy:
         if not suspects:
             self._accepted = {}  # it may be another Caddy: next time, all are suspects
             raise InvalidRequest(f"Caddy refuses what it took before: {error}") from error
-        await self._put(_with(table, good))
+        try:
+            await self._put(_with(table, good))
+        except Rejected:
+            self._accepted = {}  # what it took before is refused now: next time, all are suspects
+            raise
 
         async def admit(batch: list[HostRoute]) -> None:
             try:

@@ -46,11 +46,11 @@ def route(table: Table, *, keep_streams: bool, log: bool | None = None, names: s
     ``log`` has lines of the access log say whose visit it was: in fields of their own, which Caddy knows since 2.8, or
     (false) as it goes before; ``None`` for not at all.
     """
-    there = [host for host in table.hosts if not (names and named.serves(host))]
+    there = named.split(table)[1] if names else table.hosts
     exact = [host for host in there if not host.host.startswith(WILDCARD)]
     wild = [host for host in there if host.host.startswith(WILDCARD)]
     logs = log is not None
-    last = named.proxy(names, keep_streams=keep_streams, grace=grace) if names else static(404)
+    last = named.handler(names, keep_streams=keep_streams, grace=grace) if names else static(404)
     unknown = _wildcards(wild, last, keep_streams, logs) if wild else {"handle": [last]}
     numbered = any(is_stable(dial) for host in there for path in host.paths for dial in path.upstreams)
     lines, layout = _layout(exact, HOST, "sp_", unknown, keep_streams, logs)

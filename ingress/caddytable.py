@@ -55,10 +55,11 @@ def maps(source: str, destinations: Sequence[str], mappings: Sequence[Json], def
     parts: list[list[Json]] = [[] for _ in range(count)]
     for each, mapping in zip(keys, mappings, strict=True):
         parts[part_of[each]].append(mapping)
-    # Caddy refuses lines that have a destination's name in them, whatever else it is a part of there.
-    stem = destinations[0].strip("{}").replace("_", ".")
-    found = f"{{{stem}.key}}"
-    names = [[f"{{{stem}.{part}.{index}}}" for index in range(len(destinations))] for part in range(count)]
+    # Caddy refuses lines that have a destination's name in them, whatever else it is a part of there: no host, address
+    # or name of a service has a tilde in it, or a tenant could have the table refused.
+    stem = destinations[0].strip("{}").rpartition("_")[0]
+    found = f"{{{stem}~key}}"
+    names = [[f"{{{stem}~{part}~{index}}}" for index in range(len(destinations))] for part in range(count)]
     groups = "".join(f"${{{group}}}" for group in range(1, re.compile(letters).groups + 1))
     return [
         _map(source, [found], [{"input_regexp": letters, "outputs": [groups]}], [NONE]),

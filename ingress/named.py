@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import dns.exception
@@ -25,12 +25,12 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-from ingress import caddyproxy, pages
+from ingress import caddyanswers, caddyproxy, pages
 from ingress.caddyanswers import Json
 from ingress.routes import HostRoute, Table
 from ingress.upstreams import TURN
 from stackpad import routeoptions
-from stackpad.hosts import WILDCARD
+from stackpad.hosts import WILDCARD, above
 from stackpad.labels import Wire
 from stackpad.upstreams import TURNS
 
@@ -40,8 +40,15 @@ ZONE = "web.stackpad."
 REFRESH = "1s"
 """How long Caddy remembers an answer."""
 
-GRACE = "grace_period"
-"""The field by which Caddy goes on with what it knows while nobody answers; since 2.8."""
+GRACE, AGAIN = "grace_period", "2s"
+"""The field by which Caddy goes on with what it knows while nobody answers (since 2.8), and for how long it does before
+it asks again. It asks nobody in between, whatever the reason was for the one answer it has not got: so, not for long.
+"""
+
+ASKABLE = "(?i)^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?([.][a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
+"""Hosts that can be asked for, but for their length. Go's resolver refuses others without a question, and Caddy would try
+again for long.
+"""
 
 MOST = 6
 """Records in one answer, chosen by chance; fewer where it would not fit a datagram."""
@@ -51,6 +58,8 @@ DATAGRAM, NAME = 512, 253
 
 IDLE = "3s"
 """How long Caddy keeps a connection it does not use: less than until a stable upstream's address has its next turn."""
+
+HOST = "{http.request.host}"
 
 Hosts = Mapping[str, Sequence[str]]
 """Upstreams by host, as Caddy dials them."""
@@ -76,9 +85,21 @@ def serves(host: HostRoute) -> bool:
     )
 
 
+def split(table: Table) -> tuple[list[HostRoute], list[HostRoute]]:
+    """The hosts of a table that are found by name, and those that are in Caddy's configuration.
+
+    Among the latter are names below a wildcard: it is looked for first, and would have their visitors.
+    """
+    wild = {host.host for host in table.hosts if host.host.startswith(WILDCARD)}
+    found: tuple[list[HostRoute], list[HostRoute]] = ([], [])
+    for host in table.hosts:
+        found[not serves(host) or above(host.host) in wild].append(host)
+    return found
+
+
 def hosts(table: Table) -> Hosts:
-    """Those of a table that are found by name; without upstreams where nobody is up."""
-    return {host.host: host.paths[0].upstreams for host in table.hosts if serves(host)}
+    """Upstreams of those that are found by name; none where nobody is up."""
+    return {host.host: host.paths[0].upstreams for host in split(table)[0]}
 
 
 def answer(query: bytes, known: Hosts | None, pages_at: str, now: float) -> bytes | None:
@@ -119,19 +140,28 @@ def answer(query: bytes, known: Hosts | None, pages_at: str, now: float) -> byte
     return answered.to_wire()
 
 
-def page(host: str, known: Hosts | None) -> tuple[int, str]:
-    """Status and page for a visitor of a host that nobody is up for."""
+def page(host: str, known: Collection[str] | None) -> tuple[int, str]:
+    """Status and page for a visitor of a host that nobody is found for; ``known`` are all hosts, by name or not.
+
+    One that has just come to ask for something special is on its way into Caddy's configuration.
+    """
     status = 404 if known is not None and host.lower().rstrip(".") not in known else 503
     return status, pages.page(status)
 
 
-def proxy(resolver: str, *, keep_streams: bool, grace: bool) -> Json:
-    """The handler for all hosts that are found by name; ``resolver`` is address and port of who answers."""
+def handler(resolver: str, *, keep_streams: bool, grace: bool) -> Json:
+    """What is done with all hosts that are found by name; ``resolver`` is address and port of who answers."""
+    unaskable = {"not": [{"vars_regexp": {HOST: {"pattern": ASKABLE}}}]}
+    proxy = _proxy(resolver, keep_streams=keep_streams, grace=grace)
+    return caddyanswers.subroute([caddyanswers.refusal(unaskable, caddyanswers.static(404)), {"handle": [proxy]}])
+
+
+def _proxy(resolver: str, *, keep_streams: bool, grace: bool) -> Json:
     servers = {"addresses": [f"udp/{resolver}"]}
-    sources: Json = {"source": "srv", "name": f"{{http.request.host}}.{ZONE}", "refresh": REFRESH, "resolver": servers}
+    sources: Json = {"source": "srv", "name": f"{HOST}.{ZONE}", "refresh": REFRESH, "resolver": servers}
     made: Json = {
         "handler": "reverse_proxy",
-        "dynamic_upstreams": {**sources, **({GRACE: "1h"} if grace else {})},
+        "dynamic_upstreams": {**sources, **({GRACE: AGAIN} if grace else {})},
         "transport": {
             "protocol": "http",
             "dial_timeout": "1s",
@@ -139,7 +169,7 @@ def proxy(resolver: str, *, keep_streams: bool, grace: bool) -> Json:
             "keep_alive": {"probe_interval": "30s", "max_idle_conns_per_host": 32, "idle_timeout": IDLE},
         },
         # Who comes while the ingress is started anew waits for it.
-        "load_balancing": {"try_duration": "5s", "try_interval": "50ms"},
+        "load_balancing": {"try_duration": "5s", "try_interval": "50ms", "selection_policy": caddyproxy.IN_TURN},
     }
     if keep_streams:
         made["stream_close_delay"] = caddyproxy.DRAIN

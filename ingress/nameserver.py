@@ -22,10 +22,12 @@ class NameServer:
     def __init__(self, settings: Settings) -> None:
         self._host, self._port, self._address = settings.names_host, settings.names_port, settings.names_address
         self._hosts: Hosts | None = None
+        self._all: frozenset[str] | None = None
 
     def learn(self, table: Table) -> None:
         """Answer by ``table`` from now on."""
-        self._hosts = named.hosts(table)
+        if self._address:
+            self._hosts, self._all = named.hosts(table), frozenset(host.host for host in table.hosts)
 
     async def serve(self, stack: contextlib.AsyncExitStack) -> None:
         """Serve until ``stack`` is closed, if anything is found by name; raises :class:`Unavailable` for a taken port."""
@@ -48,8 +50,12 @@ class NameServer:
         return named.answer(query, self._hosts, self._address, time.time())
 
     async def _page(self, request: web.Request) -> web.Response:
-        status, text = named.page(request.headers.get("Host", "").partition(":")[0], self._hosts)
-        headers = {"Cache-Control": "no-store", **({"Retry-After": caddyanswers.RETRY_AFTER} if status == 503 else {})}
+        status, text = named.page(request.headers.get("Host", "").partition(":")[0], self._all)
+        headers = {
+            "Cache-Control": "no-store",
+            "Server": "stackpad",
+            **({"Retry-After": caddyanswers.RETRY_AFTER} if status == 503 else {}),
+        }
         return web.Response(status=status, text=text, content_type="text/html", headers=headers)
 
 

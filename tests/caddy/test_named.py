@@ -87,6 +87,42 @@ async def test_what_asks_for_something_special_is_in_the_table(named: Named) -> 
         assert (await place.visit(HOST, "/", "--header", "Host: nobody.acme.stackpad.test"))[0] == 404
 
 
+async def test_a_wildcard_has_no_visitors_of_a_name_below_it(named: Named) -> None:
+    """Neither its own project's, nor of another one's that had the name before."""
+    place = named.place
+    async with upstream("exact") as first, upstream("wild") as second:
+        exact = container(port=first, project="first", domains=("shop.example.test",))
+        wild = container("w", port=second, project="wild", domains=("*.example.test", "own.example.test"))
+        await named.apply(exact)
+        assert await place.visit("shop.example.test") == (200, "exact")
+        await named.apply(exact, wild)
+        for _ in range(3):
+            assert await place.visit("shop.example.test") == (200, "exact")
+        assert await place.visit("any.example.test") == (200, "wild")
+        assert await place.visit("own.example.test") == (200, "wild")
+
+
+async def test_hosts_that_cannot_be_asked_for_are_nobodys_at_once(named: Named) -> None:
+    async with upstream("hello") as port:
+        await named.apply(container(port=port))
+        for odd in (f"{HOST}.", "a..b", f"{'a' * 64}.example", "-a.example", "[::1]", "x_y.z"):
+            status, text = await named.place.visit(HOST, "/", "--http1.1", "--header", f"Host: {odd}")
+            assert (status, "Nothing here" in text) in {(404, True), (400, False)}, (odd, text)
+        assert await named.place.visit(HOST.upper()) == (200, "hello")
+
+
+async def test_a_change_is_seen_after_nobody_has_answered_for_a_while(named: Named) -> None:
+    async with upstream("one") as first, upstream("other") as second:
+        await named.apply(container(port=first))
+        assert await named.place.visit(HOST) == (200, "one")
+        await named.stop()
+        await asyncio.sleep(1.5)
+        await named.place.visit(HOST)
+        await named.start()
+        await named.apply(container(port=second))
+        await eventually(functools.partial(_is, named.place, HOST, 200, "other"), "the change")
+
+
 async def test_a_websocket_outlives_whatever_others_do(named: Named) -> None:
     """And what becomes of its own service; with Caddy 2.6, too, which ends them all at a change of its configuration."""
 

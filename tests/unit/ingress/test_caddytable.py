@@ -66,9 +66,19 @@ def test_with_any_names_beside(names: set[str]) -> None:
         assert asked(maps, "{sp_up}", host) == f"10.0.0.1:{number}"
 
 
+HOSTILE = [
+    f"{word}{sign}{part}{sign}{index}.e{part}.evil.example"
+    for word in ("sp", "sp.up", "sp.wild", "sp.wild.up", "sp-part")
+    for sign in (".", "-")
+    for part in range(24)
+    for index in range(2)
+]
+"""Names somebody could choose who has read how the parts are called."""
+
+
 def test_what_caddy_refuses_is_not_there() -> None:
     """A line whose output or input has a destination's name in it, and two lines with one input."""
-    for one in made(NAMES["numbers"]):
+    for one in made([*NAMES["numbers"], *HOSTILE]):
         own = [destination.strip("{}") for destination in one["destinations"]]
         inputs = [line.get("input") or line["input_regexp"] for line in one["mappings"]]
         assert len(set(inputs)) == len(inputs)
