@@ -33,7 +33,7 @@ OBJECT, MARKER, POLICY, DNS_POLICY = "stackpad", "stackpad-gen", "stackpad-tls",
 PROOF, PROOF_SERVER = "stackpad-proof", "stackpad-http"
 """And those of what answers on the HTTP port when a domain is proved: the route, the server if that is ours."""
 
-HOST, BELOW = "{http.request.host}", "{http.vars.sp_below}"
+HOST, BELOW = named.HOST, "{http.vars.sp_below}"
 """What a host is found by: its name; for wildcards, the one that the name is below of."""
 
 

@@ -128,7 +128,7 @@ def answer(query: bytes, known: Hosts | None, pages_at: str, now: float) -> byte
         texts = [_target(dial, now) for dial in chosen]
         while texts:
             answered.answer = [dns.rrset.from_text_list(question.name, 0, "IN", "SRV", texts)]
-            if len(answered.to_wire()) <= DATAGRAM:
+            if len(answered.to_wire(max_size=65535)) <= DATAGRAM:
                 break
             texts.pop()
     elif question.rdtype in {dns.rdatatype.A, dns.rdatatype.AAAA}:

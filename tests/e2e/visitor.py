@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -78,6 +80,24 @@ class Visitor:
                 enough.set()
                 asking.result()
 
+    @contextlib.contextmanager
+    def upgraded(self, host: str) -> Iterator[ssl.SSLSocket]:
+        """A connection that has been upgraded to a WebSocket, without its framing; closed at the end."""
+        context = ssl.create_default_context(cafile=str(self.bench.bed.proxy.ca))
+        with (
+            socket.create_connection((self.bench.node.address, 443), 60) as plain,
+            context.wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            secure.sendall(
+                f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+            )
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += secure.recv(4096)
+            assert b" 101 " in head
+            yield secure
+
     def sees_route(self, host: str) -> None:
         """Fail unless the ingress comes to have the host up."""
         eventually(lambda: any((r["host"], r["state"]) == (host, "up") for r in report(self.bench)["routes"]), host)
@@ -105,7 +125,7 @@ def report(bench: Workbench) -> dict[str, list[dict[str, object]]]:
 
 def told(bench: Workbench, path: str, *options: str) -> Any:
     """What the ingress answers on its socket."""
-    socket = f"{bench.node.root}/run/stackpad/ingress.sock"
+    at = f"{bench.node.root}/run/stackpad/ingress.sock"
     ask = [
         "curl",
         "-s",
@@ -113,7 +133,7 @@ def told(bench: Workbench, path: str, *options: str) -> Any:
         "--max-time",
         "30",
         "--unix-socket",
-        socket,
+        at,
         *options,
         f"http://ingress{path}",
     ]
