@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+import structlog
 
 from plugin import flows, loopback, upstreams
 from plugin.dataplane import Dataplane, Element, Plan
@@ -47,6 +50,7 @@ class Kernel:
         self._run, self._proc = run, proc
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
         self._trash_thread = ThreadPoolExecutor(1, thread_name_prefix="trash")
+        self._log = structlog.get_logger("kernel")
 
     async def __aenter__(self) -> Kernel:
         """Open the sockets, in the threads that will use them."""
@@ -139,16 +143,16 @@ class Kernel:
         """
         inherited = [s for plan in plans for s in flows.taken(plan.new_elements)]
         if inherited:
-            self._trash_thread.submit(flows.forget, inherited)
+            self._later(flows.forget, inherited)
         outcome = await self._call(self._apply, plans)
         if any(plan.old_links for plan in plans):
-            self._trash_thread.submit(self._trash.empty)
+            self._later(self._trash.empty)
         selections = [s for plan in plans for s in flows.stale(plan.new_elements, plan.old_elements)]
         if selections:
-            self._trash_thread.submit(flows.forget, selections)
+            self._later(flows.forget, selections)
         numbers = upstreams.numbers(element for plan in plans for element in plan.new_elements)
         if numbers:
-            self._trash_thread.submit(loopback.hurry, numbers)
+            self._later(loopback.hurry, numbers, time.monotonic())
         return outcome
 
     def _apply(self, plans: Sequence[Plan]) -> list[StackpadError | None]:
@@ -187,6 +191,14 @@ class Kernel:
         await self._call(self._loopback.stand, False)
         await self._call(self._firewall.remove)
         await self._call(self._foreign.remove)
+
+    def _later(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        """Call it when the thread for what nobody waits for is free; what goes wrong there is in the log."""
+        self._trash_thread.submit(function, *args, **kwargs).add_done_callback(self._look_at)
+
+    def _look_at(self, done: Future[Any]) -> None:
+        if not done.cancelled() and done.exception() is not None:
+            self._log.error("what was to be cleared away is still there", exc_info=done.exception())
 
     async def _call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         loop = asyncio.get_running_loop()

@@ -13,9 +13,9 @@ import ipaddress
 import socket
 import struct
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -37,8 +37,23 @@ _MESSAGE = struct.Struct("=IHHII")
 _QUERY = struct.Struct("=BBBxI")
 _SOCKET_ID = struct.Struct(">HH16s16s4s8s")
 _TIMEOUT = 5.0
+_CLOCK_MONOTONIC_COARSE = 6
+"""The clock that goes by the kernel's ticks (``linux/time.h``); Python has no name for it."""
+
+_EXPIRES = struct.Struct("=I")
 _USUAL = 0.02
 """Seconds in which a connection to a container that is there is made."""
+
+_FIRST = 1.0
+"""Seconds until the kernel repeats its first attempt (``TCP_TIMEOUT_INIT``, RFC 6298 §2.1)."""
+
+
+class _Attempt(NamedTuple):
+    """A socket whose connection is being made, and since how many seconds at least."""
+
+    family: int
+    identity: bytes
+    age: float
 
 
 class Loopback:
@@ -83,18 +98,21 @@ class Loopback:
             raise Unavailable(f"the kernel refused to {what.format(address)}: {error.args[-1]}") from error
 
 
-def hurry(numbers: Collection[int]) -> int:
-    """End connections to ``numbers`` that are being made for longer than it takes; returns how many there were."""
+def hurry(numbers: Collection[int], changed: float) -> int:
+    """End connections to ``numbers`` that are being made since before the ``changed`` (monotonic clock, seconds).
+
+    One that was begun later has met what is there now, and waits for what comes after it. Returns how many were ended.
+    """
     ended = 0
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as channel:
             channel.settimeout(_TIMEOUT)
             channel.bind((0, 0))
-            waiting = set(_waiting(channel, numbers))
-            if waiting:
-                time.sleep(_USUAL)
-            # One that is only just being made may be made by now, and be in use.
-            for family, identity in waiting.intersection(_waiting(channel, numbers) if waiting else ()):
+            if not any(_before(changed, _waiting(channel, numbers))):
+                return 0
+            # One that is only just being made may be made in a moment, and be in use.
+            time.sleep(_USUAL)
+            for family, identity in list(_before(changed, _waiting(channel, numbers))):
                 query = _QUERY.pack(family, socket.IPPROTO_TCP, 0, _SYN_SENT) + identity
                 channel.send(_message(_DIAG_DESTROY, _REQUEST | _ACK, query))
                 channel.recv(1 << 16)
@@ -104,18 +122,24 @@ def hurry(numbers: Collection[int]) -> int:
     return ended
 
 
-def _waiting(channel: socket.socket, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
-    """Family and identity of the sockets whose connection to one of ``numbers`` is being made."""
+def _before(changed: float, attempts: Iterable[_Attempt]) -> Iterator[tuple[int, bytes]]:
+    """Family and identity of those that were surely begun before the time ``changed``."""
+    since = time.monotonic() - changed
+    return ((each.family, each.identity) for each in attempts if each.age > since)
+
+
+def _waiting(channel: socket.socket, numbers: Collection[int]) -> Iterator[_Attempt]:
+    """The connections to one of ``numbers`` that are being made."""
     for family, addresses in ((socket.AF_INET, UPSTREAM4), (socket.AF_INET6, UPSTREAM6)):
         packed = {ipaddress.ip_address(text).packed.ljust(16, b"\0") for text in addresses}
-        for identity in list(_being_made(channel, family)):
-            _, port, _, destination, _, _ = _SOCKET_ID.unpack(identity)
+        for attempt in list(_being_made(channel, family)):
+            _, port, _, destination, _, _ = _SOCKET_ID.unpack(attempt.identity)
             if port in numbers and destination in packed:
-                yield family, identity
+                yield attempt
 
 
-def _being_made(channel: socket.socket, family: int) -> Iterator[bytes]:
-    """What identifies each TCP socket whose connection is being made."""
+def _being_made(channel: socket.socket, family: int) -> Iterator[_Attempt]:
+    """The TCP sockets whose connection is being made."""
     query = _QUERY.pack(family, socket.IPPROTO_TCP, 0, _SYN_SENT) + bytes(_SOCKET_ID.size)
     channel.send(_message(_DIAG_BY_FAMILY, _REQUEST | _DUMP, query))
     while True:
@@ -125,9 +149,18 @@ def _being_made(channel: socket.socket, family: int) -> Iterator[bytes]:
             length, kind, *_ = _MESSAGE.unpack_from(data, position)
             if kind in {_DONE, _ERROR} or length < _MESSAGE.size:
                 return
-            # struct inet_diag_msg (linux/inet_diag.h): four bytes, then what identifies the socket.
-            yield data[position + _MESSAGE.size + 4 : position + _MESSAGE.size + 4 + _SOCKET_ID.size]
+            # struct inet_diag_msg (linux/inet_diag.h): four bytes, of which the last counts the attempts that were
+            # repeated; what identifies the socket; and when the next is due, in ms.
+            start = position + _MESSAGE.size + 4
+            end = start + _SOCKET_ID.size
+            (expires,) = _EXPIRES.unpack_from(data, end)
+            yield _Attempt(family, data[start:end], _age(data[start - 1], expires / 1000))
             position += (length + 3) & ~3
+
+
+def _age(repeated: int, expires: float) -> float:
+    """How old an attempt is at least, in seconds; the kernel counts in ticks of its clock."""
+    return repeated * _FIRST if repeated else _FIRST - expires - time.clock_getres(_CLOCK_MONOTONIC_COARSE)
 
 
 def _message(kind: int, flags: int, body: bytes) -> bytes:

@@ -63,11 +63,15 @@ class Guest:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A node's peer has ``key``; ``former`` is whose place it took, ``standby`` a second peer without ranges."""
+    """A node's peer has ``key``; ``former`` is whose place it took.
+
+    ``standby`` is a second peer without ranges that is called, ``leaving`` one that only sends what it has begun to.
+    """
 
     key: str
     former: str = ""
     standby: str = ""
+    leaving: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +170,9 @@ def plan(
             # Called as well: a node that knows no better key for the one with the store cannot wait to be called.
             beside = replace(peers[choice.key], public_key=choice.standby, allowed=frozenset(), keepalive=KEEPALIVE)
             peers[choice.standby] = beside
+        if choice.leaving:
+            beside = replace(peers[choice.key], public_key=choice.leaving, allowed=frozenset(), keepalive=0)
+            peers[choice.leaving] = beside
         for text in filter(None, (node.mesh4, node.mesh6)):
             address = ipaddress.ip_address(text)
             if any(address in net for net in allowed if net.version == address.version):

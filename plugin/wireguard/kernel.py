@@ -125,8 +125,9 @@ def _peer(change: PeerChange) -> dict[str, Any]:
         peer["preshared_key"] = change.preshared_key or ("A" * 43 + "=")
     if change.endpoint is not None:
         peer["endpoint_addr"], peer["endpoint_port"] = change.endpoint
-    if change.allowed is not None:
+    if change.only:
         peer["replace_allowed_ips"] = True
+    if change.allowed:
         peer["allowed_ips"] = sorted(map(str, change.allowed))
     if change.keepalive is not None:
         peer["persistent_keepalive"] = change.keepalive

@@ -66,13 +66,18 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class PeerChange:
-    """What is to be set of one peer; ``None`` leaves a value as it is. ``new`` peers are made, others must be there."""
+    """What is to be set of one peer; ``None`` leaves a value as it is. ``new`` peers are made, others must be there.
+
+    ``allowed`` are the ranges to add. With ``only`` the peer gives up all others first, and so is without any for a
+    moment, in which packets are lost.
+    """
 
     public_key: str
     new: bool = False
     preshared_key: str | None = field(default=None, repr=False)
     endpoint: Address | None = None
     allowed: frozenset[IPNet] | None = None
+    only: bool = False
     keepalive: int | None = None
 
 
@@ -80,8 +85,8 @@ class PeerChange:
 class Changes:
     """The steps, in this order: device, peers changed and new, peers gone.
 
-    A range that moves from one peer to another is taken over by whoever is set last, so what loses ranges comes first.
-    Peers go last: the range of one that is replaced is never without a peer.
+    A range belongs to whoever was given it last, so one that moves is taken over, and is never without a peer. Only who
+    has ranges that nobody takes over gives them up, after the others have taken theirs. Peers go last.
     """
 
     private_key: str | None = field(default=None, repr=False)
@@ -97,33 +102,32 @@ class Changes:
 def plan(wanted: Device, observed: Observed, configured: Mapping[str, Address]) -> Changes:
     """The steps from ``observed`` to ``wanted``; ``configured`` are the endpoints that were set before, by public key."""
     changes = []
+    has = {net: key for key, peer in wanted.peers.items() for net in peer.allowed}
     for key, peer in wanted.peers.items():
         there = observed.peers.get(key)
         if there is None:
-            changes.append(PeerChange(key, True, peer.preshared_key, peer.endpoint, peer.allowed, peer.keepalive))
+            made = PeerChange(key, True, peer.preshared_key, peer.endpoint, peer.allowed, keepalive=peer.keepalive)
+            changes.append(made)
             continue
         # A process that has just begun remembers nothing of what was set: an endpoint that is there is left alone.
         known = configured.get(key, there.endpoint)
+        gives_up = any(net not in has for net in there.allowed - peer.allowed)
         change = PeerChange(
             key,
             preshared_key=peer.preshared_key if peer.preshared_key != there.preshared_key else None,
             endpoint=peer.endpoint if peer.endpoint != known else None,
-            allowed=peer.allowed if peer.allowed != there.allowed else None,
+            allowed=peer.allowed if gives_up or peer.allowed - there.allowed else None,
+            only=gives_up,
             keepalive=peer.keepalive if peer.keepalive != there.keepalive else None,
         )
         if change != PeerChange(key):
             changes.append(change)
-    losing = {c.public_key for c in changes if c.allowed is not None and not c.new and _loses(c, observed)}
     return Changes(
         private_key=wanted.private_key if wanted.private_key != observed.private_key else None,
         port=wanted.port if wanted.port != observed.port else None,
         gone=tuple(key for key in observed.peers if key not in wanted.peers),
-        changed=tuple(sorted(changes, key=lambda change: change.public_key not in losing)),
+        changed=tuple(sorted(changes, key=lambda change: change.only)),
     )
-
-
-def _loses(change: PeerChange, observed: Observed) -> bool:
-    return bool(observed.peers[change.public_key].allowed - (change.allowed or frozenset()))
 
 
 def has_session(state: PeerState | None, now: float) -> bool:

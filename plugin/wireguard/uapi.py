@@ -35,12 +35,17 @@ def _lines(changes: Changes) -> Iterator[tuple[str, str | int]]:
             yield "preshared_key", _hex(change.preshared_key or _ZERO)
         if change.endpoint is not None:
             yield "endpoint", _endpoint(change.endpoint)
+        if change.new:
+            # wireguard-go drops what is for a peer that has not begun its work, and that begins where the next one is
+            # named. So it is named twice: it has its ranges only then.
+            yield "public_key", _hex(change.public_key)
+            yield "update_only", "true"
+        if change.only:
+            yield "replace_allowed_ips", "true"
+        for net in sorted(map(str, change.allowed or ())):
+            yield "allowed_ip", net
         if change.keepalive is not None:
             yield "persistent_keepalive_interval", _number(change.keepalive, "keepalive interval")
-        if change.allowed is not None:
-            yield "replace_allowed_ips", "true"
-            for net in sorted(map(str, change.allowed)):
-                yield "allowed_ip", net
     for key in changes.gone:
         yield "public_key", _hex(key)
         yield "remove", "true"

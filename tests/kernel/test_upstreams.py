@@ -8,6 +8,7 @@ import io
 import json
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -17,7 +18,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from plugin import protocol
+from plugin import loopback, protocol
 from plugin.reconciler import Overlay, Reconciler
 from plugin.upstreamadmin import LARGEST, UpstreamAdmin
 from stackpad.upstreams import UPSTREAM4, UPSTREAM6
@@ -193,6 +194,19 @@ async def test_a_refusal_is_not_passed_on(bench: Bench) -> None:
     await bench.say({"20001": [at(3)]})
     assert (await waiting).partition(" ")[0] in {"c3", "ConnectionAbortedError"}
     assert (await asked(20001)).startswith("c3 ")
+
+
+async def test_only_who_began_before_a_change_is_called(bench: Bench) -> None:
+    """However late it is looked for them: who begins after it has met what is there now."""
+    await bench.say({"20001": []})
+    before = time.monotonic()
+    waiting = asyncio.ensure_future(asked(20001))
+    await eventually(lambda: dropped("nobody there now: tried again") > 0, "the attempt")
+    await asyncio.sleep(0.1)
+    for numbers, moment in (([20001], before), ([20002], time.monotonic())):
+        assert await asyncio.to_thread(loopback.hurry, numbers, moment) == 0
+    assert await asyncio.to_thread(loopback.hurry, [20001], time.monotonic()) == 1
+    assert await waiting == "ConnectionAbortedError"
 
 
 async def test_a_connection_that_a_container_resets_ends(bench: Bench) -> None:

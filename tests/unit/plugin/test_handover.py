@@ -44,6 +44,9 @@ def test_the_ranges_move_when_nothing_is_on_its_way_any_more(story: Story) -> No
     assert story.see(NEW, after=3) == Choice(OLD)
     assert story.handover.due == pytest.approx(story.now + LINGER)
     assert story.see(NEW, after=LINGER / 2) == Choice(OLD)
+    assert story.see(NEW, after=LINGER / 2 + 0.01) == Choice(NEW, former=OLD, leaving=OLD)
+    assert story.handover.due == pytest.approx(story.now + LINGER)
+    assert story.see(NEW, after=LINGER / 2) == Choice(NEW, former=OLD, leaving=OLD)
     assert story.see(NEW, after=LINGER / 2 + 0.01) == Choice(NEW, former=OLD)
     assert not story.handover.due
     assert SWITCH < LINGER
@@ -51,7 +54,7 @@ def test_the_ranges_move_when_nothing_is_on_its_way_any_more(story: Story) -> No
 
 def test_a_change_that_was_not_announced_is_followed_as_well(story: Story) -> None:
     assert story.see(NEW, after=1) == Choice(OLD)
-    assert story.see(NEW, after=LINGER) == Choice(NEW, former=OLD)
+    assert story.see(NEW, after=LINGER) == Choice(NEW, former=OLD, leaving=OLD)
 
 
 def test_where_there_is_no_session_nothing_is_waited_for(story: Story) -> None:
@@ -64,7 +67,7 @@ def test_a_key_that_is_not_taken_up_is_tried_and_taken_when_heard(story: Story) 
     assert story.handover.due == pytest.approx(story.now + STUCK)
     assert story.see(OLD, NEW, after=STUCK) == Choice(OLD, standby=NEW)
     story.heard[NEW] = story.now + 1
-    assert story.see(OLD, NEW, after=1) == Choice(NEW, former=OLD)
+    assert story.see(OLD, NEW, after=1) == Choice(NEW, former=OLD, leaving=OLD)
     assert story.see(OLD, NEW, after=60) == Choice(NEW, former=OLD), "it stays"
     assert story.see(NEW, after=60) == Choice(NEW, former=OLD)
     assert not story.handover.due
@@ -80,7 +83,7 @@ def test_one_change_after_the_other(story: Story) -> None:
     for key in (NEW, NEWER):
         before = story.see(key).key
         story.heard[key] = story.now
-        assert story.see(key, after=LINGER + 0.01) == Choice(key, former=before)
+        assert story.see(key, after=LINGER + 0.01) == Choice(key, former=before, leaving=before)
 
 
 def test_who_has_just_begun_takes_what_the_record_says_first() -> None:

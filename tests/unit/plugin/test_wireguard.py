@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugin.model import ip_network
+from plugin.model import IPNet, ip_network
 from plugin.wireguard import uapi
 from plugin.wireguard.keys import Keys, generate, public_key
 from plugin.wireguard.model import (
@@ -69,16 +69,35 @@ def test_what_a_peer_has_moved_to_is_never_overwritten() -> None:
     assert not plan(device(Peer(key(1))), there, {})
 
 
-def test_a_range_moves_from_the_one_that_loses_it_first() -> None:
-    one, two = Peer(key(1)), Peer(key(2), allowed=NETS)
-    there = observed(p2=PeerState(), p1=PeerState(allowed=NETS))
-    changes = plan(device(two, one), there, {})
-    assert [change.public_key for change in changes.changed] == [key(1), key(2)]
+A, B, C = (ip_network(f"10.192.{number}.0/24") for number in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "steps"),
+    [
+        ("A -", "- A", [PeerChange(key(2), allowed=frozenset({A}))]),
+        ("A B", "B A", [PeerChange(key(1), allowed=frozenset({B})), PeerChange(key(2), allowed=frozenset({A}))]),
+        ("A -", "AB -", [PeerChange(key(1), allowed=frozenset({A, B}))]),
+        ("AB -", "A -", [PeerChange(key(1), allowed=frozenset({A}), only=True)]),
+        ("AC -", "- A", [PeerChange(key(2), allowed=frozenset({A})), PeerChange(key(1), allowed=frozenset(), only=True)]),
+    ],
+    ids=str,
+)
+def test_a_range_that_moves_is_taken_over_and_is_never_without_a_peer(
+    before: str, after: str, steps: list[PeerChange]
+) -> None:
+    def ranges(text: str) -> list[frozenset[IPNet]]:
+        named = {"A": A, "B": B, "C": C}
+        return [frozenset(named[letter] for letter in word.strip("-")) for word in text.split()]
+
+    wanted = device(*(Peer(key(number), allowed=nets) for number, nets in enumerate(ranges(after), 1)))
+    there = observed(**{f"p{number}": PeerState(allowed=nets) for number, nets in enumerate(ranges(before), 1)})
+    assert plan(wanted, there, {}).changed == tuple(steps)
 
 
 def test_a_peer_that_is_not_wanted_goes_and_a_new_one_is_made_whole() -> None:
     changes = plan(device(Peer(key(2), key(8), HERE, NETS, 25)), observed(p1=PeerState()), {})
-    assert changes == Changes(gone=(key(1),), changed=(PeerChange(key(2), True, key(8), HERE, NETS, 25),))
+    assert changes == Changes(gone=(key(1),), changed=(PeerChange(key(2), True, key(8), HERE, NETS, keepalive=25),))
 
 
 def test_secrets_are_in_no_repr() -> None:
@@ -146,8 +165,9 @@ def test_what_wireguard_go_is_told() -> None:
             port=51820,
             gone=(key(2),),
             changed=(
-                PeerChange(key(3), True, key(4), HERE, NETS, 25),
-                PeerChange(key(5), preshared_key="", endpoint=SIX, allowed=frozenset()),
+                PeerChange(key(3), True, key(4), HERE, NETS, keepalive=25),
+                PeerChange(key(5), preshared_key="", endpoint=SIX, allowed=frozenset(), only=True),
+                PeerChange(key(6), allowed=NETS),
             ),
         )
     )
@@ -158,15 +178,20 @@ def test_what_wireguard_go_is_told() -> None:
         f"public_key={'03' * 32}",
         f"preshared_key={'04' * 32}",
         "endpoint=192.0.2.1:51820",
-        "persistent_keepalive_interval=25",
-        "replace_allowed_ips=true",
+        f"public_key={'03' * 32}",
+        "update_only=true",
         "allowed_ip=10.192.64.0/18",
         "allowed_ip=fd00:0:0:100::/56",
+        "persistent_keepalive_interval=25",
         f"public_key={'05' * 32}",
         "update_only=true",
         f"preshared_key={'00' * 32}",
         "endpoint=[2001:db8::1]:51820",
         "replace_allowed_ips=true",
+        f"public_key={'06' * 32}",
+        "update_only=true",
+        "allowed_ip=10.192.64.0/18",
+        "allowed_ip=fd00:0:0:100::/56",
         f"public_key={'02' * 32}",
         "remove=true",
         "",
