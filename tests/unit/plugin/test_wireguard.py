@@ -91,8 +91,8 @@ def test_a_range_that_moves_is_taken_over_and_is_never_without_a_peer(
         return [frozenset(named[letter] for letter in word.strip("-")) for word in text.split()]
 
     wanted = device(*(Peer(key(number), allowed=nets) for number, nets in enumerate(ranges(after), 1)))
-    there = observed(**{f"p{number}": PeerState(allowed=nets) for number, nets in enumerate(ranges(before), 1)})
-    assert plan(wanted, there, {}).changed == tuple(steps)
+    there = {key(number): PeerState(allowed=nets) for number, nets in enumerate(ranges(before), 1)}
+    assert plan(wanted, Observed(key(9), 51820, there), {}).changed == tuple(steps)
 
 
 def test_a_peer_that_is_not_wanted_goes_and_a_new_one_is_made_whole() -> None:
