@@ -26,8 +26,9 @@ from plugin.state import State
 from plugin.wireguard.keys import Keys, generate, public_key
 from stackpad import records
 from stackpad.engine import Engine
-from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError, Unavailable
+from stackpad.errors import Conflict, InvalidRequest, StackpadError, Unavailable
 from stackpad.etcd import Delete, Op, Put
+from stackpad.nodes import identify
 
 JOIN_AGAIN = 15.0
 """Seconds between two attempts to join with the setting ``JOIN``, while the other node does not answer."""
@@ -207,10 +208,7 @@ class Admission:
         """
         async with self._cluster.changing:
             store, view = self._cluster.connected_store(), self._cluster.view
-            found = [node for node in view.nodes.values() if name in {node.name, node.owner}]
-            if not found:
-                raise NotFound(f"there is no node {ascii(name)[:80]}; stackpad node ls lists them")
-            node = found[0]
+            node = view.nodes[identify(name, {node.owner: node.name for node in view.nodes.values()})]
             if node.owner == self._cluster.member_of().node:
                 return await self._leave()
             if node.control and self._embedded(node) and len(view.nodes) > 1:

@@ -16,7 +16,8 @@ from stackpad.cli import client, daemonjson, dockerconfig, fleet, output
 from stackpad.cli.common import PLACES, PROBLEM, USAGE, Json, Socket, answering, show
 from stackpad.cli.dockerconfig import Outcome
 from stackpad.cli.reports import ClusterReport
-from stackpad.errors import NotFound, StackpadError
+from stackpad.errors import StackpadError
+from stackpad.nodes import identify
 
 SLOW = 60.0
 """Seconds to wait for what another node has to answer."""
@@ -154,12 +155,13 @@ def rm(
     """Remove a node and free all it held, also one that is gone for good."""
     with answering():
         report = _cluster(socket)
-        found = next((node for node in report.nodes if name in {node.name, node.id}), None)
-        if found is not None and found.alive and not yes:
+        nodes = {node.id: node for node in report.nodes}
+        found = nodes[identify(name, {node.id: node.name for node in report.nodes})]
+        if found.alive and not yes:
             _confirm(
                 f"{found.name} is alive, with {found.networks} networks; its containers lose the other nodes. Remove it?"
             )
-        ended = client.ask(client.plugin(socket), "/node/rm", {"name": name}, timeout=SLOW)
+        ended = client.ask(client.plugin(socket), "/node/rm", {"name": found.id}, timeout=SLOW)
     freed = bool(ended.get("freed", True))
     output.say(f"{name} is removed; its ranges are free again in ten minutes" if freed else _not_freed(name))
     _done({"removed": name, "freed": freed}, as_json=as_json)
@@ -180,10 +182,9 @@ def roles(
     lines = etcdroles.shared_commands()
     if name:
         with answering():
-            found = next((node for node in _cluster(socket).nodes if name in {node.name, node.id}), None)
-            if found is None:
-                raise NotFound(f"there is no node {ascii(name)[:80]}; stackpad node ls lists them")
-            lines = etcdroles.node_commands(found.id, user or found.name)
+            names = {node.id: node.name for node in _cluster(socket).nodes}
+            found = identify(name, names)
+            lines = etcdroles.node_commands(found, user or names[found])
     if as_json:
         output.show_json(lines)
     else:

@@ -162,13 +162,25 @@ def test_a_node_that_leaves_without_a_store_says_that_nothing_was_freed_there(
     tmp_path: Path, daemon_json: Path, words: list[str]
 ) -> None:
     places = ["--daemon-json", str(daemon_json)] if words[0] == "leave" else []
-    with served(
-        tmp_path / "away.sock", ANSWERS | {"/node/rm": {"freed": False}, "/node/leave": {"freed": False}}
-    ) as path:
+    here = {"id": "n1", "name": "worker", "self": True}
+    answers = {"/cluster": MEMBER | {"nodes": [here]}, "/node/rm": {"freed": False}, "/node/leave": {"freed": False}}
+    with served(tmp_path / "away.sock", ANSWERS | answers) as path:
         result = run("node", *words, "--socket", str(path), *places)
     assert result.exit_code == 0, result.output
     assert "nothing was freed there" in result.stderr
     assert "on another node: stackpad node rm worker" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("words", [["rm", "two", "--yes"], ["roles", "two"]])
+def test_a_name_that_two_nodes_have_names_neither(tmp_path: Path, words: list[str]) -> None:
+    nodes = [{"id": f"id{number}", "name": "two"} for number in (1, 2)]
+    with served(tmp_path / "two.sock", ANSWERS | {"/cluster": MEMBER | {"nodes": nodes}}) as path:
+        result = run("node", *words, "--socket", str(path))
+        assert result.exit_code == 1
+        assert "id1, id2" in result.stderr
+        again = run("node", words[0], "id2", *words[2:], "--socket", str(path), "--json")
+        assert again.exit_code == 0, again.output
+        assert "id2" in again.stdout
 
 
 def test_every_command_has_json_and_an_example() -> None:
