@@ -71,6 +71,9 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 def test_bytes_are_carried_until_it_is_stopped(tmp_path: Path) -> None:
     with hosted(tmp_path / "page.sock", page) as served:
         words = [
+            # A shell has what it starts in the background ignore SIGINT, and whatever that starts.
+            "env",
+            "--default-signal=INT",
             sys.executable,
             "-m",
             "stackpad.cli",
