@@ -102,7 +102,7 @@ class Changes:
 def plan(wanted: Device, observed: Observed, configured: Mapping[str, Address]) -> Changes:
     """The steps from ``observed`` to ``wanted``; ``configured`` are the endpoints that were set before, by public key."""
     changes = []
-    has = {net: key for key, peer in wanted.peers.items() for net in peer.allowed}
+    held = {net for peer in wanted.peers.values() for net in peer.allowed}
     for key, peer in wanted.peers.items():
         there = observed.peers.get(key)
         if there is None:
@@ -111,7 +111,7 @@ def plan(wanted: Device, observed: Observed, configured: Mapping[str, Address]) 
             continue
         # A process that has just begun remembers nothing of what was set: an endpoint that is there is left alone.
         known = configured.get(key, there.endpoint)
-        gives_up = any(net not in has for net in there.allowed - peer.allowed)
+        gives_up = bool(there.allowed - peer.allowed - held)
         change = PeerChange(
             key,
             preshared_key=peer.preshared_key if peer.preshared_key != there.preshared_key else None,
