@@ -252,6 +252,8 @@ async def test_the_resolver_is_asked_from_an_address_of_ones_network(bench: Benc
     """By its link-local address a container of an internal network would not be known as one."""
     _, a, _, _ = bench
     ip("addr", "add", f"{RESOLVER6}/128", "dev", "lo", "nodad")
+    # The kernel adds the route to a new IPv6 address by a worker of its own: what comes before that has no route.
+    await eventually(lambda: ip("-6", "route", "show", "table", "local", RESOLVER6), "the resolver's route")
     with listening(socket.AF_INET6, RESOLVER6, DNS) as resolver:
         udp = struct.pack(">HHHH", 1000, DNS, 8 + 10, 0) + b"<question>"
         a.send(ether(GATEWAY, A, 0x86DD, packet6(str(naming.link_local(A)), RESOLVER6, 17, udp)))
