@@ -31,6 +31,7 @@ from ingress.report import Facts, report
 from ingress.routes import HostRoute, Problem, State, Table
 from ingress.seen import Seen
 from ingress.settings import Settings
+from ingress.silent import Silent
 from ingress.statuspage import StatusPage
 from ingress.switch import Switch
 from ingress.tables import table
@@ -70,6 +71,7 @@ class Ingress:
         self._follower = Follower(engine, settings, self._dirty.set)
         self._fleet = Fleet(settings.net_socket, self._dirty.set)
         self._others = Others(settings.base_domain)
+        self._silent = Silent(self._dirty.set)
         self._words: Words = {}
         self._elsewhere: list[Problem] = []
         self._nodes: dict[str, str] = {}
@@ -100,6 +102,7 @@ class Ingress:
                 tasks.create_task(self._follower.run(), name="follower")
                 tasks.create_task(self._ready.run(), name="prober")
                 tasks.create_task(self._fleet.run(), name="fleet")
+                tasks.create_task(self._silent.run(), name="silent nodes")
                 tasks.create_task(self._ownership.run(), name="prover")
                 tasks.create_task(self._follow(), name="table")
                 tasks.create_task(self._write(), name="writer")
@@ -305,7 +308,8 @@ class Ingress:
     def _recompute(self) -> None:
         """Make the table anew."""
         seen = self._fleet.seen
-        others, self._elsewhere = self._others.read(seen)
+        others, self._elsewhere = self._others.read(seen, self._silent.answers)
+        self._silent.want(self._others.silent)
         self._nodes = {one.upstream: one.node for one in others if one.state is State.UP}
         containers = [*self._ready.own(self._follower.view.containers.values(), seen.node), *others]
         before, ledger = self._table, self._ownership.ledger

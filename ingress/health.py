@@ -54,7 +54,7 @@ class Prober:
     async def _probe(self, target: Target) -> None:
         _, _, address, port = target
         backoff = Backoff(FIRST, LAST)
-        while not await _accepts(address, port):
+        while not await accepts(address, port, CONNECT):
             if target in self._wanted - self._tried:
                 self._tried.add(target)
                 self._changed()
@@ -65,9 +65,10 @@ class Prober:
             self._changed()
 
 
-async def _accepts(address: str, port: int) -> bool:
+async def accepts(address: str, port: int, seconds: float) -> bool:
+    """Whether a connection can be made within so many seconds."""
     try:
-        async with asyncio.timeout(CONNECT):
+        async with asyncio.timeout(seconds):
             _, writer = await asyncio.open_connection(address, port)
     except (OSError, TimeoutError):
         return False

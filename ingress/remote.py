@@ -7,10 +7,11 @@ a node that has been taken over can say nothing here that a container on it coul
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ingress.routes import Problem, State, WebContainer
+from ingress.silent import Place
 from stackpad import labels, records
 from stackpad.errors import InvalidRequest
 from stackpad.prefixes import Prefixes
@@ -134,9 +135,11 @@ class Others:
         self._read: dict[str, tuple[bytes, WebContainer | Problem | None]] = {}
         self._networks: Mapping[str, bytes] | None = None
         self._nets: dict[str, Prefixes] = {}
+        self.silent: dict[str, list[Place]] = {}
+        """What is worth a try: by node that gives no sign of life, where its containers were up."""
 
-    def read(self, seen: Seen) -> tuple[list[WebContainer], list[Problem]]:
-        """Containers and problems; those of a node that gives no sign of life are down.
+    def read(self, seen: Seen, answers: Callable[[str, int], bool]) -> tuple[list[WebContainer], list[Problem]]:
+        """Containers and problems; those of a node that gives no sign of life are down, but for those that ``answers``.
 
         So are those whose address is in no network of their node: a node may send visitors to its own containers, and
         not to what listens on the loopback of another.
@@ -146,6 +149,7 @@ class Others:
         own = records.key(records.WEB, seen.node) + "/" if seen.node else records.WEB
         fresh: dict[str, tuple[bytes, WebContainer | Problem | None]] = {}
         containers, problems = [], []
+        self.silent = {}
         for key, value in seen.web.items():
             if key.startswith(own):
                 continue
@@ -155,14 +159,22 @@ class Others:
             if isinstance(found, Problem):
                 problems.append(found)
             elif found is not None:
-                if found.node not in seen.alive and found.state is not State.DOWN:
-                    name = seen.nodes[found.node].name if found.node in seen.nodes else found.node
-                    found = replace(found, state=State.DOWN, reason=f"its node {name} gives no sign of life")
-                elif found.state is State.UP and not self._is_its_nodes(found, seen.node):
+                if found.state is State.UP and not self._is_its_nodes(found, seen.node):
                     found = replace(found, state=State.DOWN, reason="its address is in no network of its node")
+                if found.node not in seen.alive and found.state is not State.DOWN:
+                    found = self._of_silent_node(found, seen, answers)
                 containers.append(found)
         self._read = fresh
         return containers, problems
+
+    def _of_silent_node(self, container: WebContainer, seen: Seen, answers: Callable[[str, int], bool]) -> WebContainer:
+        node = container.node
+        reason = f"its node {seen.nodes[node].name if node in seen.nodes else node} gives no sign of life"
+        if container.state is State.UP and container.address and container.port:
+            self.silent.setdefault(node, []).append((container.address, container.port))
+            if answers(container.address, container.port):
+                return replace(container, reason=f"{reason}, but it answers")
+        return replace(container, state=State.DOWN, reason=reason)
 
     def _is_its_nodes(self, container: WebContainer, here: str) -> bool:
         nets = self._nets.get(container.node)

@@ -36,8 +36,7 @@ def plugin_killed(place: Place) -> Iterator[None]:
     yield
 
 
-@fault("plugin stopped (SIGSTOP)", goal=UNNOTICED, hold=None,
-       note="Caddy is told of no services of a node that gives no sign of life for 10 s, though they run")  # fmt: skip
+@fault("plugin stopped (SIGSTOP)", goal=UNNOTICED, hold=None, note="names of a node without a sign of life are hidden")
 def plugin_stopped(place: Place) -> Iterator[None]:
     with place.stopped(place.node.plugin_pid()):
         yield

@@ -15,6 +15,7 @@ from tests.e2e.visitor import HOST, NETWORK, WEB, report
 from tests.e2e.workbench import eventually, hold
 from tests.relay import Relay
 from tests.testbed import network
+from tests.testbed.shell import run
 
 
 def test_a_lost_nodes_services_go_and_the_others_carry_on(site: Site) -> None:
@@ -22,16 +23,32 @@ def test_a_lost_nodes_services_go_and_the_others_carry_on(site: Site) -> None:
     for number in (2, 3):
         site.bench[number].serve(f"web-{number}", NETWORK, *WEB)
     site.settle()
+    cable = ("ip", "-n", site.bed.plan.switch, "link", "set", site.bench[3].node.name)
     with site.visitor.steady(HOST) as statuses:
-        # The node's plugin gives no sign of life any more, and its tunnel is gone with it.
-        pid = site.bench[3].node.plugin_pid()
-        site.bench[3].node.exec("kill", "-STOP", str(pid))
+        run(*cable, "down")
         try:
             eventually(lambda: site.upstreams() == 1, "the lost node's to go", 60)
         finally:
-            site.bench[3].node.exec("kill", "-CONT", str(pid))
+            run(*cable, "up")
         eventually(lambda: site.upstreams() == 2, "it to come back", 60)
     assert set(statuses) == {200}
+
+
+def test_what_answers_is_served_while_its_nodes_plugin_hangs(site: Site) -> None:
+    site.network()
+    site.bench[3].serve("web", NETWORK, *WEB)
+    site.visitor.sees(HOST, 200, "web ")
+    pid = site.bench[3].node.plugin_pid()
+    site.bench[3].node.exec("kill", "-STOP", str(pid))
+    try:
+        with site.visitor.steady(HOST) as statuses:
+            eventually(lambda: any(not one["alive"] for one in site.nodes()), "the node to be silent", 60)
+            hold(3)
+        assert set(statuses) == {200}
+        assert "gives no sign of life, but it answers" in str(site.route()["containers"])
+    finally:
+        site.bench[3].node.exec("kill", "-CONT", str(pid))
+    eventually(lambda: all(one["alive"] for one in site.nodes()), "the node to be heard again", 60)
 
 
 def test_an_engine_that_does_not_answer_loses_nothing(site: Site) -> None:
