@@ -7,6 +7,7 @@ there is.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ import aiohttp
 import msgspec
 import structlog
 
+from ingress.bursts import Burst
 from ingress.remote import Seen, seen
 from ingress.shared import Write, payload
 from stackpad import jsontext, records
@@ -30,8 +32,8 @@ ANSWER = 10.0
 AT_ONCE = 100
 """Host names in one request."""
 
-GAP = 0.05
-"""Least seconds between two reports."""
+AT_A_TIME, GAP = 4, 0.05
+"""Reports that follow each other at once, as when a container starts and is ready; and seconds between many."""
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +136,7 @@ class Fleet:
             self._changed()
 
     async def _report(self) -> None:
-        backoff = Backoff(0.2, 5.0)
+        backoff, burst = Backoff(0.2, 5.0), Burst(AT_A_TIME, GAP)
         while True:
             await self._say.wait()
             self._say.clear()
@@ -145,7 +147,7 @@ class Fleet:
                 await self._ask("PUT", "/web", word)
                 self._told = word
                 backoff.reset()
-                await asyncio.sleep(GAP)
+                await asyncio.sleep(burst.wait(time.monotonic()))
             except Unavailable as error:
                 self._log.warning("the plugin does not take what runs here", reason=str(error))
                 await asyncio.sleep(next(backoff))
