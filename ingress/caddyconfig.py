@@ -30,8 +30,17 @@ from stackpad.labels import Wire
 OBJECT, MARKER, POLICY, DNS_POLICY = "stackpad", "stackpad-gen", "stackpad-tls", "stackpad-dns"
 """Our ``@id`` s in Caddy's configuration: the route, the generation in it, the TLS policies for hosts and wildcards."""
 
+_GENERATION = "stackpad_generation"
+
 PROOF, PROOF_SERVER = "stackpad-proof", "stackpad-http"
 """And those of what answers on the HTTP port when a domain is proved: the route, the server if that is ours."""
+
+_NUMBER, _UP, _STATE, _TO, _WHO = _COLUMNS = ("number", "up", "state", "to", "who")
+"""What the table has of a host: its stable upstream, or its container; or why there is none, and where it is sent on to;
+and whose it is."""
+
+_DIALS = (_NUMBER, _UP)
+_DOWN, _MAINTENANCE, _REDIRECT, _UNKNOWN = "down", "maintenance", "redirect", "unknown"
 
 HOST, BELOW = named.HOST, "{http.vars.sp_below}"
 """What a host is found by: its name; for wildcards, the one that the name is below of."""
@@ -53,14 +62,13 @@ def route(table: Table, *, keep_streams: bool, log: bool | None = None, names: s
     last = named.handler(names, keep_streams=keep_streams, grace=grace) if names else static(404)
     unknown = _wildcards(wild, last, keep_streams, logs) if wild else {"handle": [last]}
     numbered = any(is_stable(dial) for host in there for path in host.paths for dial in path.upstreams)
-    lines, layout = _layout(exact, HOST, "sp_", unknown, keep_streams, logs)
-    routes = [*([caddyproxy.turn()] if numbered else []), *layout]
+    lines, keep, routes = _layout(exact, HOST, "sp_", unknown, keep_streams, logs)
     # Error pages belong to the subroute, not to the server: what the operator's own sites answer is theirs.
     body = {**subroute(routes), "errors": {"routes": caddyanswers.errors()}}
-    before = [] if log is None else caddylogging.handlers(appends=log)
-    marker = {"@id": MARKER, "handler": "vars", "stackpad_generation": digest([*before, *lines, body])}
+    before = [*([] if log is None else caddylogging.handlers(appends=log)), *([caddyproxy.turn()] if numbered else [])]
+    marker = {"@id": MARKER, "handler": "vars", _GENERATION: digest([*before, *lines, keep, body]), **keep}
     # The table as far out as can be: at every change, Caddy reads all that is inside once more for each level.
-    return {"@id": OBJECT, "handle": [marker, *before, *lines, body], "terminal": True}
+    return {"@id": OBJECT, "handle": [*before, *lines, marker, body], "terminal": True}
 
 
 def proof_route(address: str) -> Json:
@@ -96,39 +104,57 @@ def redirects(tree: Any) -> bool:
 
 def _layout(
     hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_streams: bool, logs: bool
-) -> tuple[list[Json], list[Json]]:
-    """The table of hosts found by ``name``, and the routes behind it; ``unknown`` is the one for all others."""
-    up, state, who = f"{{{prefix}up}}", f"{{{prefix}state}}", f"{{{prefix}who}}"
+) -> tuple[list[Json], Json, list[Json]]:
+    """The table of hosts found by ``name``, what is looked up in it at once, and the routes behind it.
+
+    ``unknown`` is the route for all other hosts. What most visits need is looked up once, and kept in a variable: each
+    look at a placeholder of the table walks it.
+    """
     special: list[Json] = []
-    mappings: list[Json] = []
+    lines: list[tuple[str, Mapping[str, str]]] = []
     for host in hosts:
         simple = host.simple
         if simple is None:
             special += _special(host, name, keep_streams, logs)
         else:
-            mappings.append(_mapping(host, simple, logs))
-    numbered = any(outputs[1] == "stable" for outputs in (mapping["outputs"] for mapping in mappings))
-    destinations, defaults = [up, state, *([who] if logs else [])], ["", "unknown", *([""] if logs else [])]
-    table = caddytable.maps(name, destinations, mappings, defaults)
-    remember = [{"handle": [caddylogging.keep(who)]}] if logs else []
+            who = {_WHO: caddylogging.who(host.owner, simple.service)} if logs else {}
+            lines.append((host.host, {**_line(simple), **who}))
+    there = {column for _, line in lines for column in line} | {_STATE}
+    # Nobody up is no reason to leave the proxy out: what this Caddy can do is learnt from whether it takes it.
+    there |= set() if there & set(_DIALS) else {_UP}
+    columns = [column for column in _COLUMNS if column in there]
+    placeholders = {column: f"{{{prefix}{column}}}" for column in columns}
+    mappings = [{"input": host, "outputs": [line.get(one, "") for one in columns]} for host, line in lines]
+    defaults = [_UNKNOWN if column == _STATE else "" for column in columns]
+    table = caddytable.maps(name, list(placeholders.values()), mappings, defaults)
 
-    def where(wanted: str, handlers: list[Json]) -> Json:
-        return {"match": [{"vars": {state: [wanted]}}], "handle": handlers, "terminal": True}
+    routes = [*_states(placeholders), unknown]
+    dials = [column for column in _DIALS if column in columns]
+    for column in reversed(dials):
+        if column != dials[-1]:
+            # For the few that are not found by what all visits look up.
+            routes = [{"handle": [{"handler": "vars", **_kept(placeholders, dials[-1:], prefix)}]}, *routes]
+        variable = f"{prefix}{column}"
+        nobody = {"match": [{"vars": {variable: [""]}}], "handle": [subroute(routes)], "terminal": True}
+        dial = f"{{http.vars.{variable}}}"
+        proxy = caddyproxy.proxy([dial], Wire.HTTP, keep_streams, stable=column == _NUMBER)
+        routes = [nobody, {"handle": [proxy]}]
+    keep = _kept(placeholders, dials[:1], prefix)
+    keep |= {caddylogging.WHO: placeholders[_WHO]} if _WHO in columns else {}
+    return table, keep, [*([{"handle": [subroute(special)]}] if special else []), *routes]
 
-    elsewhere = [
-        where("down", [static(503)]),
-        where("maintenance", [caddyanswers.maintenance()]),
-        where("redirect", [caddyanswers.redirect(up)]),
-        unknown,
-    ]
-    return table, [
-        {"handle": [subroute(special)]},
-        *remember,
-        # Each look at the state walks the table: one for all that are up.
-        {"match": [{"not": [{"vars": {state: ["up", "stable"]}}]}], "handle": [subroute(elsewhere)], "terminal": True},
-        *([where("stable", [caddyproxy.proxy([up], Wire.HTTP, keep_streams, stable=True)])] if numbered else []),
-        {"handle": [caddyproxy.proxy([up], Wire.HTTP, keep_streams)]},
-    ]
+
+def _kept(placeholders: Mapping[str, str], columns: list[str], prefix: str) -> Json:
+    return {f"{prefix}{column}": placeholders[column] for column in columns}
+
+
+def _states(placeholders: Mapping[str, str]) -> list[Json]:
+    """The routes of hosts nobody is up behind."""
+    answers: dict[str, Json] = {_DOWN: static(503), _MAINTENANCE: caddyanswers.maintenance()}
+    if _TO in placeholders:
+        answers[_REDIRECT] = caddyanswers.redirect(placeholders[_TO])
+    state = placeholders[_STATE]
+    return [refusal({"vars": {state: [wanted]}}, answer) for wanted, answer in answers.items()]
 
 
 def _wildcards(hosts: list[HostRoute], last: Json, keep_streams: bool, logs: bool) -> Json:
@@ -142,9 +168,9 @@ def _wildcards(hosts: list[HostRoute], last: Json, keep_streams: bool, logs: boo
         "defaults": ["none"],
     }
     # Kept, or the expression would be tried for each wildcard anew.
-    keep = {"handler": "vars", "sp_below": "{sp_parent}"}
-    table, routes = _layout(hosts, BELOW, "sp_wild_", {"handle": [last]}, keep_streams, logs)
-    return {"handle": [lookup, keep, *table, subroute(routes)]}
+    below_kept = {"handler": "vars", "sp_below": "{sp_parent}"}
+    table, keep, routes = _layout(hosts, BELOW, "sp_wild_", {"handle": [last]}, keep_streams, logs)
+    return {"handle": [lookup, below_kept, *table, {"handler": "vars", **keep}, subroute(routes)]}
 
 
 def find(tree: Any, name: str) -> Any:
@@ -157,7 +183,7 @@ def find(tree: Any, name: str) -> Any:
 
 def generation(owned: Json) -> str:
     """The generation an owned object carries."""
-    return str(owned["handle"][0]["stackpad_generation"])
+    return str(owned["handle"][-2][_GENERATION])
 
 
 def digest(body: Any) -> str:
@@ -280,21 +306,16 @@ def _place(listen: str) -> tuple[str, int, int]:
     return address, int(first), int(last if last.isdigit() else first)
 
 
-def _mapping(host: HostRoute, simple: PathRoute, logs: bool) -> Json:
-    outputs = [*_outputs(simple), *([caddylogging.who(host.owner, simple.service)] if logs else [])]
-    return {"input": host.host, "outputs": outputs}
-
-
-def _outputs(simple: PathRoute) -> list[str]:
-    """Upstream and state."""
+def _line(simple: PathRoute) -> Mapping[str, str]:
+    """What the table has of a host."""
     if simple.redirect:
-        return [simple.redirect, "redirect"]
+        return {_STATE: _REDIRECT, _TO: simple.redirect}
     if simple.options.maintenance:
-        return ["", "maintenance"]
+        return {_STATE: _MAINTENANCE}
     if simple.upstreams:
         (dial,) = simple.upstreams
-        return [dial, "stable" if is_stable(dial) else "up"]
-    return ["", "down"]
+        return {_NUMBER if is_stable(dial) else _UP: dial}
+    return {_STATE: _DOWN}
 
 
 def _special(host: HostRoute, name: str, keep_streams: bool, logs: bool) -> Iterable[Json]:

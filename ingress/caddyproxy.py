@@ -73,16 +73,12 @@ def proxy(upstreams: Iterable[str], wire: Wire, keep_streams: bool, *, stable: b
 
 
 def turn() -> Json:
-    """Which form of a stable upstream's address has its turn: by the last digit of the clock's seconds."""
+    """What knows which form of a stable upstream's address has its turn: by the last digit of the clock's seconds."""
     first, second = TURNS
     return {
-        "handle": [
-            {
-                "handler": "map",
-                "source": "{time.now.unix}",
-                "destinations": [TURN],
-                "mappings": [{"input_regexp": "[0-4]$", "outputs": [first]}],
-                "defaults": [second],
-            }
-        ]
+        "handler": "map",
+        "source": "{time.now.unix}",
+        "destinations": [TURN],
+        "mappings": [{"input_regexp": "[0-4]$", "outputs": [first]}],
+        "defaults": [second],
     }

@@ -16,7 +16,7 @@ from typing import Any
 
 from ingress.caddyanswers import Json
 
-SHARE, MOST = 512, 24
+SHARE, MOST = 1000, 24
 """Hosts to a part (so many are one map), and how many parts there are at most: each is a step of every request's."""
 
 SAMPLE = 512

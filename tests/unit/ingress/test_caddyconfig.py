@@ -8,13 +8,14 @@ import pytest
 
 from ingress import caddyconfig, caddyproxy
 from ingress.pages import page
+from ingress.routes import State, Table
 from tests.unit.ingress.test_routes import container, made
 
 
 def test_a_plain_host_is_a_line_of_the_table_and_in_no_host_matcher() -> None:
     owned = caddyconfig.route(made(container("a")), keep_streams=False)
     text = json.dumps(owned)
-    assert '{"input": "shop.acme.stackpad.test", "outputs": ["10.0.0.2:80", "up"]}' in text
+    assert '{"input": "shop.acme.stackpad.test", "outputs": ["10.0.0.2:80", ""]}' in text
     assert '"host"' not in text, "Caddy would manage a certificate for each host in a matcher"
 
 
@@ -34,8 +35,14 @@ def test_replicas_have_a_route_of_their_own_and_none_is_lost_for_what_a_visitor_
 def test_no_passive_health_checks_where_all_hosts_share_an_upstream() -> None:
     owned = caddyconfig.route(made(container("a")), keep_streams=False)
     shared = owned["handle"][-1]["routes"][-1]["handle"][0]
-    assert shared["upstreams"] == [{"dial": "{sp_up}"}]
+    assert shared["upstreams"] == [{"dial": "{http.vars.sp_up}"}]
     assert "health_checks" not in shared
+
+
+@pytest.mark.parametrize("hosts", [made(), made(container("a", state=State.DOWN, address=None))], ids=["none", "down"])
+def test_what_caddy_is_asked_to_know_is_always_there(hosts: Table) -> None:
+    """Or it would be thought to know it, and every host be refused later."""
+    assert "stream_close_delay" in json.dumps(caddyconfig.route(hosts, keep_streams=True))
 
 
 def test_the_generation_follows_from_the_content() -> None:

@@ -39,9 +39,9 @@ def asked(maps: list[dict[str, Any]], placeholder: str, host: str) -> str:
 NAMES = {
     "numbers": [f"h{number}.acme.stackpad.test" for number in range(2000)],
     "www": [f"www.site{number}.com" for number in range(2000)],
-    "short": [f"{one}{two}.{three}.eu" for one in string.ascii_lowercase for two in "abcdef" for three in "opqrs"],
-    "odd": [*(f"*.x{number}.test" for number in range(700)), "a.b", "x", "-.b"],
-    "alike": [f"{'a' * 20}{number:04}{'b' * 20}.org.test" for number in range(1000)],
+    "short": [f"{one}{two}.{three}.eu" for one in string.ascii_lowercase for two in "abcdefghi" for three in "opqrs"],
+    "odd": [*(f"*.x{number}.test" for number in range(1500)), "a.b", "x", "-.b"],
+    "alike": [f"{'a' * 20}{number:04}{'b' * 20}.org.test" for number in range(2000)],
 }
 
 
@@ -60,7 +60,7 @@ def test_every_host_is_found_and_no_other(names: list[str]) -> None:
 @settings(max_examples=30)
 @given(st.sets(st.from_regex(r"[a-z0-9*-]{1,12}(\.[a-z0-9-]{1,8}){0,3}", fullmatch=True), min_size=1, max_size=20))
 def test_with_any_names_beside(names: set[str]) -> None:
-    hosts = [*sorted(names - set(NAMES["numbers"])), *NAMES["numbers"][:600]]
+    hosts = [*sorted(names - set(NAMES["numbers"])), *NAMES["numbers"][:1200]]
     maps = made(hosts)
     for number, host in enumerate(hosts[: len(names) + 5]):
         assert asked(maps, "{sp_up}", host) == f"10.0.0.1:{number}"
