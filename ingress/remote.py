@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ingress.routes import Problem, State, WebContainer
-from ingress.silent import Place
 from stackpad import labels, records
 from stackpad.errors import InvalidRequest
 from stackpad.prefixes import Prefixes
+
+Place = tuple[str, int]
+"""Address and port."""
 
 REFUSED = "refused"
 """State of a record whose container is not served at all; its reason says why."""

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ingress.health import accepts
+from ingress.remote import Place
 
 CONNECT = 0.6
 """Seconds an answer may take; a second attempt of the kernel's own would come after one."""
@@ -28,9 +29,6 @@ AT_ONCE = 256
 
 MISSES = 2
 """Rounds in a row in which one that has answered does not: a packet may be lost."""
-
-Place = tuple[str, int]
-"""Address and port."""
 
 
 class Silent:

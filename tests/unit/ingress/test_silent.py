@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from ingress import silent
-from ingress.silent import Place, Silent
+from ingress.remote import Place
+from ingress.silent import Silent
 
 DEADLINE = 60.0
 HERE = "127.0.0.1"
