@@ -8,9 +8,10 @@ safe to call from the event loop and are run in the order of the calls.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from plugin.loopback import Loopback
 from plugin.model import IPAddress
 from plugin.node import Node, NodeFacts, Route
 from plugin.tunnel import Tunnel, TunnelLink
-from stackpad.errors import StackpadError
+from stackpad.errors import StackpadError, Unavailable
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -159,7 +160,8 @@ class Kernel:
         outcome: list[StackpadError | None] = [None] * len(plans)
         for position, plan in enumerate(plans):
             try:
-                self._links.apply(plan)
+                with _told():
+                    self._links.apply(plan)
             except StackpadError as error:
                 outcome[position] = error
         sound = [position for position, error in enumerate(outcome) if error is None]
@@ -176,7 +178,8 @@ class Kernel:
                         outcome[position] = own
         for position, plan in enumerate(plans):
             try:
-                self._links.discard(plan.old_links)
+                with _told():
+                    self._links.discard(plan.old_links)
             except StackpadError as error:
                 outcome[position] = outcome[position] or error
         return outcome
@@ -184,7 +187,8 @@ class Kernel:
     def _change_firewall(self, plans: Sequence[Plan]) -> None:
         new = [element for plan in plans for element in plan.new_elements]
         old = [element for plan in plans for element in plan.old_elements]
-        self._firewall.apply(new, old)
+        with _told():
+            self._firewall.apply(new, old)
 
     async def remove_rules(self) -> None:
         """Take our tables and our accepts away; only right where there is no network left to keep apart."""
@@ -202,4 +206,14 @@ class Kernel:
 
     async def _call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, functools.partial(function, *args, **kwargs))
+        with _told():
+            return await loop.run_in_executor(self._thread, functools.partial(function, *args, **kwargs))
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """A process that has no more files, or no memory for a child, says so, and tries again; it does not end."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"the kernel could not be asked or changed: {error}") from error

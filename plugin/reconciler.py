@@ -13,14 +13,14 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
 from plugin import naming, upstreams
 from plugin.dataplane import EMPTY, Dataplane, Element, desired, plan, union
-from plugin.kernel import Kernel
+from plugin.kernel import Kernel, Observation
 from plugin.model import IPNet
 from plugin.monitor import Hint, Monitor
 from plugin.node import NodeFacts
@@ -199,10 +199,11 @@ class Reconciler:
                 await self._apply_changes()
             if touched or await self._kernel.foreign_is_silent():
                 await self._mend_foreign()
-        except StackpadError as error:
-            self._log.error("the kernel could not be brought in step", reason=str(error), retry_in=RETRY)
+        except (StackpadError, OSError) as error:
+            failure = error if isinstance(error, StackpadError) else Unavailable(f"the kernel could not be asked: {error}")
+            self._log.error("the kernel could not be brought in step", reason=str(failure), retry_in=RETRY)
             self._hints.update(Hint)
-            self._fail_waiting(error)
+            self._fail_waiting(failure)
             await asyncio.sleep(RETRY)
 
     def _hear(self, hint: Hint) -> None:
@@ -236,9 +237,13 @@ class Reconciler:
             self._repaired("forwarding", "the node passed no packets on")
         await self._kernel.stand(bool(self._state.upstreams))
         wanted = {key: self._desired(key) for key in (*networks, *map(upstream_key, self._state.upstreams))}
-        whole = union(wanted.values())
-        admitting, self._admitting = self._admitting, []
-        common = self._common_wanted()
+        with self._admissions():
+            await self._compare(seen, wanted)
+        self.failures.clear()
+        self.ready.set()
+
+    async def _compare(self, seen: Observation, wanted: dict[str, Dataplane]) -> None:
+        whole, common = union(wanted.values()), self._common_wanted()
         elements = whole.elements | common
         if seen.elements is None:
             # Rules first: a link without rules around it must not exist.
@@ -254,24 +259,31 @@ class Reconciler:
             self._repaired("links", f"{len(steps.new_bridges)} bridges made, {len(steps.old_links)} links removed")
         await self._mend_foreign()
         self._applied, self._common = wanted, common
+
+    @contextlib.contextmanager
+    def _admissions(self) -> Iterator[None]:
+        """Those who wait for an admission hear of it when what is done inside has gone well."""
+        admitting, self._admitting = self._admitting, []
+        try:
+            yield
+        except BaseException:
+            self._admitting = [*admitting, *self._admitting]
+            raise
         _resolve(admitting, None)
-        self.failures.clear()
-        self.ready.set()
 
     async def _refresh_facts(self) -> None:
         self._hints.discard(Hint.NODE)
         before, self.facts = self.facts, await self._kernel.facts()
         if await self._kernel.stand(bool(self._state.upstreams)):
             self._repaired("upstreams", "their addresses were not as they should be")
-        admitting, self._admitting = self._admitting, []
-        common = self._common_wanted()
-        if common != self._common:
-            steps = plan(Dataplane(elements=common), Dataplane(elements=self._common))
-            (error,) = await self._kernel.apply([steps])
-            if error is not None:
-                raise error
-            self._common = common
-        _resolve(admitting, None)
+        with self._admissions():
+            common = self._common_wanted()
+            if common != self._common:
+                steps = plan(Dataplane(elements=common), Dataplane(elements=self._common))
+                (error,) = await self._kernel.apply([steps])
+                if error is not None:
+                    raise error
+                self._common = common
         if self.facts != before:
             self.facts_changed()
         if self.facts.mtu != before.mtu:
@@ -281,11 +293,11 @@ class Reconciler:
     async def _apply_changes(self) -> None:
         if any(key.startswith(UPSTREAM) for key in self._waiting):
             await self._kernel.stand(bool(self._state.upstreams))
-        waiting, self._waiting = self._waiting, {}
         networks = self._state.networks
-        wanted = {key: self._desired(key) for key in waiting}
-        if any(networks[network_id].ipv6 for network_id in waiting if network_id in networks):
+        if any(networks[network_id].ipv6 for network_id in self._waiting if network_id in networks):
             await self._kernel.prepare(ipv6=True)
+        waiting, self._waiting = self._waiting, {}
+        wanted = {key: self._desired(key) for key in waiting}
         plans = {key: plan(part, self._applied.get(key, EMPTY)) for key, part in wanted.items()}
         self._leaving = {name for steps in plans.values() for name in steps.old_links}
         outcome = await self._kernel.apply(list(plans.values()))
