@@ -200,7 +200,9 @@ class Reconciler:
             if touched or await self._kernel.foreign_is_silent():
                 await self._mend_foreign()
         except (StackpadError, OSError) as error:
-            failure = error if isinstance(error, StackpadError) else Unavailable(f"the kernel could not be asked: {error}")
+            failure = (
+                error if isinstance(error, StackpadError) else Unavailable(f"the kernel could not be asked: {error}")
+            )
             self._log.error("the kernel could not be brought in step", reason=str(failure), retry_in=RETRY)
             self._hints.update(Hint)
             self._fail_waiting(failure)
