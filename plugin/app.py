@@ -91,7 +91,12 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         ipam = Ipam(state, settings, kernel.routes, claims)
         driver = NetworkDriver(state, ipam, ports, reconciler, kernel.routes, claims)
         directory = Directory(
-            engine, state, driver.forget_network, driver.forget_endpoint, learnt=cluster.networks_changed
+            engine,
+            state,
+            driver.forget_network,
+            driver.forget_endpoint,
+            learnt=cluster.networks_changed,
+            heard=driver.heard,
         )
         web_admin = WebAdmin(cluster, reconciler)
         admin = Admin(

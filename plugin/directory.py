@@ -40,8 +40,9 @@ class Directory:
         forget_network: Callable[[str], Awaitable[object]],
         forget_endpoint: Callable[[str], Awaitable[object]],
         learnt: Callable[[], None] = lambda: None,
+        heard: Callable[[], None] = lambda: None,
     ) -> None:
-        self._learnt = learnt
+        self._learnt, self._heard = learnt, heard
         self.engine_version: str | None = None
         self._engine, self._state = engine, state
         self._forget_network, self._forget_endpoint = forget_network, forget_endpoint
@@ -93,6 +94,7 @@ class Directory:
         networks = await self._engine.networks()
         containers = await self._engine.containers()
         self.engine_version = await self._engine.version()
+        self._heard()
         self._networks = {str(network["Id"]): str(network["Name"]) for network in networks}
         await self._keep_names()
         self._containers = {

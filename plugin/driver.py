@@ -50,6 +50,8 @@ class NetworkDriver:
             routes,
         )
         self._creating = asyncio.Lock()
+        self._unconfirmed = set(state.endpoints)
+        """Endpoints of before this process, which the engine may have forgotten while it was away itself."""
 
     async def create_network(self, request: protocol.CreateNetwork) -> dict[str, object]:
         """Make a network; refused if a range of it is somebody else's."""
@@ -93,6 +95,13 @@ class NetworkDriver:
         await self._ipam.network_deleted(known)
         await self._ranges.release(known.id)
 
+    def heard(self) -> None:
+        """The engine has said what runs: from now on its list says what has gone.
+
+        Until then, as while it starts with all its containers, its word for an address is that it gives it to somebody.
+        """
+        self._unconfirmed.clear()
+
     async def create_endpoint(self, request: protocol.CreateEndpoint) -> dict[str, object]:
         """Admit a container to a network, with the addresses Docker has chosen or been told."""
         there = self._network(request.network_id)
@@ -104,12 +113,14 @@ class NetworkDriver:
             raise Conflict(f"endpoint {endpoint_id[:12]} belongs to network {known.network_id[:12]}")
         if known is None or (known.addresses, known.mac) != (endpoint.addresses, endpoint.mac):
             for other in self._state.endpoints_of(there.id):
-                if self._reconciler.abandoned(other.id) and set(other.addresses) & set(endpoint.addresses):
+                old = other.id in self._unconfirmed or self._reconciler.abandoned(other.id)
+                if old and set(other.addresses) & set(endpoint.addresses):
                     # Its container went while we were away, and Docker has given its address to somebody else.
                     await self.forget_endpoint(other.id)
             there = self._network(request.network_id)  # it may have been deleted meanwhile
             self._refuse_addresses(there, endpoint)
             await self._state.put_endpoint(endpoint)
+            self._unconfirmed.discard(endpoint.id)
             self._ports.release(endpoint.id)  # the new record has none
         # An answer may only say what the request left open.
         return {"Interface": {} if given.mac_address else {"MacAddress": endpoint.mac}}
@@ -138,6 +149,7 @@ class NetworkDriver:
         if not request.sandbox_key:
             raise InvalidRequest("Join came without a SandboxKey; is something else than Docker calling?")
         await self._state.put_endpoint(replace(endpoint, sandbox=request.sandbox_key, left=False))
+        self._unconfirmed.discard(endpoint.id)
         await self._reconciler.settle(there.id)
         if not exists(naming.peer_name(endpoint.id)):
             # Joined once before: the old pair's end is in a container that may be gone.

@@ -99,7 +99,7 @@ def run(bed: Testbed, chosen: Sequence[Fault], stop: float, found: Found) -> Non
     with step("engines with live-restore"), ThreadPoolExecutor(3) as pool:
         list(pool.map(_live_restore, range(1, 4), [bed] * 3))
     with Scene(bed) as scene:
-        before = settled(scene)
+        before = settled(bed)
         for fault in chosen:
             for number in fault.roles:
                 with step(f"{fault.name} on n{number}"):
@@ -110,13 +110,13 @@ def run(bed: Testbed, chosen: Sequence[Fault], stop: float, found: Found) -> Non
                         return
                 found.add(made)
                 if made.left:
-                    before = settled(scene)
+                    before = settled(bed)
 
 
 def crowded(bed: Testbed, seconds: float, found: Found) -> None:
     """Many at once, for so long, between two censuses."""
     crowd = Crowd(bed, SEED)
-    before = census.take(bed)
+    before = settled(bed)
     with step(f"many at once, STACKPAD_SEED={SEED}"):
         crowd.run(seconds)
     left = census.differences(before, census.take(bed))
@@ -129,12 +129,12 @@ def crowded(bed: Testbed, seconds: float, found: Found) -> None:
     say(found.crowd)
 
 
-def settled(scene: Scene) -> census.Census:
-    """A census of a scene in which nothing changes any more."""
-    found = census.take(scene.bed)
+def settled(bed: Testbed) -> census.Census:
+    """A census of nodes on which nothing changes any more."""
+    found = census.take(bed)
     for _ in range(30):
         time.sleep(2)
-        again = census.take(scene.bed)
+        again = census.take(bed)
         if not census.differences(found, again) and not census.differences(again, found):
             return again
         found = again

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
 
 from tests.chaos.fault import (
     CONTROL,
@@ -61,8 +65,14 @@ def plugin_replaced(place: Place) -> Iterator[None]:
 
 @fault("a second plugin under another name", goal=UNNOTICED, roles=(WORKER,), hold=3)
 def plugin_twice(place: Place) -> Iterator[None]:
-    second = "stackpad/second:latest"
-    place.bench.docker("plugin", "create", second, images.build(only_plugin=True).plugin)
+    second, built = "stackpad/second:latest", Path(images.build(only_plugin=True).plugin)
+    with tempfile.TemporaryDirectory(dir=built.parent) as copy:
+        # Not quite the same: an engine does not take what it has already.
+        run("cp", "--archive", "--link", f"{built}/rootfs", copy)
+        Path(copy, "rootfs", "second").touch()
+        config = msgspec.json.decode((built / "config.json").read_bytes())
+        Path(copy, "config.json").write_bytes(msgspec.json.encode({**config, "description": "second"}))
+        place.bench.docker("plugin", "create", second, copy)
     place.bench.try_docker("plugin", "enable", second)
     yield
     place.bench.docker("plugin", "rm", "--force", second)

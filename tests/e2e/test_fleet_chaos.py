@@ -32,7 +32,7 @@ CHOSEN = sorted(random.Random(SEED).sample(SHORT, 3))  # noqa: S311 - a choice o
 @pytest.fixture(scope="module")
 def under_traffic(fleet: Testbed) -> Iterator[tuple[Scene, census.Census]]:
     with Scene(fleet, web=False, databases=False) as scene:
-        yield scene, settled(scene)
+        yield scene, settled(scene.bed)
 
 
 @pytest.mark.parametrize("name", CHOSEN)

@@ -103,3 +103,29 @@ async def test_a_restart_under_running_containers_changes_nothing(tmp_path: Path
         assert second.reconciler.lost == frozenset()
         await second.network(2)
         assert before.items() <= links().items()
+
+
+async def test_an_engine_that_starts_gives_an_address_whose_old_container_has_left_a_namespace(tmp_path: Path) -> None:
+    """It forgets those without a word, and starts the containers before it can be asked."""
+    successor = msgspec.convert(samples.create_endpoint(9, "10.192.1.2/24", net=1), protocol.CreateEndpoint)
+    async with node(tmp_path) as first:
+        await first.network(1)
+        container = await first.container(2, 1)
+        first.containers.clear()
+    async with node(tmp_path) as second:
+        second.containers.append(container)
+        await second.driver.create_endpoint(successor)
+        assert set(second.state.endpoints) == {endpoint_id(9)}
+
+
+async def test_an_engine_that_has_been_heard_gives_no_address_twice(tmp_path: Path) -> None:
+    successor = msgspec.convert(samples.create_endpoint(9, "10.192.1.2/24", net=1), protocol.CreateEndpoint)
+    async with node(tmp_path) as first:
+        await first.network(1)
+        container = await first.container(2, 1)
+        first.containers.clear()
+    async with node(tmp_path) as second:
+        second.containers.append(container)
+        second.driver.heard()
+        with pytest.raises(Conflict, match=r"10\.192\.1\.2 is taken by endpoint"):
+            await second.driver.create_endpoint(successor)
