@@ -158,6 +158,8 @@ class Cluster:
                 # Tried again at the next change; a full disk must not end everything else.
                 self._log.error("it cannot be left yet", reason=str(error))
             return
+        if touched.all:
+            self.guests.meet(self.view.alive)
         if touched.mesh or touched.all:
             self.mesh.touch()
             self._take_key()

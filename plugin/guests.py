@@ -6,6 +6,7 @@ stays a peer until its token expires, used or not, so that a token used twice is
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import time
 from collections.abc import Collection, Mapping
@@ -18,7 +19,7 @@ from plugin import blocks, joining
 from plugin.mesh import Guest
 from plugin.model import IPAddress, IPNet
 from stackpad import files, jsontext
-from stackpad.errors import Conflict, InvalidRequest, NotFound
+from stackpad.errors import Conflict, InvalidRequest, NotFound, Unavailable
 
 TAKEN_BACK = "the token was taken back just now; make a new one with stackpad node token"
 
@@ -26,7 +27,8 @@ TAKEN_BACK = "the token was taken back just now; make a new one with stackpad no
 class Invitation(msgspec.Struct, frozen=True, kw_only=True):
     """One token given out. ``used_by`` is the node that came with it, by its public key; ``node`` its id.
 
-    ``admitted`` says that this node has its place: the token is not taken back any more.
+    ``admitted`` says that this node has its place: the token is not taken back any more. ``member`` says that it was seen
+    as a member after that: from then on the token is good for nothing.
     """
 
     id: str
@@ -38,6 +40,7 @@ class Invitation(msgspec.Struct, frozen=True, kw_only=True):
     used_by: str = ""
     node: str = ""
     admitted: bool = False
+    member: bool = False
 
     def __repr__(self) -> str:
         """Without the preshared key."""
@@ -73,6 +76,10 @@ class Guests:
             for item in self._all.values()
             if item.expires > now
         ]
+
+    def has(self, address: str, now: float) -> bool:
+        """Whether a guest whose token has not expired has this address in the tunnel."""
+        return any(item.address == address and item.expires > now for item in self._all.values())
 
     def listed(self, now: float) -> list[Mapping[str, object]]:
         """Tokens that are still good or were used, for a person to read."""
@@ -126,16 +133,18 @@ class Guests:
         if found.expires <= now:
             raise InvalidRequest("the token has expired; make a new one with stackpad node token")
         # A node whose first answer got lost asks once more; one that has been a member since needs another token.
-        if found.used_by and (found.used_by != request.public_key or found.node in members):
+        if found.used_by and (found.member or found.used_by != request.public_key or found.node in members):
             raise InvalidRequest(
                 f"the token was used already, by node {found.node}; a token is for one node, make another one with "
                 "stackpad node token"
             )
         return found
 
-    def use(self, invitation: Invitation, public_key: str, node: str) -> None:
+    def use(self, invitation: Invitation, public_key: str, node: str) -> Invitation:
         """Mark it as used; refuses one that is not as it was when it was checked, which may be seconds ago."""
-        self._replace(invitation, msgspec.structs.replace(invitation, used_by=public_key, node=node))
+        used = msgspec.structs.replace(invitation, used_by=public_key, node=node)
+        self._replace(invitation, used)
+        return used
 
     def admit(self, token_id: str, node: str) -> None:
         """The node that used it has its place; refuses a token that was taken back meanwhile."""
@@ -143,6 +152,21 @@ class Guests:
         if found is None or found.node != node:
             raise InvalidRequest(TAKEN_BACK)
         self._replace(found, msgspec.structs.replace(found, admitted=True))
+
+    def meet(self, members: Collection[str]) -> None:
+        """``members`` give a sign of life: those that came with a token from here have got their answer.
+
+        Whoever finds the token later, while that node is off, cannot ask for its place and be told the cluster's secret.
+        """
+        met = {
+            key: msgspec.structs.replace(item, member=True)
+            for key, item in self._all.items()
+            if item.node in members and not item.member
+        }
+        if met:
+            # A full disk is told by others, and what is not kept now is tried at the next node's sign of life.
+            with contextlib.suppress(Unavailable):
+                self._keep({**self._all, **met})
 
     def _replace(self, before: Invitation, after: Invitation) -> None:
         if self._all.get(before.id) != before:

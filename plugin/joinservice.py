@@ -1,32 +1,48 @@
 """The join service: on the node that gave out the token, on its address in the tunnel, for guests only.
 
 Who asks is known before the first byte: WireGuard lets a guest send from its one address only, and the firewall lets
-that address reach nothing but this service.
+that address reach nothing but this service. But a guest is whoever has the token, used or not, until it expires. So it is
+heard for a short time (:mod:`plugin.door`), has one request in the queue, and each answer is the last on its connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
+import aiohttp
 import msgspec
 import structlog
 from aiohttp import web
 
-from plugin import blocks, joining
-from plugin.guests import Guests
+from plugin import blocks, joining, places
+from plugin.guests import Guests, Invitation
 from plugin.membership import Membership
 from plugin.mesh import View
-from plugin.model import ip_network
+from plugin.model import IPNet, ip_network
+from plugin.resolver.limits import Limit, Pace
 from plugin.storeloop import StoreLoop
 from stackpad import jsontext, records
 from stackpad.errors import Conflict, InvalidRequest, StackpadError, Unavailable
-from stackpad.etcd import Delete, Op, Put
+from stackpad.etcd import Delete, Op, Put, Rejected
 
 MOST = 64 * 1024
 """Bytes of a request."""
+
+TURN = 4.0
+"""Seconds a request waits for those before it: whoever asks does not wait longer for the answer."""
+
+AT_ONCE = 256
+"""Requests that wait for their turn, of all guests; each has one."""
+
+TOLD, TOLD_EACH = 1 / 60, 10
+"""Refusals of one guest that are logged: so many a second in the long run, and so many at once."""
+
+
+class _Busy(Unavailable):
+    """This guest is being answered already."""
 
 
 class JoinService:
@@ -49,78 +65,95 @@ class JoinService:
         self._guests, self._store, self._observed = guests, store, observed
         self._store_addresses = tuple(store_addresses)
         self._one_at_a_time = asyncio.Lock()
+        self._answering, self._telling = Limit(AT_ONCE, 1), Pace(TOLD, TOLD_EACH)
         self._log = structlog.get_logger("join")
 
     def application(self) -> web.Application:
         """The application to be served in the tunnel."""
         application = web.Application(client_max_size=MOST)
         application.router.add_post("/join", self._join)
+        application.on_response_prepare.append(_last)
         return application
 
     async def _join(self, request: web.Request) -> web.Response:
+        address = request.remote or ""
         try:
-            asked = jsontext.decode(await request.read(), type=joining.JoinRequest)
-            async with self._one_at_a_time:
-                answer = await self._admit(asked, request.remote or "")
-        except msgspec.MsgspecError as error:
-            return _refusal(InvalidRequest(f"the joining node asks in a way not known here ({error}); use one version"))
-        except ValueError:
-            return _refusal(InvalidRequest("the joining node names a range that is none; use one version on all nodes"))
+            asked = _understood(await _heard(request))
+            own = self._checked(asked, address)
+            async with self._turn(address):
+                if request.transport is None:
+                    raise Unavailable("whoever asked is gone")
+                answer = await self._admit(asked, own, address)
         except StackpadError as error:
-            self._log.warning("a node was not let in", reason=str(error))
-            return _refusal(error)
+            return self._refusal(error, address)
+        except Exception:
+            self._log.exception("a request to join failed", address=address)
+            return _answer(500, {"error": "it failed inside the plugin; its log has the reason"})
         self._log.info("a node has joined", node=answer.name)
-        return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
+        return _answer(200, answer)
 
-    async def _admit(self, asked: joining.JoinRequest, address: str) -> joining.JoinAnswer:
-        seen = self._view()
-        invitation = self._guests.check(asked, address, seen.alive | seen.removed)
+    def _checked(self, asked: joining.JoinRequest, address: str) -> list[IPNet]:
+        """The ranges of the joining node's networks; raises :class:`StackpadError` if it cannot be let in as it is now.
+
+        Without a look at the store: who is refused by this has not kept anybody waiting.
+        """
+        invitation = self._invitation(asked, address)
         joining.refuse_clock(asked.time, time.time())
-        name = joining.name(asked.name)
+        node = places.node(asked, _id(invitation), asked.time)
+        places.refuse_name(self._view(), node.name, node.owner)
+        places.refuse_key(self._view(), asked.public_key, node.owner)
+        return places.networks(asked)
+
+    def _invitation(self, asked: joining.JoinRequest, address: str) -> Invitation:
+        seen = self._view()
+        return self._guests.check(asked, address, seen.alive | seen.removed)
+
+    @asynccontextmanager
+    async def _turn(self, address: str) -> AsyncIterator[None]:
+        """One after the other, and of each guest one; raises :class:`Unavailable` for who would wait too long."""
+        with self._answering.one(address) as free:
+            if not free:
+                raise _Busy("this node is being answered already; wait some seconds and join again")
+            try:
+                async with asyncio.timeout(TURN):
+                    await self._one_at_a_time.acquire()
+            except TimeoutError as error:
+                raise Unavailable("others join there, and the store takes long; join again in a moment") from error
+            try:
+                yield
+            finally:
+                self._one_at_a_time.release()
+
+    async def _admit(self, asked: joining.JoinRequest, own: Sequence[IPNet], address: str) -> joining.JoinAnswer:
+        invitation, now = self._invitation(asked, address), time.time()  # others have been let in since the first look
         membership, cluster = self._membership(), self._membership().cluster
-        node_id = invitation.node or secrets.token_hex(6)
-        chosen: list[records.Range] = []
+        node = places.node(asked, _id(invitation), now)
+        places.refuse_name(self._view(), node.name, node.owner)
+        places.refuse_key(self._view(), asked.public_key, node.owner)
 
         def choose(view: View, held: Sequence[records.Range]) -> Sequence[records.Range]:
-            chosen.clear()
-            chosen.extend(_ranges(view, held, node_id, asked, cluster))
-            return chosen
+            there = places.known(held, view.ranges.values(), membership.ranges)
+            return places.ranges(view, there, node.owner, own, cluster, former=asked.former, now=now)
 
-        _refuse_name(self._view(), name, node_id)
-        refuse_key(self._view(), asked.public_key, node_id)
-        # Checked before anything is claimed for it: what is refused leaves nothing behind.
-        node = records.check(
-            records.Node(
-                owner=node_id,
-                name=name,
-                public_keys=(asked.public_key,),
-                endpoints=asked.endpoints,
-                mtu=asked.mtu,
-                engine=asked.engine,
-                version=asked.version,
-                joined=time.time(),
-            )
-        )
-        mine = [r for r in self._view().ranges.values() if r.owner == node_id and not r.freed]
-        if invitation.node and mine:
-            chosen = mine  # its first answer got lost
-        else:
-            await self._store.ranges.claim(choose)
+        chosen = await self._store.ranges.claim(choose)
         first = {net.version: net for net in reversed([ip_network(r.net) for r in chosen if r.block])}
         node = msgspec.structs.replace(
             node, mesh4=str(blocks.mesh_address(first[4])), mesh6=str(blocks.mesh_address(first[6]))
         )
+        asked_before = invitation.admitted
         try:
-            self._guests.use(invitation, asked.public_key, node_id)
-            await self._store.commit([Put(records.key(records.NODES, node_id), records.encode(node))])
-            self._guests.admit(invitation.id, node_id)
-        except InvalidRequest:
-            await self._give_back(node_id, chosen)
+            invitation = self._guests.use(invitation, asked.public_key, node.owner)
+            await self._store.commit([Put(records.key(records.NODES, node.owner), records.encode(node))])
+            self._guests.admit(invitation.id, node.owner)
+        except StackpadError as error:
+            # Without an answer the store may have its record: then the next request with this token finds all of it.
+            if not asked_before and (isinstance(error, InvalidRequest | Rejected) or not invitation.used_by):
+                await self._give_back(node.owner, chosen)
             raise
         gateway = self._node()
         return joining.JoinAnswer(
-            node=node_id,
-            name=name,
+            node=node.owner,
+            name=node.name,
             cluster=cluster,
             secret=membership.secret,
             mesh4=node.mesh4,
@@ -133,7 +166,7 @@ class JoinService:
         )
 
     async def _give_back(self, node_id: str, ranges: Sequence[records.Range]) -> None:
-        """Free the place of a node whose token was taken back while it was being made."""
+        """Free the place of a node that was not let in after all, as when its token was taken back meanwhile."""
         operations: list[Op] = [Delete(records.key(records.NODES, node_id))]
         for record in ranges:
             key, freed = records.range_key(record.net), msgspec.structs.replace(record, freed=time.time())
@@ -145,61 +178,54 @@ class JoinService:
             nets = [record.net for record in ranges]
             self._log.error("ranges of a node that was not let in stay claimed", ranges=nets, reason=str(error))
 
-
-def _ranges(
-    view: View, held: Sequence[records.Range], node_id: str, asked: joining.JoinRequest, cluster: records.Cluster
-) -> list[records.Range]:
-    """A block of each family for a new node, and the ranges its networks have already."""
-    now = time.time()
-    names = {node.owner: node.name for node in view.nodes.values()}
-    own = [ip_network(text) for text in asked.ranges]
-    # What the node gave back when it was last a member cools down for others, not for itself.
-    back = [record.net for record in held if record.freed and asked.former and record.owner == asked.former]
-    held = [record for record in held if record.net not in back]
-    for net in own:
-        try:
-            blocks.refuse_claim(net, held, owner=node_id, names=names, now=now)
-        except Conflict as error:
-            raise Conflict(f"a network of the joining node is in the way: {error}") from error
-    found = []
-    lengths = ((cluster.range4, cluster.block_prefix), (cluster.range6, blocks.BLOCK6_PREFIX))
-    for text, prefix in lengths:
-        whole = ip_network(text)
-        block = blocks.former_block(whole, prefix, back, held) or blocks.choose_block(
-            whole, prefix, held, avoid=own, now=now, owner=node_id
-        )
-        found.append(block)
-    outside = [net for net in own if not any(blocks.within(net, block) for block in found)]
-    return [
-        *(_claimed(str(block), held, node_id, block=True) for block in found),
-        *(_claimed(str(net), held, node_id, block=False) for net in outside),
-    ]
+    def _refusal(self, error: StackpadError, address: str) -> web.Response:
+        if not self._telling.wait(address):
+            self._telling.spend(address, 1)
+            self._log.warning("a node was not let in", reason=str(error))
+        return _answer(_status(error), {"error": str(error)})
 
 
-def _claimed(net: str, held: Sequence[records.Range], owner: str, *, block: bool) -> records.Range:
-    generation = max((r.generation for r in held if r.net == net), default=0) + 1
-    return records.Range(owner=owner, net=net, block=block, generation=generation)
+async def _last(_: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Whoever has more to say connects anew, and connections are counted."""
+    response.force_close()
+    response.headers["Connection"] = "close"
 
 
-def _refuse_name(view: View, name: str, node_id: str) -> None:
-    for node in view.nodes.values():
-        if node.name == name and node.owner not in {node_id, *view.removed}:
-            hint = "give another one with --name" if node.owner in view.alive else f"stackpad node rm {name} frees it"
-            raise Conflict(f"there is a node {name} already; {hint}")
+async def _heard(request: web.Request) -> bytes:
+    """The body; how long it may take is how long a connection may."""
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise InvalidRequest(
+            f"the joining node says more than {MOST >> 10} KiB of itself; remove networks that are not needed (docker "
+            "network prune) and join again"
+        ) from error
+    except (OSError, aiohttp.ClientError, web.RequestPayloadError) as error:
+        raise InvalidRequest("the joining node's request broke off") from error
 
 
-def refuse_key(view: View, key: str, node_id: str) -> None:
-    """Two nodes with one key would be one peer to all others: the second would take the first one's place."""
-    for node in view.nodes.values():
-        if key in node.public_keys and node.owner not in {node_id, *view.removed}:
-            raise Conflict(
-                f"node {node.name} has this node's WireGuard key: if this machine is a copy of that one, remove "
-                "/var/lib/stackpad/keys here and enable the plugin anew; if that one is gone, stackpad node rm "
-                f"{node.name} frees it"
-            )
+def _understood(body: bytes) -> joining.JoinRequest:
+    try:
+        return jsontext.decode(body, type=joining.JoinRequest)
+    except msgspec.MsgspecError as error:
+        raise InvalidRequest(f"the joining node asks in a way not known here ({error}); use one version") from error
 
 
-def _refusal(error: StackpadError) -> web.Response:
-    status = 409 if isinstance(error, Conflict) else 400 if isinstance(error, InvalidRequest) else 503
-    body = msgspec.json.encode({"error": str(error)})
-    return web.Response(status=status, body=body, content_type="application/json")
+def _id(invitation: Invitation) -> str:
+    return invitation.node or places.node_id(invitation.digest)
+
+
+def _status(error: StackpadError) -> int:
+    match error:
+        case _Busy():
+            return 429
+        case Conflict():
+            return 409
+        case InvalidRequest():
+            return 400
+        case _:
+            return 503
+
+
+def _answer(status: int, value: joining.JoinAnswer | dict[str, str]) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")

@@ -62,8 +62,9 @@ class Presence:
         if membership is None or not self._reconciler.ready.is_set():
             return None
         if not self._attachments.complete.is_set():
-            # Not yet known is not "none": what the store has of this node stays until the engine has been asked.
-            return {records.key(records.NODES, membership.node): self.node(membership)}
+            # Not yet known is not "none": what the store has of this node stays until the engine has been asked. The
+            # rest is written: ranges that the store does not know of would be given to the next node that joins.
+            return own_records(membership, self.node(membership), (), {}, {})
         return own_records(
             membership,
             self.node(membership),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from plugin import mesh, storeaccess
+from plugin.door import Door
 from plugin.guests import Guests
 from plugin.joinservice import JoinService
 from plugin.member import Member
@@ -137,7 +139,8 @@ class Services:
             addresses,
             self._tunnel.seen_at,
         )
-        await self._sites.serve(stack, service.application(), membership.mesh4, mesh.JOIN_PORT)
+        door = Door(lambda address: parts.guests.has(address, time.time()))
+        await self._sites.serve(stack, service.application(), membership.mesh4, mesh.JOIN_PORT, door)
 
     async def _serve_metrics(self, stack: contextlib.AsyncExitStack, membership: Membership) -> None:
         async def expose(_: web.Request) -> web.Response:

@@ -5,12 +5,14 @@ A port that somebody else has is a problem that is told, and not the end of the 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 
 import structlog
 from aiohttp import web
 
+from plugin.door import Door
 from stackpad.errors import Unavailable
 
 _IP_FREEBIND = 15
@@ -25,19 +27,31 @@ class Sites:
         self._log = structlog.get_logger("tunnel")
 
     async def serve(
-        self, stack: contextlib.AsyncExitStack, application: web.Application, address: str, port: int
+        self,
+        stack: contextlib.AsyncExitStack,
+        application: web.Application,
+        address: str,
+        port: int,
+        door: Door | None = None,
     ) -> None:
-        """Serve ``application`` until ``stack`` is closed."""
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
+        """Serve ``application`` until ``stack`` is closed, to whom ``door`` lets in, or to all."""
         try:
-            await web.SockSite(runner, _listen(address, port)).start()
+            listener = _listen(address, port)
         except Unavailable as error:
             self.problems[port] = str(error)
             self._log.error("a service in the tunnel does not run", reason=str(error))
-        else:
-            self.problems.pop(port, None)
+            return
+        self.problems.pop(port, None)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        if door is None:
+            stack.push_async_callback(runner.cleanup)
+            await web.SockSite(runner, listener).start()
+        elif (server := runner.server) is not None:
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            stack.callback(door.close)
+            stack.push_async_callback(runner.cleanup)
+            stack.callback(door.open(listener, server, tasks))
 
 
 def _listen(address: str, port: int) -> socket.socket:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from plugin import joining
+from plugin import joining, joinservice
 from plugin.admission import Admission
 from plugin.cluster import Cluster
 from plugin.guests import Guests, Invitation
@@ -23,11 +23,12 @@ from plugin.rotation import Rotation
 from plugin.storeloop import StoreLoop
 from plugin.storeview import StoreView
 from plugin.wireguard.keys import generate, public_key
-from stackpad import records
-from stackpad.errors import Conflict, Unavailable
+from stackpad import files, records
+from stackpad.errors import Conflict, InvalidRequest, Unavailable
 from stackpad.etcd import Etcd
 from tests.etcd.server import BOUND, Server, running
 from tests.etcd.test_membership import CONTROL, Node
+from tests.netns import eventually
 
 OTHERS, CONTROLS, STRANGERS = (public_key(generate()) for _ in range(3))
 GIVEN = Invitation(id="t", digest="d", public_key="k", preshared_key="p", address="127.0.0.1", expires=time.time() + 3600)
@@ -85,6 +86,10 @@ def after(method: Callable[..., Awaitable[Any]], do: Callable[[], object]) -> Ca
     return both
 
 
+def no_room(*_: object) -> None:
+    raise Unavailable("no room")
+
+
 @pytest.mark.parametrize("moment", ["claim", "commit"])
 @pytest.mark.parametrize("how", ["remove", "void"])
 async def test_a_token_that_is_taken_back_while_its_node_comes_in(
@@ -111,11 +116,89 @@ async def test_a_token_is_for_one_node(door: Door) -> None:
     assert nodes == [records.key(records.NODES, answer["node"])]
     assert {one.owner for one in held} == {answer["node"]}
     assert (await door.ask())[1]["node"] == answer["node"], "whose first answer got lost asks once more"
+    assert (await door.places())[1] == held, "and has what it had, though the view does not know of it yet"
     status, said = await door.ask(public_key=STRANGERS, name="another")
     assert status == 400
     assert "used already" in said["error"]
     with pytest.raises(Conflict, match="is in with it"):
         door.guests.remove("t")
+
+
+async def test_nobody_is_given_what_the_node_here_has_itself(door: Door) -> None:
+    """Its own records may not be in the store yet: they are written by somebody else."""
+    status, answer = await door.ask()
+    assert (status, answer["mesh4"]) == (200, "10.192.64.1")
+    assert [net["net"] for net in answer["ranges"]] == ["10.192.64.0/18", "fd00::/56"]
+
+
+async def test_who_was_seen_as_a_member_is_told_nothing_once_more(door: Door, tmp_path: Path) -> None:
+    """The token was found, and its node is off: its public key is no secret."""
+    assert (await door.ask())[0] == 200
+    (node,), _ = await door.places()
+    door.guests.meet({node.removeprefix(records.NODES)})
+    for guests in (door.guests, Guests(tmp_path)):
+        with pytest.raises(InvalidRequest, match="used already"):
+            guests.check(ASKED, GIVEN.address, ())
+    assert (await door.ask())[0] == 400
+
+
+async def test_a_node_that_gives_a_sign_of_life_has_used_up_its_token(tmp_path: Path) -> None:
+    async with running(tmp_path / "one") as server, member(tmp_path / "node", server) as (cluster, _, etcd):
+        used = msgspec.structs.replace(GIVEN, used_by=OTHERS, node="n1", admitted=True)
+        cluster.guests.add(used, 0.0)
+        assert cluster.guests.check(ASKED, GIVEN.address, ()) == used, "its answer may have got lost"
+        await etcd.put(records.key(records.ALIVE, "n1"), records.encode(records.Alive(owner="n1")))
+        kept = tmp_path / "node" / "lib" / "stackpad"
+        await eventually(lambda: Guests(kept)._all["t"].member, "it to be seen, and kept on the disk")
+        await etcd.delete(records.key(records.ALIVE, "n1"))
+        with pytest.raises(InvalidRequest, match="used already, by node n1"):
+            cluster.guests.check(ASKED, GIVEN.address, ())
+
+
+REFUSED: list[dict[str, Any]] = [
+    {"digest": "e"}, {"token": "another"}, {"name": "a b"}, {"public_key": "a2tr"}, {"mtu": -1},
+    {"ranges": ("fd00:3::%x/64",)}, {"ranges": ("::/0",)}, {"ranges": ("10.1.0.0/24",) * 2000},
+    {"ranges": tuple(f"172.16.{n}.0/24" for n in range(200))}, {"endpoints": ("[fe80::1%eth0]:1",)},
+    {"engine": "\x1b[2J"}, {"name": "n" * 70_000},
+]  # fmt: skip
+
+
+async def test_who_is_refused_leaves_nothing(door: Door) -> None:
+    for changes in REFUSED:
+        status, said = await door.ask(**changes)
+        assert status in {400, 409}, changes
+        assert said["error"].isprintable()
+        assert await there(door.etcd, records.ROOT) == {}, changes
+    assert (await door.ask())[0] == 200, "and the token is as good as before"
+
+
+async def test_a_disk_that_is_full_costs_no_ranges(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(files, "replace", no_room)
+        for _ in range(3):
+            status, said = await door.ask()
+            assert (status, said["error"]) == (503, "no room")
+    assert await door.places() == ([], [])
+    assert (await door.ask())[0] == 200
+
+
+async def test_a_guest_that_asks_for_much_at_once_has_one_place(door: Door) -> None:
+    answers = await asyncio.gather(*(door.ask() for _ in range(20)))
+    assert {status for status, _ in answers} <= {200, 429}
+    well = [answer for status, answer in answers if status == 200]
+    nodes, held = await door.places()
+    assert {records.key(records.NODES, answer["node"]) for answer in well} == set(nodes)
+    assert len(nodes) == 1
+    assert len(held) == 2
+
+
+async def test_who_would_wait_too_long_is_told(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joinservice, "TURN", 0.1)
+    async with door.service._one_at_a_time:
+        status, said = await door.ask()
+    assert (status, "the store takes long" in said["error"]) == (503, True)
+    assert await door.places() == ([], [])
+    assert (await door.ask())[0] == 200
 
 
 @contextlib.asynccontextmanager
