@@ -34,6 +34,7 @@ from plugin.storeview import StoreView
 from stackpad import hosts, jsontext, labels, records
 from stackpad.errors import StackpadError
 from tests.fuzz.engine import Container
+from tests.fuzz.joins import place_target
 from tests.fuzz.sandbox import attempt, sentence
 
 Target = Callable[[bytes], None]
@@ -354,6 +355,7 @@ TARGETS: dict[str, Target] = {
     "token": _token_target,
     "token-body": _token_body_target,
     "join": _join_target,
+    "place": place_target,
     "record": _record_target,
     "store": _store_target,
     "shown": _shown_target,

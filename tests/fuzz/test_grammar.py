@@ -174,3 +174,22 @@ def test_an_answer_to_who_joins(
     answer = {"node": name, "name": name, "cluster": cluster, "secret": "", "mesh4": address, "mesh6": address}
     more = {"ranges": ranges, "store": [], "gateway": node, "gateway_ranges": ranges}
     TARGETS["join"](msgspec.json.encode({**answer, **more}))
+
+
+@FEW
+@given(
+    st.fixed_dictionaries(
+        {"token": TEXT, "digest": TEXT, "name": st.from_regex(r"[A-Za-z0-9.-]{1,20}", fullmatch=True) | TEXT}
+        | {"public_key": KEY, "time": st.floats(1e9 - 90, 1e9 + 90) | TIME},
+        optional={
+            "endpoints": st.lists(WHERE, max_size=2),
+            "ranges": st.lists(NET | st.integers(0, 255).map("10.{}.0.0/24".format), max_size=4),
+            "former": st.sampled_from(["n1", "n2", ""]) | TEXT,
+            "mtu": NUMBER,
+            "engine": TEXT,
+            "of_the_future": TEXT,
+        },
+    )
+)
+def test_what_a_guest_says_of_itself(fields: dict[str, Any]) -> None:
+    TARGETS["place"](msgspec.json.encode(fields))
