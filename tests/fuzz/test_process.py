@@ -121,8 +121,11 @@ async def clear(session: aiohttp.ClientSession, admin: aiohttp.ClientSession) ->
     async with admin.get("http://plugin/node/token") as answer:
         for token in json.loads(await answer.read()):
             await admin.post("http://plugin/node/token/rm", json={"id": token["id"]})
-    for number in range(3):
-        await session.post("http://plugin/NetworkDriver.DeleteNetwork", json={"NetworkID": samples.network_id(number)})
+    async with admin.get("http://plugin/networks") as answer:
+        # Those of ids that nobody meant, too.
+        left = [network["id"] for network in json.loads(await answer.read())]
+    for network in left:
+        await session.post("http://plugin/NetworkDriver.DeleteNetwork", json={"NetworkID": network})
     for net in range(3):
         for pool in (f"10.{net}.0.0/24", f"10.{net}.0.0/29", f"fd00:{net}::/64"):
             await session.post("http://plugin/IpamDriver.ReleasePool", json={"PoolID": f"stackpad/{pool}"})
