@@ -88,7 +88,7 @@ class Cluster:
         self._services = Services(
             settings,
             self.mesh,
-            StoreParts(self._memory, self._seen, self._own_records, self.heard),
+            StoreParts(self._memory, self._seen, self._own_records, self.heard, lambda: self.presence.whole),
             JoinParts(self.member_of, lambda: self.presence.node(self.member_of()), self.guests),
             lambda: self.exposition(),
         )

@@ -57,11 +57,16 @@ class Presence:
         addresses = sorted(self._reconciler.facts.addresses, key=lambda ip: (ip.is_private, ip.version, int(ip)))
         return tuple(records.join_endpoint(str(address), port) for address in addresses)
 
+    @property
+    def whole(self) -> bool:
+        """Whether :meth:`records` are all there are; what the store has beside them is then to go."""
+        return self._attachments.complete.is_set()
+
     def records(self, membership: Membership | None) -> Mapping[str, records.Record] | None:
         """All that should be in the store of it, by key; ``None`` while that is not known."""
         if membership is None or not self._reconciler.ready.is_set():
             return None
-        if not self._attachments.complete.is_set():
+        if not self.whole:
             # Not yet known is not "none": what the store has of this node stays until the engine has been asked. The
             # rest is written: ranges that the store does not know of would be given to the next node that joins.
             return own_records(membership, self.node(membership), (), {}, {})

@@ -33,6 +33,7 @@ class StoreParts:
     seen: StoreView
     own: Callable[[], Mapping[str, records.Record] | None]
     heard: Callable[[Touched], None]
+    whole: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Services:
                 background.append(tasks.create_task(member.run(), name="etcd"))
                 background.append(tasks.create_task(self._open_store(member, membership), name="store in tunnel"))
             etcd = await stack.enter_async_context(storeaccess.client(self._settings, membership, own))
-            self.store = StoreLoop(etcd, parts.memory, parts.seen, membership.node, parts.own, parts.heard)
+            self.store = StoreLoop(etcd, parts.memory, parts.seen, membership.node, parts.own, parts.heard, parts.whole)
             background.append(tasks.create_task(self.store.run(), name="store"))
             await self._serve_joins(stack, membership, self.store)
             if self._settings.mesh_metrics:

@@ -59,7 +59,8 @@ REMEMBER = 2.0
 class StoreLoop:
     """The store as one node sees and writes it.
 
-    ``own`` gives the records that should be there; ``heard`` is told what a change was about.
+    ``own`` gives the records that should be there, and ``whole`` says whether they are all of this node's: until then
+    none is deleted. ``heard`` is told what a change was about.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class StoreLoop:
         me: str,
         own: Callable[[], Mapping[str, records.Record] | None],
         heard: Callable[[Touched], None],
+        whole: Callable[[], bool] = lambda: True,
     ) -> None:
         self.reason = "not connected yet"
         self.connected = asyncio.Event()
         self._etcd, self._memory, self._seen, self._me = etcd, memory, seen, me
-        self._own, self._heard = own, heard
+        self._own, self._heard, self._whole = own, heard, whole
         self.ranges = RangeClaims(etcd, seen, me)
         self._publish, self._unsaved, self._back = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._refused: dict[str, tuple[Op, str]] = {}
@@ -170,7 +172,7 @@ class StoreLoop:
             return
         writes, deletions = differences(wanted, self._seen.raw, self._me)
         operations: list[Op] = [Put(key, value) for key, value in writes.items()]
-        operations += [Delete(key) for key in deletions]
+        operations += [Delete(key) for key in deletions if self._whole()]
         refused = {op.key: op for op in operations if self._refused.get(op.key, (None,))[0] == op}
         self._refused = {key: self._refused[key] for key in refused}
         due = [op for op in operations if op.key not in refused]

@@ -40,8 +40,11 @@ class Node:
 
     def __init__(self, etcd: Etcd, directory: Path) -> None:
         self.wanted: dict[str, records.Record] = {}
+        self.whole = True
         self.etcd = etcd
-        self.loop = StoreLoop(etcd, Memory(directory), StoreView(), ME, lambda: self.wanted, lambda _: None)
+        self.loop = StoreLoop(
+            etcd, Memory(directory), StoreView(), ME, lambda: self.wanted, lambda _: None, lambda: self.whole
+        )
 
     async def stored(self) -> set[str]:
         return {kv.key for kv in (await self.etcd.list(records.ENDPOINTS)).items}
@@ -174,3 +177,16 @@ async def test_a_store_that_is_back_is_written_to_at_once(
     async with asyncio.timeout(BOUND):
         await node.loop.connected.wait()
     await node.until(lambda: set(node.wanted))
+
+
+async def test_what_is_not_known_yet_is_not_taken_for_gone(node: Node) -> None:
+    """A plugin that starts knows its containers only when the engine has said them; the others have their names."""
+    one, two = endpoint(1), endpoint(2)
+    node.want(one, two)
+    await node.until(lambda: keyed(one, two).keys())
+    node.whole, node.wanted = False, {}
+    node.want(endpoint(3))
+    await node.until(lambda: keyed(one, two, endpoint(3)).keys())
+    node.whole = True
+    node.loop.touch()
+    await node.until(lambda: keyed(endpoint(3)).keys())
