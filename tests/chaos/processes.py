@@ -219,7 +219,9 @@ def kill_twice(place: Place) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-@fault("plugin killed again while it starts", goal=Goal(across=2.0), roles=(WORKER,))
+@fault("plugin killed again while it starts", goal=Goal(across=2.0), roles=(WORKER,),
+       note="an engine that starts a plugin and then finds nobody at its socket, four times in 9.5 s, gives it up "
+            "(pluginPostStart in moby's plugin/manager_linux.go): docker plugin enable")  # fmt: skip
 def plugin_killed_twice(place: Place) -> Iterator[None]:
     kill_twice(place)
     yield
