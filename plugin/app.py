@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import structlog
 from aiohttp import web
 
-from plugin import sockets
+from plugin import sockets, waiting
 from plugin.admin import Admin
 from plugin.admission import Admission
 from plugin.claims import Claims
@@ -34,7 +34,6 @@ from plugin.resolver.hostservers import HostServers
 from plugin.server import Server, calls
 from plugin.settings import Settings
 from plugin.sockets import Listener
-from plugin.state import State
 from plugin.upstreamadmin import UpstreamAdmin
 from plugin.webadmin import WebAdmin
 from plugin.wireguard.backend import Chosen
@@ -70,10 +69,14 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    metrics = Metrics()
+    opened = await waiting.opened(settings, listening, metrics, stop)
+    if opened is None:
+        return
     async with contextlib.AsyncExitStack() as stack:
-        state = await stack.enter_async_context(State(settings.state_file))
+        state = await stack.enter_async_context(opened)
         kernel = await stack.enter_async_context(Kernel(run=settings.host_run, proc=settings.host_proc))
-        reconciler, ports, metrics = Reconciler(state, kernel), PortReservations(), Metrics()
+        reconciler, ports = Reconciler(state, kernel), PortReservations()
         metrics.watch(state, reconciler)
         metrics.starts.set_to_current_time()
         engine = await stack.enter_async_context(Engine(settings.engine))

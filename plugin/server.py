@@ -43,10 +43,30 @@ class Call:
     at_once: bool = False
 
 
+def constants() -> dict[str, Call]:
+    """The methods whose answers hang on nothing, by path: what an engine asks before it takes a plugin for a driver."""
+    network: dict[str, Answer] = {
+        "GetCapabilities": {"Scope": "local", "ConnectivityScope": "local"},
+        "DiscoverNew": {},
+        "DiscoverDelete": {},
+        # Global scope only, which is not ours.
+        "FreeNetwork": {},
+        "GwAllocCheck": {"SkipIPv4": False, "SkipIPv6": False},
+    }
+    address: dict[str, Answer] = {
+        "GetCapabilities": {"RequiresMACAddress": False, "RequiresRequestReplay": True},
+        "GetDefaultAddressSpaces": {"LocalDefaultAddressSpace": SPACE, "GlobalDefaultAddressSpace": SPACE},
+    }
+    return {
+        "/Plugin.Activate": _constant({"Implements": [protocol.NETWORK_DRIVER, protocol.IPAM_DRIVER]}),
+        **{f"/{protocol.NETWORK_DRIVER}.{name}": _constant(answer) for name, answer in network.items()},
+        **{f"/{protocol.IPAM_DRIVER}.{name}": _constant(answer) for name, answer in address.items()},
+    }
+
+
 def calls(driver: NetworkDriver, ipam: Ipam) -> dict[str, Call]:
     """Every method of both drivers, by its path."""
     network: dict[str, Call] = {
-        "GetCapabilities": _constant({"Scope": "local", "ConnectivityScope": "local"}),
         "CreateNetwork": Call(driver.create_network, protocol.CreateNetwork),
         "DeleteNetwork": Call(driver.delete_network, protocol.NetworkRef),
         "CreateEndpoint": Call(driver.create_endpoint, protocol.CreateEndpoint),
@@ -56,33 +76,37 @@ def calls(driver: NetworkDriver, ipam: Ipam) -> dict[str, Call]:
         "Leave": Call(driver.leave, protocol.EndpointRef),
         "ProgramExternalConnectivity": Call(driver.program_external_connectivity, protocol.ProgramExternalConnectivity),
         "RevokeExternalConnectivity": Call(driver.revoke_external_connectivity, protocol.EndpointRef),
-        "DiscoverNew": _constant({}),
-        "DiscoverDelete": _constant({}),
-        # Global scope only, which is not ours; what they are given is given back, and nothing is kept.
+        # Global scope only, which is not ours; what it is given is given back, and nothing is kept.
         "AllocateNetwork": Call(_echo_options, dict[str, Any]),
-        "FreeNetwork": _constant({}),
-        "GwAllocCheck": _constant({"SkipIPv4": False, "SkipIPv6": False}),
     }
     address: dict[str, Call] = {
-        "GetCapabilities": _constant({"RequiresMACAddress": False, "RequiresRequestReplay": True}),
-        "GetDefaultAddressSpaces": _constant({"LocalDefaultAddressSpace": SPACE, "GlobalDefaultAddressSpace": SPACE}),
         "RequestPool": Call(ipam.request_pool, protocol.RequestPool),
         "ReleasePool": Call(ipam.release_pool, protocol.ReleasePool),
         "RequestAddress": Call(ipam.request_address, protocol.RequestAddress),
         "ReleaseAddress": Call(ipam.release_address, protocol.ReleaseAddress),
     }
     return {
-        "/Plugin.Activate": _constant({"Implements": [protocol.NETWORK_DRIVER, protocol.IPAM_DRIVER]}),
+        **constants(),
         **{f"/{protocol.NETWORK_DRIVER}.{name}": call for name, call in network.items()},
         **{f"/{protocol.IPAM_DRIVER}.{name}": call for name, call in address.items()},
     }
 
 
-class Server:
-    """The web application behind both of Docker's sockets."""
+def _unknown(method: str) -> str:
+    return f"{ascii(method)[1:60]} is no call this plugin knows; is something else than Docker calling?"
 
-    def __init__(self, table: Mapping[str, Call], ready: asyncio.Event, metrics: Metrics) -> None:
-        self._table, self._ready, self._metrics = table, ready, metrics
+
+class Server:
+    """The web application behind both of Docker's sockets; ``otherwise`` is what a call not in the table is told."""
+
+    def __init__(
+        self,
+        table: Mapping[str, Call],
+        ready: asyncio.Event,
+        metrics: Metrics,
+        otherwise: Callable[[str], str] = _unknown,
+    ) -> None:
+        self._table, self._ready, self._metrics, self._otherwise = table, ready, metrics, otherwise
         self._log = structlog.get_logger("driver")
 
     def application(self) -> web.Application:
@@ -96,7 +120,7 @@ class Server:
         began = time.perf_counter()
         call = self._table.get(method)
         if call is None:
-            return _error(f"{ascii(method)[1:60]} is no call this plugin knows; is something else than Docker calling?")
+            return _error(self._otherwise(method))
         try:
             async with asyncio.timeout(DEADLINE):
                 body = await request.read()

@@ -8,6 +8,7 @@ one thread, in the order of the calls; reads come from memory.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import os
 import sqlite3
@@ -29,6 +30,16 @@ SCHEMA = 1
 
 _TABLES = {"networks": Network, "endpoints": Endpoint, "pools": Pool, "allocations": Allocation}
 _Statement = tuple[str, tuple[Any, ...]]
+
+_REPAIR = (
+    "repair the disk or put a copy back, and the plugin goes on; or move the file away and restart the plugin "
+    "to begin anew (networks must then be created again)"
+)
+_INSTALL = "install that version again, or put a copy of before the upgrade back"
+
+
+class _Newer(OSError):
+    """A layout of the future."""
 
 
 class State:
@@ -52,18 +63,22 @@ class State:
         self._numbers_on: dict[str, set[int]] = {}
         self._path = path
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="state")
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.parent.chmod(0o700)  # Docker makes it for everybody to enter, where the ingress's container comes first
-            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            path.chmod(0o600)
-            self._open()
-        except (sqlite3.Error, OSError, msgspec.MsgspecError, ValueError) as error:
-            self._writer.shutdown()
-            raise Unavailable(
-                f"the state file {path} cannot be used: {error}; repair the disk, or move the file away "
-                "to begin anew (networks must then be created again)"
-            ) from error
+        # What is left open would hold the file for as long as the exception is kept.
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._writer.shutdown)
+            try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                path.parent.chmod(
+                    0o700
+                )  # Docker makes it for everybody to enter, where the ingress's container comes first
+                self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+                undo.callback(self._database.close)
+                path.chmod(0o600)
+                self._open()
+            except (sqlite3.Error, OSError, msgspec.MsgspecError, ValueError) as error:
+                remedy = _INSTALL if isinstance(error, _Newer) else _REPAIR
+                raise Unavailable(f"the state file {path} cannot be used: {error}; {remedy}") from error
+            undo.pop_all()
 
     async def __aenter__(self) -> State:
         """The state itself; leaving closes the file."""
@@ -269,12 +284,14 @@ class State:
     def _open(self) -> None:
         version = self._database.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
-            raise OSError(f"it was written by a newer version of the plugin (layout {version}, known is {SCHEMA})")
+            raise _Newer(f"it was written by a newer version of the plugin (layout {version}, known is {SCHEMA})")
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
         for name in (*_TABLES, "upstreams"):
             self._database.execute(f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, record BLOB NOT NULL)")
-        self._database.execute(f"PRAGMA user_version = {SCHEMA}")
+        if version != SCHEMA:
+            # Saying it again would be a write each time, also to a file that turns out to be damaged further on.
+            self._database.execute(f"PRAGMA user_version = {SCHEMA}")
         self._database.execute("CREATE TABLE IF NOT EXISTS node (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
         # RFC 4193 §3.2.2: 40 random bits, chosen once, make the node's own range of IPv6 addresses.
         chosen = str(ipaddress.IPv6Network((b"\xfd" + os.urandom(5) + bytes(10), 48)))

@@ -58,6 +58,11 @@ def grid(checks: list[Check]) -> Grid:
 
 def _plugin(facts: Facts) -> Check:
     if isinstance(facts.status, Unknown):
+        if not isinstance(facts.plain_socket, Unknown):
+            # It answers the engine, so that enabling it is not what is missing.
+            return Check(
+                "plugin", Level.PROBLEM, facts.status.reason, "put that right; the plugin runs, and goes on then"
+            )
         return Check(
             "plugin",
             Level.PROBLEM,

@@ -83,7 +83,9 @@ class Process:
         return Census(tuple(sorted(kinds.items())), len(children), tuple(links), elements, ours)
 
     def end(self) -> None:
-        """Stop it, and what it leaves running on purpose: the tunnel outlives its plugin."""
+        """Stop it, if it runs, and what it leaves running on purpose: the tunnel outlives its plugin."""
+        if self.process.returncode is not None:
+            return
         place = os.readlink(f"/proc/{self.process.pid}/ns/mnt")
         self.process.send_signal(signal.SIGTERM)
         try:
