@@ -46,6 +46,14 @@ def test_a_sound_node() -> None:
     assert not failed(checks)
 
 
+def test_a_plugin_that_says_what_is_wrong_need_not_be_enabled() -> None:
+    said = replace(WELL, status=Unknown("the state file net.db cannot be used: it is malformed"))
+    away = replace(WELL, status=Unknown("not there"), plain_socket=Unknown("not there"))
+    remedies = [diagnose(facts)[0].remedy for facts in (said, away)]
+    assert ["docker plugin enable" in remedy for remedy in remedies] == [False, True]
+    assert "put that right" in remedies[0]
+
+
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
