@@ -19,6 +19,7 @@ import structlog
 
 from plugin import blocks
 from plugin.cluster import Cluster
+from plugin.ipam import refuse_ground
 from plugin.membership import Membership
 from plugin.mesh import View
 from plugin.model import IPNet, Network, ip_network
@@ -47,16 +48,27 @@ class Claims:
         return () if self._cluster.membership is None else self._cluster.membership.blocks(version_)
 
     def reserved(self) -> Sequence[IPNet]:
-        """This node's own part of its first block, also while it is in no cluster: it may begin one later."""
+        """This node's own part of its first block, also while it is in no cluster: it may begin one later.
+
+        And the addresses that it needs.
+        """
+        needed = [ip_network(str(address)) for address in self._cluster.grounds(claiming=True).needed]
         if self._cluster.membership is None:
             first = next(iter(self._settings.range4.subnets(new_prefix=self._settings.block_prefix)))
-            return [blocks.own_part(first, self._settings.network_prefix)]
+            return [blocks.own_part(first, self._settings.network_prefix), *needed]
         membership = self._cluster.membership
         return [
-            blocks.own_part(held[0], membership.cluster.network_prefix)
-            for version_ in (4, 6)
-            if (held := membership.blocks(version_))
+            *needed,
+            *(
+                blocks.own_part(held[0], membership.cluster.network_prefix)
+                for version_ in (4, 6)
+                if (held := membership.blocks(version_))
+            ),
         ]
+
+    def refuse(self, net: IPNet) -> None:
+        """Raise :class:`Conflict` if no network may have ``net``: it is not private, or a node is reached by it."""
+        refuse_ground(net, self._cluster.grounds(claiming=True))
 
     def beyond(self, version_: int) -> Sequence[IPNet]:
         """What an internal network needs routes to."""
@@ -115,7 +127,8 @@ class Claims:
         text = membership.cluster.range4 if version_ == 4 else membership.cluster.range6
         prefix = membership.cluster.block_prefix if version_ == 4 else blocks.BLOCK6_PREFIX
         # What is ours is not chosen again where the store has forgotten it and has not been told of it again yet.
-        avoid = [*membership.held(), *(net for net in await self._cluster.other_routes() if net.prefixlen)]
+        avoid: list[IPNet | str] = [*membership.held(), *map(str, self._cluster.grounds(claiming=True).needed)]
+        avoid += (net for net in await self._cluster.other_routes() if net.prefixlen)
 
         def choose(_: View, held: Sequence[records.Range]) -> Sequence[records.Range]:
             block = blocks.choose_block(

@@ -18,6 +18,7 @@ from plugin import joining, mesh, troubles, wants
 from plugin.attachments import Attachments
 from plugin.dataplane import Element
 from plugin.fence import Fence
+from plugin.grounds import Grounds
 from plugin.guests import Guests
 from plugin.handover import SWITCH, Handover
 from plugin.kernel import Kernel
@@ -26,8 +27,10 @@ from plugin.membership import Membership, Memory
 from plugin.mesh import View
 from plugin.meshloop import MeshLoop
 from plugin.model import IPNet, ip_network
+from plugin.needs import Needs
 from plugin.presence import Presence
 from plugin.reconciler import Reconciler
+from plugin.resolver.hostservers import HostServers
 from plugin.services import JoinParts, Services, StoreParts
 from plugin.settings import Settings
 from plugin.sightings import Sightings
@@ -79,6 +82,7 @@ class Cluster:
             self._seen.replace(self._memory.load_view())
         self.desk = WebDesk(directory_path / "web.json")
         self.presence = Presence(settings, state, reconciler, self.keys, self.attachments, self.desk)
+        self._needs = Needs(settings, reconciler, HostServers(settings.host_run))
         self.shown_changed: Callable[[], None] = lambda: None
         self._joining: tuple[joining.Token, str] | None = None
         self._changed = asyncio.Event()
@@ -192,11 +196,16 @@ class Cluster:
         services = [mesh.STORE_PORT] if membership.embeds(self._settings.store) else []
         services += [mesh.METRICS_PORT] if self._settings.mesh_metrics else []
         now, view = time.time(), wants.with_gateway(self.view, membership)
+        view, refused = wants.lawful(view, membership.node, self.grounds())
         choices = self._handover.choose(view.nodes.values(), self.mesh.observed, now)
         wanted = wants.of_member(
             membership, view, self.keys.private_key, port, guests=self.guests.peers(now), services=services, keys=choices
         )
-        return replace(wanted, due=self._handover.due)
+        return replace(wanted, due=self._handover.due, refused=refused)
+
+    def grounds(self, *, claiming: bool = False) -> Grounds:
+        """What the ranges of networks are judged by: other nodes', or one that this node is ``claiming``."""
+        return self._needs.grounds(self.membership, self.view, self.mesh.heard, claiming=claiming)
 
     # Running
 

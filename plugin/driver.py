@@ -248,6 +248,7 @@ class NetworkDriver:
             other = addresses.first_overlap(subnet.net, held)
             if other is not None:
                 raise Conflict(self._overlapping(subnet, other))
+            self._ranges.refuse(subnet.net)
             refuse_routes(subnet.net, routes)
 
     def _overlapping(self, subnet: Subnet, other: str) -> str:

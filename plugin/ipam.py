@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from plugin import addresses, protocol
+from plugin.grounds import Grounds
 from plugin.model import AddressKind, Allocation, IPAddress, IPNet, Network, Pool, ip_network
 from plugin.node import Route
 from plugin.options import range_of
@@ -41,6 +42,9 @@ class Ranges(Protocol):
 
     def beyond(self, version: int, /) -> Sequence[IPNet]:
         """What a container on an internal network must have a route to: the resolver, and the cluster's ranges."""
+
+    def refuse(self, net: IPNet, /) -> None:
+        """Raise :class:`Conflict` if no network may have ``net``, whoever holds it."""
 
     async def grow(self, version: int, full: Sequence[IPNet], /) -> bool:
         """Get one more block beside those that are ``full``, unless there are others by now; returns whether it did.
@@ -69,6 +73,10 @@ class Alone:
     def beyond(self, _: int) -> Sequence[IPNet]:
         """None."""
         return ()
+
+    def refuse(self, net: IPNet) -> None:
+        """What is not private."""
+        refuse_ground(net, Grounds())
 
     async def grow(self, _: int, __: Sequence[IPNet]) -> bool:
         """Nothing to be had."""
@@ -180,6 +188,7 @@ class Ipam:
                 # Nobody has taken it up yet, so the latest word on it counts, and its grace begins anew.
                 return await self._keep(replace(held, sub_pool=None if sub_pool is None else str(sub_pool)))
             return held
+        self._ranges.refuse(net)
         refuse_holders(net, self._state)
         refuse_routes(net, await self._routes())
         return await self._keep(Pool(pool_id(net), str(net), None if sub_pool is None else str(sub_pool)))
@@ -243,6 +252,12 @@ class Ipam:
 def pool_id(net: IPNet) -> str:
     """The id of a range's pool; it follows from the range, because Docker keeps it for longer than we live."""
     return f"{SPACE}/{net}"
+
+
+def refuse_ground(net: IPNet, grounds: Grounds) -> None:
+    """Raise :class:`Conflict` if a network may not have ``net``."""
+    if reason := grounds.against(net):
+        raise Conflict(f"range {reason}")
 
 
 def refuse_holders(net: IPNet, state: State) -> None:

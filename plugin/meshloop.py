@@ -121,6 +121,11 @@ class MeshLoop:
         seen = (await (await self._backend()).observe()).peers.get(key)
         return "" if seen is None or seen.endpoint is None else seen.endpoint[0]
 
+    @property
+    def heard(self) -> Mapping[str, Address]:
+        """Where other nodes were heard last, by id; also before this process."""
+        return self._calling.heard
+
     def _seen(self, key: str) -> PeerState | None:
         return None if self.observed is None else self.observed.peers.get(key)
 
@@ -215,9 +220,10 @@ class MeshLoop:
             return
         found = wants.contested(wanted.plan.peers.values(), wanted.cluster, await self._kernel.routes())
         self._left, self._left_of = found.left, wanted.plan.routes
-        for problem in set(found.problems) - set(self.contested):
+        problems = (*wanted.refused, *found.problems)
+        for problem in set(problems) - set(self.contested):
             self._log.warning(problem)
-        self.contested = found.problems
+        self.contested = problems
 
     def _tunnel(self, wanted: Wanted, mtus: Mapping[IPNet, int]) -> Tunnel:
         addresses = wanted.plan.addresses

@@ -29,12 +29,13 @@ DEFAULT_MTU = 1500
 class NodeFacts:
     """``addresses`` are the node's own, at which the outside reaches it; ``uplinks`` the links towards the outside.
 
-    ``mtu`` in bytes is the least of the uplinks'.
+    ``mtu`` in bytes is the least of the uplinks'. ``gateways`` are the routers that the node sends to.
     """
 
     mtu: int
     addresses: frozenset[IPAddress]
     uplink_bridges: frozenset[str]
+    gateways: frozenset[IPAddress] = frozenset()
 
     @property
     def elements(self) -> frozenset[Element]:
@@ -47,11 +48,12 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of the main table to something that is not ours; ``on_link`` without a gateway between."""
+    """A route of the main table to something that is not ours; ``on_link`` without a ``gateway`` between."""
 
     net: IPNet
     device: str
     on_link: bool
+    gateway: IPAddress | None = None
 
     def __str__(self) -> str:
         """How a user would look for it."""
@@ -72,7 +74,9 @@ class Node:
     def facts(self) -> NodeFacts:
         """The node as it is now."""
         # A default route without a gateway is that of PPP, or of a cloud that routes a single address.
-        uplinks = {route.device for route in self._all_routes() if not (route.on_link and route.net.prefixlen)}
+        routes = list(self._all_routes())
+        uplinks = {route.device for route in routes if not (route.on_link and route.net.prefixlen)}
+        gateways = frozenset(route.gateway for route in routes if route.gateway is not None)
         addresses: set[IPAddress] = set()
         mtus: set[int] = set()
         bridges: set[str] = set()
@@ -88,7 +92,7 @@ class Node:
                 mtus.add(link.get("mtu"))
                 bridges.update([name] if is_bridge else [])
             addresses.update(self._addresses(index))
-        return NodeFacts(min(mtus, default=DEFAULT_MTU), frozenset(addresses), frozenset(bridges))
+        return NodeFacts(min(mtus, default=DEFAULT_MTU), frozenset(addresses), frozenset(bridges), gateways)
 
     def routes(self) -> list[Route]:
         """Routes that are neither ours nor a default route."""
@@ -110,16 +114,16 @@ class Node:
         for line in self._lines("route")[1:]:
             if line.startswith(naming.BRIDGE_PREFIX):
                 continue
-            device, destination, _, flags, _, _, _, mask, *_ = line.split()
+            device, destination, hop, flags, _, _, _, mask, *_ = line.split()
             if int(flags, 16) & _RTF_REJECT:
                 continue
             # Both are printed as the integer that the four bytes in network order make on this machine.
             prefix = int(mask, 16).bit_count()
-            packed = int(destination, 16).to_bytes(4, "little")
-            net: IPNet = ipaddress.IPv4Network((packed, prefix))
-            yield Route(net, device, on_link=not int(flags, 16) & _RTF_GATEWAY)
+            net: IPNet = ipaddress.IPv4Network((_packed(destination), prefix))
+            gateway = ipaddress.IPv4Address(_packed(hop)) if int(flags, 16) & _RTF_GATEWAY else None
+            yield Route(net, device, gateway is None, gateway)
         for line in self._lines("ipv6_route"):
-            destination, prefix_text, *_, flags, device = line.split()
+            destination, prefix_text, _, _, hop, *_, flags, device = line.split()
             if device == "lo" or device.startswith(naming.BRIDGE_PREFIX):
                 continue
             net = ipaddress.IPv6Network((bytes.fromhex(destination), int(prefix_text, 16)))
@@ -127,10 +131,16 @@ class Node:
                 continue
             if net.prefixlen == 128:
                 continue  # the node's own address, in the local table
-            yield Route(net, device, on_link=not int(flags, 16) & _RTF_GATEWAY)
+            gateway6 = ipaddress.IPv6Address(bytes.fromhex(hop)) if int(flags, 16) & _RTF_GATEWAY else None
+            yield Route(net, device, gateway6 is None, gateway6)
 
     def _lines(self, table: str) -> list[str]:
         try:
             return (self._net / table).read_text().splitlines()
         except FileNotFoundError:
             return []  # a kernel without IPv6
+
+
+def _packed(text: str) -> bytes:
+    """The address of a line of ``/proc/net/route``."""
+    return int(text, 16).to_bytes(4, "little")

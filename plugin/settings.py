@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from plugin.model import IPNet
 from plugin.options import range_of
 from stackpad.errors import InvalidRequest
 from stackpad.records import join_endpoint, split_endpoint
@@ -31,6 +32,7 @@ class Settings:
     addresses others are told to reach it at (this node's own unless set), ``wireguard`` which implementation to use.
     ``store*`` are an etcd cluster of the operator's own, ``join`` a token to join with at the first start, ``dns`` the
     servers to forward to instead of the host's, ``mesh_metrics`` whether members may read the metrics over the tunnel.
+    ``network_ranges`` are what networks may have beside private ranges, here and on other nodes.
     ``host_*`` are where the host's directories are mounted.
     """
 
@@ -52,6 +54,7 @@ class Settings:
     join: str = field(default="", repr=False)
     dns: tuple[str, ...] = ()
     mesh_metrics: bool = False
+    network_ranges: tuple[IPNet, ...] = ()
     host_run: Path = Path("/host/run")
     host_proc: Path = Path("/host/proc")
     host_lib: Path = Path("/host/var/lib")
@@ -117,6 +120,7 @@ class Settings:
             join=environment.get("JOIN", "").strip(),
             dns=tuple(_address(text) for text in _words(environment, "DNS")),
             mesh_metrics=_choice(environment, "MESH_METRICS", ("off", "on")) == "on",
+            network_ranges=tuple(_range(text) for text in _words(environment, "NETWORK_RANGES")),
             host_run=Path(environment.get("HOST_RUN") or default.host_run),
             host_proc=Path(environment.get("HOST_PROC") or default.host_proc),
             host_lib=Path(environment.get("HOST_LIB") or default.host_lib),
@@ -139,6 +143,13 @@ def _address(text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError as error:
         raise InvalidRequest(f"DNS={text!r} is not the address of a server, such as 192.0.2.53") from error
+
+
+def _range(text: str) -> IPNet:
+    try:
+        return range_of(text)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"NETWORK_RANGES={text!r} cannot be used: {error}") from error
 
 
 def _endpoint(text: str) -> str:

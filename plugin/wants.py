@@ -8,20 +8,22 @@ from dataclasses import dataclass, field, replace
 
 from plugin import blocks, joining, mesh
 from plugin.dataplane import FILTER, Element
+from plugin.grounds import Grounds
 from plugin.membership import Membership
 from plugin.mesh import Choice, Guest, MeshPeer, MeshPlan, View
 from plugin.model import IPNet, ip_network
 from plugin.node import Route
 from plugin.wireguard.model import Peer
 from stackpad import records
+from stackpad.errors import plain
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """The plan, and what belongs to it: the device's key and port, and the ranges that never leave in clear.
 
-    ``cluster`` are those of them that are the cluster's by agreement. ``due`` is when the plan will be another one by
-    itself (Unix time), 0 for never.
+    ``cluster`` are those of them that are the cluster's by agreement. ``refused`` are problems: ranges that are left out.
+    ``due`` is when the plan will be another one by itself (Unix time), 0 for never.
     """
 
     plan: MeshPlan
@@ -31,6 +33,7 @@ class Wanted:
     cluster: frozenset[IPNet] = frozenset()
     due: float = 0.0
     extra: Mapping[str, Peer] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,26 @@ def with_gateway(view: View, membership: Membership) -> View:
         return view
     ranges = {records.range_key(record.net): record for record in membership.gateway_ranges}
     return replace(view, nodes={membership.gateway.owner: membership.gateway}, ranges=ranges)
+
+
+def lawful(view: View, me: str, grounds: Grounds) -> tuple[View, tuple[str, ...]]:
+    """The view without those of other nodes' ranges that no network may have, and what a person should know of them.
+
+    Whoever wrote them: they are no peer's, and neither routed nor in an environment.
+    """
+    against = {
+        key: reason
+        for key, record in view.ranges.items()
+        if record.owner != me and not record.freed and (reason := grounds.against(ip_network(record.net)))
+    }
+    if not against:
+        return view, ()
+    names = {node.owner: plain(node.name) for node in view.nodes.values()}
+    problems = tuple(
+        f"a range of node {names.get(owner) or plain(owner)} is not reached from here: {reason}"
+        for owner, reason in sorted((view.ranges[key].owner, reason) for key, reason in against.items())
+    )
+    return replace(view, ranges={key: one for key, one in view.ranges.items() if key not in against}), problems
 
 
 def fenced(cluster: records.Cluster, plan: MeshPlan) -> frozenset[IPNet]:

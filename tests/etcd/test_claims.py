@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -26,7 +27,7 @@ from plugin.state import State
 from plugin.storeloop import StoreLoop
 from stackpad import records
 from stackpad.engine import Engine
-from stackpad.errors import Unavailable
+from stackpad.errors import Conflict, Unavailable
 from stackpad.etcd import Etcd, Put
 from tests.etcd.server import BOUND, running
 from tests.samples import network, network_id
@@ -90,7 +91,13 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(running(tmp_path / "one"))
         etcd = await stack.enter_async_context(Etcd([server.url]))
-        settings = Settings(host_lib=lib, range4=IPv4Network(CLUSTER.range4), block_prefix=25, store=(server.url,))
+        settings = Settings(
+            host_lib=lib,
+            range4=IPv4Network(CLUSTER.range4),
+            block_prefix=25,
+            store=(server.url, "https://172.30.9.9:2379"),
+            dns=("172.30.53.53",),
+        )
         state = await stack.enter_async_context(State(settings.state_file))
         Memory(settings.state_file.parent).save(MINE)
         engine = await stack.enter_async_context(Engine(f"unix://{tmp_path}/nobody"))
@@ -230,3 +237,31 @@ async def test_the_lock_is_a_record_like_all_others(node: Node) -> None:
     lock = await node.etcd.get(records.RANGES_LOCK)
     assert lock is not None
     assert msgspec.json.decode(lock.value) == {"owner": ME, "schema": records.SCHEMA}
+
+
+async def test_a_range_that_reaches_another_node_is_not_claimed(node: Node) -> None:
+    """Every third node would send WireGuard's own packets for it into the tunnel."""
+    first = records.Node(owner="n0", name="first", public_keys=(), endpoints=("172.30.0.7:51820", "[fd99::7]:51820"))
+    await node.put(first, records.key(records.NODES, "n0"))
+    for net, address in (("172.30.0.0/24", "172.30.0.7"), ("fd99::/64", "fd99::7")):
+        with pytest.raises(Conflict, match=f"range {net} has {address} in it, where node first is reached"):
+            node.claims.refuse(ip_network(net))
+    with pytest.raises(Conflict, match="where the cluster's store is"):
+        node.claims.refuse(ip_network("172.30.9.0/24"))
+    with pytest.raises(Conflict, match="a name server of this node's"):
+        node.claims.refuse(ip_network("172.30.53.0/24"))
+    node.claims.refuse(ip_network("172.30.1.0/24"))
+
+
+async def test_what_another_node_has_taken_of_the_internet_is_not_taken_from_this_one(node: Node) -> None:
+    """A member that writes into the store what it likes: nothing of it comes into this node's plan, but for a problem."""
+    member = records.Node(owner="n2", name="third", public_keys=(base64.b64encode(bytes(32)).decode(),))
+    await node.put(member, records.key(records.NODES, "n2"))
+    for net in ("0.0.0.0/2", "172.30.53.0/24", "172.30.1.0/24"):
+        await node.put(records.Range(owner="n2", net=net), records.range_key(net))
+    wanted = node.cluster._wanted()
+    assert wanted is not None
+    assert wanted.plan.routes == {ip_network("172.30.1.0/24")}
+    public, covering = wanted.refused
+    assert public.startswith("a range of node third is not reached from here: 0.0.0.0/2 is no private range")
+    assert covering.startswith("a range of node third is not reached from here: 172.30.53.0/24 has 172.30.53.53 in it")

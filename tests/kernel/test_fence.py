@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -291,6 +291,10 @@ async def test_a_range_this_node_has_itself_is_left_alone_and_told(netns: None, 
         ip("addr", "del", "172.18.0.1/16", "dev", "br-x")
         await eventually(lambda: MESH_LINK in ip("route", "show", "172.18.0.0/16"), "the range to be routed")
         assert not made.mesh.contested
+        assert made.wanted is not None
+        made.wanted = replace(made.wanted, refused=("a range that no network may have",))
+        await eventually(lambda: made.mesh.contested == made.wanted.refused, "it to be told")  # type: ignore[union-attr]
+        made.wanted = replace(made.wanted, refused=())
         ip("addr", "add", "172.18.0.1/16", "dev", "br-x")
         await eventually(lambda: ip("route", "show", "172.18.0.0/16") == own, "ours to give way again")
         running.cancel()

@@ -50,7 +50,8 @@ def test_a_node_with_an_uplink(node: Node) -> None:
     pair("eth0", "192.0.2.5/24", "2001:db8::5/64", mtu=1450)
     ip("route", "add", "default", "via", "192.0.2.1")
     facts = node.facts()
-    assert facts == NodeFacts(1450, frozenset(map(ip_address, ("192.0.2.5", "2001:db8::5"))), frozenset())
+    own, router = frozenset(map(ip_address, ("192.0.2.5", "2001:db8::5"))), frozenset({ip_address("192.0.2.1")})
+    assert facts == NodeFacts(1450, own, frozenset(), router)
     assert facts.elements == {Element(FILTER, "node4", "192.0.2.5"), Element(FILTER, "node6", "2001:db8::5")}
 
 
@@ -67,7 +68,9 @@ def test_a_bridge_with_a_way_out_is_an_uplink_and_one_without_is_some_engines(no
 def test_a_way_out_may_be_for_ipv6_only(node: Node) -> None:
     bridge("br0", "2001:db8::5/64")
     ip("-6", "route", "add", "default", "via", "2001:db8::1")
-    assert node.facts().uplink_bridges == {"br0"}
+    facts = node.facts()
+    assert facts.uplink_bridges == {"br0"}
+    assert facts.gateways == {ip_address("2001:db8::1")}
 
 
 def test_a_way_out_may_have_no_gateway(node: Node) -> None:
@@ -105,9 +108,9 @@ def test_routes_of_others_are_told_apart(node: Node) -> None:
     found = node.routes()
     assert set(found) == {
         Route(IPv4Network("192.0.2.0/24"), "eth0", on_link=True),
-        Route(IPv4Network("10.0.0.0/8"), "eth0", on_link=False),
+        Route(IPv4Network("10.0.0.0/8"), "eth0", on_link=False, gateway=ip_address("192.0.2.1")),
         Route(IPv4Network("172.20.128.0/17"), "eth0", on_link=True),
         Route(IPv6Network("2001:db8::/64"), "eth0", on_link=True),
-        Route(IPv6Network("fd77::/48"), "eth0", on_link=False),
+        Route(IPv6Network("fd77::/48"), "eth0", on_link=False, gateway=ip_address("2001:db8::1")),
     }
     assert sorted(map(str, found)) == ["a route through device eth0"] * 2 + ["device eth0"] * 3

@@ -12,7 +12,8 @@ import pytest
 
 from plugin import naming, protocol
 from plugin.driver import NetworkDriver
-from plugin.model import Protocol, PublishedPort
+from plugin.ipam import pool_id
+from plugin.model import Pool, Protocol, PublishedPort, Subnet, ip_network
 from plugin.node import Route
 from plugin.options import range_of
 from stackpad.errors import NotFound, Unavailable
@@ -355,3 +356,27 @@ async def test_an_address_of_a_lost_endpoint_may_be_given_to_another(joined: Plu
     joined.reconciler.lose(endpoint_id(1))
     await joined.network("CreateEndpoint", samples.create_endpoint(2, "10.192.1.2/24"))
     assert joined.state.endpoints.keys() == {endpoint_id(2)}
+
+
+@pytest.mark.parametrize("public", ["1.1.1.0/24", "203.0.113.0/24", "172.0.0.0/8"])
+async def test_a_range_of_the_internet_is_no_networks(plugin: Plugin, public: str) -> None:
+    """Its containers would answer, on this node, for whoever has those addresses."""
+    body = samples.create_network(1)
+    body["IPv4Data"] = [{"Pool": public, "Gateway": ""}]
+    with pytest.raises(Refused, match=r"is no private range .* NETWORK_RANGES"):
+        await plugin.network("CreateNetwork", body)
+    with pytest.raises(Refused, match="is no private range"):
+        await plugin.address("RequestPool", {"AddressSpace": "stackpad", "Pool": public, "V6": False})
+    assert (plugin.state.networks, plugin.state.pools) == ({}, {})
+
+
+async def test_a_public_network_of_old_goes_on(plugin: Plugin) -> None:
+    """What was made before it was refused: Docker asks again for its pool, and its containers start."""
+    old = samples.network(1, subnets=(Subnet("203.0.113.0/24", "203.0.113.1/24"),))
+    pool = Pool(pool_id(ip_network("203.0.113.0/24")), "203.0.113.0/24")
+    await plugin.state.put_network(old)
+    await plugin.state.put_pool(pool)
+    answer = await plugin.address("RequestPool", {"AddressSpace": "stackpad", "Pool": pool.pool, "V6": False})
+    assert answer["PoolID"] == pool.id
+    await plugin.network("CreateEndpoint", samples.create_endpoint(1, "203.0.113.2/24"))
+    await plugin.network("Join", samples.join(1))

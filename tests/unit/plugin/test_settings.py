@@ -26,6 +26,7 @@ def test_everything_set() -> None:
             "RANGE6": "fd12:3456:789a::/48",
             "BLOCK_PREFIX": "20",
             "NETWORK_PREFIX": "24",
+            "NETWORK_RANGES": "203.0.113.0/24, 2001:db8::/48",
             "HOST_RUN": "/run",
             "HOST_PROC": "/proc",
             "HOST_LIB": "/var/lib",
@@ -37,6 +38,7 @@ def test_everything_set() -> None:
         range6=ipaddress.IPv6Network("fd12:3456:789a::/48"),
         block_prefix=20,
         network_prefix=24,
+        network_ranges=(ipaddress.IPv4Network("203.0.113.0/24"), ipaddress.IPv6Network("2001:db8::/48")),
         host_run=Path("/run"),
         host_proc=Path("/proc"),
         host_lib=Path("/var/lib"),
@@ -58,6 +60,7 @@ def test_a_small_range_has_small_blocks_and_networks(given: str, block: int, net
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
+        ({"NETWORK_RANGES": "203.0.113.0"}, "NETWORK_RANGES='203.0.113.0' cannot be used: 203.0.113.0/32 is no size"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL=loud is unknown; use one of debug, info"),
         ({"RANGE": "ten"}, "RANGE='ten' is not an address range"),
         ({"RANGE": "10.0.0.1/8"}, "RANGE='10.0.0.1/8' is not an address range"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 import msgspec
 import pytest
 
 from plugin import mesh, wants
+from plugin.grounds import Grounds
 from plugin.membership import Membership
 from plugin.mesh import View
 from plugin.model import ip_network
@@ -114,3 +116,37 @@ def test_closed_ranges_do_not_overlap() -> None:
         ("tunnel_only4", "192.0.2.1"),
         ("tunnel_only6", "fd00::/48"),
     }
+
+
+@pytest.mark.parametrize(
+    ("net", "said"),
+    [
+        ("1.1.1.0/24", "1.1.1.0/24 is no private range"),
+        ("0.0.0.0/2", "0.0.0.0/2 is no private range"),
+        ("::/1", "::/1 is no private range"),
+        ("8.0.0.0/6", "is no private range"),
+        ("172.20.0.0/16", "172.20.0.0/16 has 172.20.0.53 in it, a name server"),
+        ("10.255.0.0/16", "10.255.0.0/16 has 10.255.0.1 in it, a router"),
+    ],
+)
+def test_a_record_takes_nothing_that_no_network_may_have(net: str, said: str) -> None:
+    """Not by any way: no route, no peer's range, no part of an environment; and all else of its node stays."""
+    needed = {ip_address("172.20.0.53"): "a name server", ip_address("10.255.0.1"): "a router"}
+    claim = records.Range(owner="n0", net=net, network="x")
+    network = records.Network(owner="n0", id="x", environment="shop", subnets=(net,))
+    seen = wants.with_gateway(View(), MINE)
+    seen = replace(seen, ranges={**seen.ranges, "x": claim}, networks={"x": network})
+    view, (problem,) = wants.lawful(seen, MINE.node, Grounds(needed=needed, cluster=CLUSTER))
+    made = wants.of_member(MINE, view, generate(), 51820, guests=(), services=(), keys={})
+    assert made.plan.routes == {ip_network(BLOCK.net)} == made.plan.peers["k0"].allowed
+    assert made.plan.remote == {}
+    assert made.fenced == set(CLUSTER)
+    assert problem.startswith("a range of node first is not reached from here: ")
+    assert said in problem
+
+
+def test_what_is_lawful_stays_and_our_own_is_not_asked_about() -> None:
+    public = records.Range(owner="n1", net="203.0.113.0/24", network="y")
+    freed = records.Range(owner="n0", net="198.51.100.0/24", freed=1.0)
+    seen = View(ranges={"a": BLOCK, "b": CLAIM, "c": public, "d": freed})
+    assert wants.lawful(seen, "n1", Grounds(cluster=CLUSTER)) == (seen, ())

@@ -1,0 +1,72 @@
+"""Which ranges may be a network's, here or on another node; pure.
+
+A network takes its range away from the node, and in a cluster from all nodes: what was the internet is a container then,
+and what WireGuard sends to another node goes into its own tunnel. So a range is a private one, unless the operator says
+otherwise, and has no address in it that the node itself needs. It is asked where a network is made, and again by each
+node that reads of one: a record in the store says what its writer wants.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from functools import cached_property, lru_cache
+
+from plugin import blocks
+from plugin.model import IPAddress, IPNet, ip_network
+
+PRIVATE: tuple[IPNet, ...] = tuple(
+    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
+)
+"""What nobody is reached at in the internet: RFC 1918, RFC 6598 (carriers' own), RFC 4193."""
+
+SETTING = "NETWORK_RANGES"
+"""The setting that allows more."""
+
+ip_address = lru_cache(maxsize=16384)(ipaddress.ip_address)
+
+
+class Grounds:
+    """What a range is judged by.
+
+    ``allowed`` are the ranges that networks may have beside the private ones. ``needed`` says by address what the node
+    has it for. ``outer`` are the same outside of the ``cluster``'s ranges: an address in these is one of the tunnel's,
+    or what some node says of itself.
+    """
+
+    def __init__(
+        self,
+        allowed: Iterable[IPNet] = (),
+        needed: Mapping[IPAddress, str] | None = None,
+        outer: Mapping[IPAddress, str] | None = None,
+        cluster: Iterable[IPNet] = (),
+    ) -> None:
+        inner = tuple(cluster)
+        self._allowed = (*PRIVATE, *allowed, *inner)
+        beyond = {ip: what for ip, what in (outer or {}).items() if not any(_holds(net, ip) for net in inner)}
+        self.needed: Mapping[IPAddress, str] = {**beyond, **(needed or {})}
+
+    @cached_property
+    def _sorted(self) -> Mapping[int, list[int]]:
+        """The needed addresses of each family as numbers, in order: hundreds of ranges are compared with them."""
+        return {version: sorted(int(ip) for ip in self.needed if ip.version == version) for version in (4, 6)}
+
+    def against(self, net: IPNet) -> str:
+        """Why ``net`` may not be a network's, with the remedy; empty if it may."""
+        if not any(blocks.within(net, one) for one in self._allowed):
+            return (
+                f"{net} is no private range (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, fc00::/7), and "
+                "would take addresses of the internet away; choose one of these with --subnet, or allow it on each node "
+                f"with the setting {SETTING}"
+            )
+        numbers = self._sorted[net.version]
+        place = bisect_left(numbers, int(net[0]))
+        if place == len(numbers) or numbers[place] > int(net[-1]):
+            return ""
+        address: IPAddress = (ipaddress.IPv4Address if net.version == 4 else ipaddress.IPv6Address)(numbers[place])
+        return f"{net} has {address} in it, {self.needed[address]}; choose another with --subnet"
+
+
+def _holds(net: IPNet, address: IPAddress) -> bool:
+    return net.version == address.version and address in net
