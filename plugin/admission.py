@@ -23,11 +23,12 @@ from plugin.model import IPNet, ip_network
 from plugin.reconciler import Reconciler
 from plugin.settings import Settings
 from plugin.state import State
+from plugin.storeloop import StoreLoop
 from plugin.wireguard.keys import Keys, generate, public_key
 from stackpad import records
 from stackpad.engine import Engine
 from stackpad.errors import Conflict, InvalidRequest, StackpadError, Unavailable
-from stackpad.etcd import Delete, Op, Put
+from stackpad.etcd import Delete, Op, Put, Rejected
 from stackpad.nodes import identify
 
 JOIN_AGAIN = 15.0
@@ -211,7 +212,9 @@ class Admission:
             node = view.nodes[identify(name, {node.owner: node.name for node in view.nodes.values()})]
             if node.owner == self._cluster.member_of().node:
                 return await self._leave()
-            if node.control and self._embedded(node) and len(view.nodes) > 1:
+            # Whose the store is says the cluster's record: of itself a node may say anything.
+            owner = self._cluster.member_of().cluster.owner
+            if node.owner == owner and self._embedded(node) and len(view.nodes) > 1:
                 raise Conflict(f"node {node.name} holds the cluster's store; remove the other nodes first")
             gone = records.Removed(owner=node.owner, name=node.name, since=time.time())
             await store.commit([Put(records.key(records.REMOVED, node.owner), records.encode(gone))])
@@ -260,12 +263,23 @@ class Admission:
             tombstone = Put(records.key(records.REMOVED, membership.node), records.encode(gone))
             # The tombstone last: this node forgets everything as soon as it sees it.
             try:
-                await store.commit([*self._ending(membership.node), tombstone])
+                await self._farewell(store, membership, tombstone)
             except Unavailable:
                 # The others end the tunnel as soon as they see it, and the answer may have been in it.
                 freed = False
         self._cluster.forget()
         return freed
+
+    async def _farewell(self, store: StoreLoop, membership: Membership, tombstone: Put) -> None:
+        """Take everything of this node's out of the store; raises :class:`Unavailable`."""
+        ending, key = self._ending(membership.node), records.key(records.NODES, membership.node)
+        try:
+            await store.commit([*ending, tombstone])
+        except Rejected:
+            # With a role of its own it may not write that, and says so in its own record; others count it as gone.
+            last = msgspec.structs.replace(self._cluster.presence.node(membership), left=time.time())
+            word = Put(key, records.encode(last, self._cluster.stored(key)))
+            await store.commit([*(one for one in ending if one.key != key), word])
 
     def _refuse_second(self) -> None:
         if self._cluster.damage:

@@ -164,6 +164,8 @@ class Cluster:
             return
         if touched.all:
             self.guests.meet(self.view.alive)
+        if touched.buried and self.store is not None:
+            self.store.touch()
         if touched.mesh or touched.all:
             self.mesh.touch()
             self._take_key()
@@ -184,7 +186,10 @@ class Cluster:
     # What this node is and wants
 
     def _own_records(self) -> Mapping[str, records.Record] | None:
-        return self.presence.records(self.membership)
+        wanted = self.presence.records(self.membership)
+        if wanted is None or self.membership is None or not self.membership.control:
+            return wanted
+        return {**wanted, **self._seen.tombstones()}
 
     def _wanted(self) -> Wanted | None:
         port = self._settings.mesh_port

@@ -66,7 +66,7 @@ class NodeAdmin:
                     "self": node.owner == membership.node,
                     "alive": node.owner in view.alive,
                     "joining": node.owner not in view.alive and abs(now - node.joined) < records.LEASE,
-                    "control": node.control,
+                    "control": node.owner == membership.cluster.owner,
                     "engine": node.engine,
                     "version": node.version,
                     "public_key": node.public_keys[0] if node.public_keys else "",

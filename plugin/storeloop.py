@@ -173,6 +173,8 @@ class StoreLoop:
         writes, deletions = differences(wanted, self._seen.raw, self._me)
         operations: list[Op] = [Put(key, value) for key, value in writes.items()]
         operations += [Delete(key) for key in deletions if self._whole()]
+        # Who writes tombstones also clears away the word of those that have left by themselves.
+        operations += [Delete(records.NODES + node) for node in self._seen.departed if records.REMOVED + node in wanted]
         refused = {op.key: op for op in operations if self._refused.get(op.key, (None,))[0] == op}
         self._refused = {key: self._refused[key] for key in refused}
         due = [op for op in operations if op.key not in refused]
@@ -241,7 +243,7 @@ class StoreLoop:
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
-            copy = dict(self._seen.raw)
+            copy = self._seen.memory()
             try:
                 await asyncio.to_thread(self._memory.save_view, copy)
             except Unavailable as error:

@@ -5,6 +5,9 @@ Pure. Values that do not fit their record are left out and reported; they are ne
 Absence is not removal. A node ends by a tombstone; where its record is missing without one, the store has lost it (it was
 wiped, or restored from an old copy), and all that is known of the node stays until it has written its records again: its
 tunnel, which may be the very way to the store, and its containers' traffic are not cut. What is kept so is *orphaned*.
+
+Nor is a tombstone's absence a return: an id is never used again, so whoever was seen removed once stays so here, whoever
+deletes the key.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+from msgspec import structs
 
 from plugin.mesh import View
 from stackpad import records
@@ -28,6 +33,7 @@ class Touched:
     """What a change was about: ``mesh`` for nodes, ranges and networks; names of ``environments``; ``all`` of them.
 
     ``shown`` says that it was about something the ingress is shown.
+    ``buried`` says that a node was removed, or has left, of which that was not known.
     ``returned`` are nodes that write their records again after the store had lost them, ``silent`` those whose sign of
     life it has lost with everything else.
     """
@@ -35,13 +41,17 @@ class Touched:
     mesh: bool = False
     all: bool = False
     shown: bool = False
+    buried: bool = False
     environments: set[str] = field(default_factory=set)
     returned: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
 
 
 class StoreView:
-    """The raw values by key and the records in them; ``shown`` has those values the ingress is told, as they count."""
+    """The raw values by key and the records in them; ``shown`` has those values the ingress is told, as they count.
+
+    ``departed`` are nodes whose own record in the store says that they have left.
+    """
 
     def __init__(self) -> None:
         self.raw: dict[str, bytes] = {}
@@ -53,7 +63,8 @@ class StoreView:
         self._ranges: dict[str, records.Range] = {}
         self._networks: dict[str, records.Network] = {}
         self._endpoints: dict[str, records.Endpoint] = {}
-        self._removed: set[str] = set()
+        self._removed: dict[str, records.Removed] = {}
+        self.departed: set[str] = set()
         self._ingresses: dict[str, records.Ingress] = {}
         self.shown: dict[str, bytes] = {}
 
@@ -73,11 +84,19 @@ class StoreView:
     def clear(self) -> None:
         """Forget everything: this node has left."""
         tables = (self.raw, self.problems, self._nodes, self._ranges, self._networks, self._endpoints, self._ingresses)
-        for table in (*tables, self.shown):
+        for table in (*tables, self.shown, self._removed):
             table.clear()
-        for names in (self._orphans, self._alive, self._removed):
+        for names in (self._orphans, self._alive, self.departed):
             names.clear()
         self._cluster = None
+
+    def tombstones(self) -> dict[str, records.Record]:
+        """Those of all nodes of which one was ever seen here, by key."""
+        return {records.REMOVED + owner: gone for owner, gone in self._removed.items()}
+
+    def memory(self) -> dict[str, bytes]:
+        """What a copy of the view has in it: what the store has, and the tombstones that it has no more."""
+        return {**{key: records.encode(gone) for key, gone in self.tombstones().items()}, **self.raw}
 
     def replace(self, raw: Mapping[str, bytes]) -> Touched:
         """Take ``raw`` for everything there is in the store."""
@@ -90,6 +109,8 @@ class StoreView:
         """Take over changed values, ``None`` for those that are gone."""
         touched = Touched()
         events = [(key, value) for key, value in events if self._is_key(key, value)]
+        # Of a node that was removed nothing else counts, and all that is there is read at once.
+        events.sort(key=lambda event: not event[0].startswith(records.REMOVED))
         for key, value in events:
             if value is None:
                 self.raw.pop(key, None)
@@ -104,6 +125,8 @@ class StoreView:
             self._set(key, value, touched)
             if key.startswith(records.NODES):
                 touched.returned |= {key.removeprefix(records.NODES)} if self._orphans else set()
+            if key.startswith(records.NODES) and key.removeprefix(records.NODES) in self.departed:
+                self._drop_orphans(key.removeprefix(records.NODES), touched)
             elif key.startswith(records.REMOVED):
                 self._drop_orphans(key.removeprefix(records.REMOVED), touched)
         return touched
@@ -143,7 +166,7 @@ class StoreView:
         held = self._ranges.get(key)
         if not owner or key in self.problems or (held is not None and held.freed):
             return False
-        return not {records.NODES + owner, records.REMOVED + owner} & self.raw.keys()
+        return owner not in self._removed and records.NODES + owner not in self.raw
 
     def _owner(self, key: str) -> str:
         """The id of the node whose record it is; empty if nobody's."""
@@ -163,7 +186,7 @@ class StoreView:
             return
         self._orphans.discard(key)
         try:
-            self._take(key, value)
+            self._take(key, value, touched)
         except InvalidRequest as error:
             self.problems[key] = str(error)
         self._note(key, touched)
@@ -187,9 +210,19 @@ class StoreView:
         for table in (self._ranges, self._networks, self._endpoints, self.shown):
             table.pop(key, None)
         self._alive.discard(key.removeprefix(records.ALIVE))
-        self._removed.discard(key.removeprefix(records.REMOVED))
+        self.departed.discard(key.removeprefix(records.NODES))
 
-    def _take(self, key: str, value: bytes) -> None:
+    def _bury(self, gone: records.Removed, touched: Touched) -> None:
+        alive = records.ALIVE + gone.owner
+        touched.buried = touched.buried or gone.owner not in self._removed
+        touched.all = touched.all or gone.owner in self._alive
+        touched.shown = touched.shown or alive in self.shown
+        self._removed[gone.owner] = gone
+        # Its names go with it, and not when somebody has come to delete the records.
+        self._alive.discard(gone.owner)
+        self.shown.pop(alive, None)
+
+    def _take(self, key: str, value: bytes, touched: Touched) -> None:
         if b"\n" in value:
             # JSON may be broken into lines, but no node does that, and the ingress is shown one record after the other.
             raise InvalidRequest(f"the record {plain(key)} in the store has a line break; no node writes that")
@@ -199,9 +232,15 @@ class StoreView:
             node = records.check(records.decode(value, records.Node))
             if node.owner != key.removeprefix(records.NODES):
                 raise InvalidRequest(f"node {plain(node.name)} has the record of another node")
+            if node.left:
+                self.departed.add(node.owner)
+                self._bury(records.Removed(owner=node.owner, name=node.name, since=node.left), touched)
+                return
             self._nodes[node.owner] = node
         elif key.startswith(records.ALIVE):
             records.decode(value, records.Alive)
+            if key.removeprefix(records.ALIVE) in self._removed:
+                return
             self._alive.add(key.removeprefix(records.ALIVE))
         elif key.startswith(records.RANGES):
             self._ranges[key] = records.check(records.decode(value, records.Range))
@@ -210,7 +249,7 @@ class StoreView:
         elif key.startswith(records.ENDPOINTS):
             self._endpoints[key] = _of(key, records.check(records.decode(value, records.Endpoint)))
         elif key.startswith(records.REMOVED):
-            self._removed.add(key.removeprefix(records.REMOVED))
+            self._bury(_tombstone(key.removeprefix(records.REMOVED), value), touched)
         elif key.startswith(records.INGRESSES):
             self._ingresses[key.removeprefix(records.INGRESSES)] = _of(key, records.decode(value, records.Ingress))
         elif key.startswith(records.WEB):
@@ -219,6 +258,13 @@ class StoreView:
             records.decode(value, records.Host)
         if key.startswith(SHOWN):
             self.shown[key] = value
+
+
+def _tombstone(owner: str, value: bytes) -> records.Removed:
+    """The tombstone of ``owner``; whatever is written there says that it is gone."""
+    for gone in records.readable([value], records.Removed):
+        return structs.replace(gone, owner=owner)
+    return records.Removed(owner=owner, name=owner)
 
 
 def _of(key: str, record: _R) -> _R:

@@ -67,6 +67,7 @@ class Node(Record, frozen=True, kw_only=True):
     ``public_keys`` are WireGuard's, base64; the first one is in use.
     ``endpoints`` are where others may reach it, ``address:port``, best first; none means that it can only call others.
     ``mesh4`` and ``mesh6`` are its own addresses in the tunnel. ``mtu`` is of its link to the outside, in bytes.
+    ``left`` is when it left by itself (Unix time, 0 for a member): a tombstone is not its own to write.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Node(Record, frozen=True, kw_only=True):
     engine: str = ""
     version: str = ""
     joined: float = 0.0
+    left: float = 0.0
 
 
 class Alive(Record, frozen=True, kw_only=True):
@@ -169,7 +171,10 @@ class Host(Record, frozen=True, kw_only=True):
 
 
 class Removed(Record, frozen=True, kw_only=True):
-    """A node that was removed. Its id is never used again; if it is still there, it sees this and leaves."""
+    """A node that was removed. Its id is never used again; if it is still there, it sees this and leaves.
+
+    Who has seen it once holds on to it, whatever becomes of the key, and a control node writes it again.
+    """
 
     name: str
     since: float = 0.0

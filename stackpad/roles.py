@@ -1,7 +1,8 @@
 """What each member of a cluster may do in an etcd with users: roles, and the commands that make them. Pure.
 
 A node writes below its own id only. What is shared are the ranges, which are claimed by compare-and-swap, and their
-lock. A control node lets others in and removes them, so it writes the records of all. See ``docs/store.md``.
+lock. A control node lets others in and removes them, so it writes the records of all. A node's own tombstone is not its
+own: one that is removed could delete it, and be back. See ``docs/store.md``.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ SHARED = {
 
 def own(node: str) -> tuple[Permission, ...]:
     """What is node ``node``'s alone, by its id; raises :class:`InvalidRequest` for one that cannot be part of a key."""
-    single = (records.NODES, records.ALIVE, records.INGRESSES, records.REMOVED)
+    single = (records.NODES, records.ALIVE, records.INGRESSES)
     return (
         *(Permission("readwrite", records.key(kind, node), prefix=False) for kind in single),
         *(Permission("readwrite", records.key(kind, node) + "/", prefix=True) for kind in records.PER_NODE),

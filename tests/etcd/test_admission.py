@@ -25,7 +25,7 @@ from plugin.storeview import StoreView
 from plugin.wireguard.keys import generate, public_key
 from stackpad import files, records
 from stackpad.errors import Conflict, InvalidRequest, Unavailable
-from stackpad.etcd import Etcd
+from stackpad.etcd import Delete, Etcd, Put
 from tests.etcd.server import BOUND, Server, running
 from tests.etcd.test_membership import CONTROL, Node
 from tests.netns import eventually
@@ -285,3 +285,40 @@ async def test_what_changes_the_membership_or_the_key_waits_for_what_is_under_wa
             assert not any(task.done() for task in tasks)
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(error, Conflict | Unavailable) for error in ended), ended
+
+
+async def test_a_removed_node_that_takes_its_tombstone_away_stays_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes its records again, too; the control node writes the tombstone again, for those who come later."""
+    monkeypatch.setattr("plugin.presence.version", lambda _: "0")  # nothing is installed here
+    async with running(tmp_path / "one") as server, member(tmp_path / "node", server) as (cluster, admission, etcd):
+        tombstone = records.key(records.REMOVED, "n1")
+        cluster._reconciler.ready.set()  # from then on it writes its own records
+        assert await admission.remove("worker") is True
+        async with asyncio.timeout(BOUND):
+            while cluster.stored(tombstone) is None:  # noqa: ASYNC110 - what is asked has no event
+                await asyncio.sleep(0.02)
+        place = records.key(records.NODES, "n1")
+        await etcd.commit((), [Delete(tombstone), Put(place, records.encode(WORKER))])
+        async with asyncio.timeout(BOUND):
+            while await etcd.get(tombstone) is None or cluster.stored(place) is None:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.02)
+        assert cluster.view.removed == {"n1"}
+        wanted = cluster._wanted()
+        assert wanted is not None
+        assert not wanted.plan.peers
+
+
+async def test_a_node_that_says_it_holds_the_store_is_removed_all_the_same(tmp_path: Path) -> None:
+    async with running(tmp_path / "one") as server, member(tmp_path / "node", server) as (cluster, admission, etcd):
+        assert cluster.membership is not None
+        # Its address in the mesh is that of the store, as far as it says.
+        address = msgspec.structs.replace(cluster.membership, store=(f"http://{WORKER.mesh4}:2379",))
+        cluster.membership = address
+        key = records.key(records.NODES, "n1")
+        await etcd.put(key, records.encode(msgspec.structs.replace(WORKER, control=True)))
+        async with asyncio.timeout(BOUND):
+            while not cluster.view.nodes["n1"].control:  # noqa: ASYNC110 - what is asked has no event
+                await asyncio.sleep(0.02)
+        assert await admission.remove("worker") is True

@@ -197,3 +197,52 @@ def test_a_node_says_nothing_in_another_ones_name(key: str, record: records.Reco
     assert key not in seen.shown
     view = seen.view()
     assert (len(view.networks), len(view.endpoints), dict(view.ingresses)) == (2, 2, {})
+
+
+def test_a_tombstone_counts_on_when_it_is_deleted() -> None:
+    """As by the node itself, which then writes its records again: for a while it has the rights to."""
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    assert seen.change([removed("b")]).buried
+    seen.change([(key, None) for key in node("b")])
+    assert not seen.change([(removed("b")[0], None), *node("b").items()]).buried
+    assert seen.view().removed == {"b"}
+    assert seen.view().alive == {"a"}
+    assert records.key(records.ALIVE, "b") not in seen.shown
+    seen.replace({**node("a"), **node("b")})
+    assert seen.view().removed == {"b"}
+    assert seen.tombstones() == {removed("b")[0]: records.Removed(owner="b", name="b")}
+    again = StoreView()
+    again.replace(seen.memory())
+    assert again.view().removed == {"b"}, "nor does it come back with the next process"
+    seen.clear()
+    assert not seen.tombstones()
+
+
+def test_a_removed_node_has_no_names_whatever_is_left_of_it() -> None:
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    touched = seen.change([removed("b")])
+    assert (touched.all, touched.shown) == (True, True)
+    assert seen.view().alive == {"a"}
+
+
+def test_what_is_written_at_a_tombstone_does_not_matter() -> None:
+    seen = StoreView()
+    seen.replace({**node("a"), removed("b")[0]: b"{}"})
+    assert seen.view().removed == {"b"}
+    assert seen.problems == {}
+
+
+def test_a_node_that_says_it_has_left_is_gone_for_good() -> None:
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    key = records.key(records.NODES, "b")
+    last = records.Node(owner="b", name="b", public_keys=(KEY,), left=7.0)
+    assert seen.change([(key, records.encode(last))]).buried
+    assert set(seen.view().nodes) == {"a"}
+    assert seen.view().removed == seen.departed == {"b"}
+    assert seen.tombstones() == {removed("b")[0]: records.Removed(owner="b", name="b", since=7.0)}
+    seen.change([(key, None)])
+    assert seen.view().removed == {"b"}
+    assert not seen.departed

@@ -12,7 +12,6 @@ NODE = [
     "etcdctl role grant-permission stackpad-n1 readwrite /stackpad/1/nodes/n1",
     "etcdctl role grant-permission stackpad-n1 readwrite /stackpad/1/alive/n1",
     "etcdctl role grant-permission stackpad-n1 readwrite /stackpad/1/ingresses/n1",
-    "etcdctl role grant-permission stackpad-n1 readwrite /stackpad/1/removed/n1",
     "etcdctl role grant-permission --prefix=true stackpad-n1 readwrite /stackpad/1/networks/n1/",
     "etcdctl role grant-permission --prefix=true stackpad-n1 readwrite /stackpad/1/endpoints/n1/",
     "etcdctl role grant-permission --prefix=true stackpad-n1 readwrite /stackpad/1/web/n1/",
