@@ -139,6 +139,7 @@ class Cluster:
         if self.mesh.problem:
             found.append(f"mesh: {self.mesh.problem}")
         found += self.mesh.contested[:SHOWN]
+        found += self._handover.problems[:SHOWN] if self.membership is not None else ()
         if self.membership is not None:
             found += troubles.of_member(self.membership, self.view)
             if self.store is None or not self.store.connected.is_set():
@@ -202,7 +203,14 @@ class Cluster:
         services += [mesh.METRICS_PORT] if self._settings.mesh_metrics else []
         now, view = time.time(), wants.with_gateway(self.view, membership)
         view, refused = wants.lawful(view, membership.node, self.grounds())
-        choices = self._handover.choose(view.nodes.values(), self.mesh.observed, now)
+        mine = records.Node(owner=membership.node, name=membership.name, public_keys=self.keys.public_keys)
+        members = {**view.nodes, membership.node: mine}
+        choices = self._handover.choose(
+            (node for node in members.values() if node.owner not in view.removed),
+            self.mesh.observed,
+            now,
+            first=(membership.node, membership.cluster.owner),
+        )
         wanted = wants.of_member(
             membership, view, self.keys.private_key, port, guests=self.guests.peers(now), services=services, keys=choices
         )

@@ -10,16 +10,23 @@ without ranges: a peer that is removed takes along what it has begun to encrypt.
 
 Beside that there is a slow way for whoever did not hear of it: an announced key that is not taken up within
 :data:`STUCK` seconds becomes a second peer without ranges, and gets them when the node is heard under it.
+
+A key is one node's. To the others two nodes with one key are one peer, and the second would take the first one's place: a
+member could have everybody drop a neighbour by writing its key into the member's own record. So a key is whose it was
+first, as far as this node knows, for as long as that one is there; where nobody was first, it is nobody's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+
+from msgspec import structs
 
 from plugin.mesh import Choice
 from plugin.wireguard.model import Observed, has_session
 from stackpad import records
+from stackpad.errors import plain
 
 SWITCH = 0.1
 """Seconds between the word that the key changes and the change itself: others are to have heard the word."""
@@ -37,18 +44,26 @@ STUCK = 10.0
 class Handover:
     """Remembers since when each key has its place in its node's record.
 
-    ``due`` is when to choose again (Unix time), 0 for never.
+    ``due`` is when to choose again (Unix time), 0 for never. ``problems`` are keys that two nodes say are theirs.
     """
 
     def __init__(self) -> None:
         self.due = 0.0
+        self.problems: tuple[str, ...] = ()
+        self._holders: dict[str, str] = {}
         self._choices: dict[str, Choice] = {}
         self._since: dict[tuple[str, int, str], float] = {}
         self._moved: dict[str, float] = {}
 
-    def choose(self, nodes: Iterable[records.Node], observed: Observed | None, now: float) -> dict[str, Choice]:
-        """The key for each node that has one, by node id; ``now`` is Unix time."""
-        known = [node for node in nodes if node.public_keys]
+    def choose(
+        self, nodes: Iterable[records.Node], observed: Observed | None, now: float, first: Sequence[str] = ()
+    ) -> dict[str, Choice]:
+        """The key for each node that says it has one, by node id: an empty one, if none of these is its own.
+
+        ``now`` is Unix time. ``first`` are nodes that a key belongs to before all others, where nobody had it first.
+        """
+        said = [node for node in nodes if node.public_keys]
+        known = [node for node in self._own(said, first) if node.public_keys]
         places = {(node.owner, place, key) for node in known for place, key in enumerate(node.public_keys)}
         self._since = {one: self._since.get(one, now) for one in places}
         moments: list[float] = []
@@ -57,7 +72,33 @@ class Handover:
         self._moved = {node: now if node in moved else self._moved.get(node, 0.0) for node in chosen}
         self._choices = {node: self._leave(node, choice, observed, now, moments) for node, choice in chosen.items()}
         self.due = min(moments, default=0.0)
-        return self._choices
+        return {**{node.owner: Choice("") for node in said}, **self._choices}
+
+    def _own(self, nodes: Sequence[records.Node], first: Sequence[str]) -> Iterator[records.Node]:
+        """The nodes, each with those keys that are its own."""
+        claims: dict[str, set[str]] = {}
+        for node in nodes:
+            before = self._choices.get(node.owner, Choice(""))
+            had = (before.key, before.former, before.standby, before.leaving)
+            for key in filter(None, (*node.public_keys[:2], *had)):
+                claims.setdefault(key, set()).add(node.owner)
+        self._holders = {key: _holder(who, self._holders.get(key, ""), first) for key, who in claims.items()}
+        names = {node.owner: plain(node.name) for node in nodes}
+        problems = []
+        for node in nodes:
+            own = tuple(key for key in node.public_keys[:2] if self._holders[key] == node.owner)
+            for key in node.public_keys[:2]:
+                if key not in own:
+                    holder = names.get(self._holders[key], "")
+                    others = sorted(names[one] for one in claims[key] - {node.owner})
+                    problems.append(
+                        f"node {names[node.owner]} says that WireGuard key {plain(key)} is its own, "
+                        + (f"which is that of node {holder}" if holder else f"and so does node {', '.join(others)}")
+                        + "; it is not called under it: remove the node that is not to be trusted, or is a copy of the "
+                        "other (stackpad node rm)"
+                    )
+            yield structs.replace(node, public_keys=own)
+        self.problems = tuple(problems)
 
     def _leave(self, node: str, choice: Choice, observed: Observed | None, now: float, moments: list[float]) -> Choice:
         end = self._moved[node] + LINGER
@@ -88,3 +129,10 @@ class Handover:
                 return Choice(announced, former=first)
             return Choice(first, before.former, standby=announced)
         return Choice(first, before.former)
+
+
+def _holder(claimants: Collection[str], before: str, first: Sequence[str]) -> str:
+    """Whose a key is, by node id; empty for nobody's."""
+    if before in claimants or len(claimants) == 1:
+        return before if before in claimants else next(iter(claimants))
+    return next((node for node in first if node in claimants), "")

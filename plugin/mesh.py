@@ -63,7 +63,7 @@ class Guest:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A node's peer has ``key``; ``former`` is whose place it took.
+    """A node's peer has ``key``, or there is none, if it is empty; ``former`` is whose place it took.
 
     ``standby`` is a second peer without ranges that is called, ``leaving`` one that only sends what it has begun to.
     """
@@ -99,7 +99,8 @@ class MeshPeer:
 class MeshPlan:
     """``addresses`` and ``routes`` go on the tunnel's link, ``elements`` into the firewall.
 
-    ``remote`` are the ranges of other nodes' parts of an environment, by the environment's name.
+    ``remote`` are the ranges of other nodes' parts of an environment, by the environment's name. ``keyless`` are nodes
+    that are no peers for want of a key of their own: their ranges are routed, so that nothing for them leaves in clear.
     """
 
     peers: Mapping[str, MeshPeer] = field(default_factory=dict)
@@ -107,6 +108,7 @@ class MeshPlan:
     routes: frozenset[IPNet] = frozenset()
     elements: frozenset[Element] = frozenset()
     remote: Mapping[str, frozenset[IPNet]] = field(default_factory=dict)
+    keyless: tuple[MeshPeer, ...] = ()
 
 
 def preshared_key(secret: bytes, one: str, other: str) -> str:
@@ -136,7 +138,8 @@ def plan(
     ``services`` are TCP ports that members may reach on this node's mesh address; ``reachable`` is false where no
     other node can call this one, so that it keeps its NAT's mapping open. ``own_ranges`` are this node's own: a
     record of another node that covers any of them is left out, whatever the store says. ``addresses`` are this node's
-    in the tunnel. ``keys`` says by node which of its keys it is a peer under; the first one, where it does not.
+    in the tunnel. ``keys`` says by node which of its keys it is a peer under, no two under the same; the first one, where
+    it does not.
     """
     own = tuple(own_ranges)
     by_owner: dict[str, set[IPNet]] = {}
@@ -147,6 +150,7 @@ def plan(
         if not any(net.version == mine.version and net.overlaps(mine) for mine in own):
             by_owner.setdefault(record.owner, set()).add(net)
     peers: dict[str, MeshPeer] = {}
+    keyless: list[MeshPeer] = []
     elements: set[Element] = set()
     routes: set[IPNet] = set()
     for node in view.nodes.values():
@@ -155,7 +159,7 @@ def plan(
         allowed = frozenset(by_owner.get(node.owner, ()))
         routes |= allowed
         choice = (keys or {}).get(node.owner) or Choice(node.public_keys[0])
-        peers[choice.key] = MeshPeer(
+        peer = MeshPeer(
             public_key=choice.key,
             preshared_key=preshared_key(secret, me, node.owner),
             allowed=allowed,
@@ -166,12 +170,16 @@ def plan(
             former=choice.former,
             mtu=mtu(node.mtu),
         )
+        if not choice.key:
+            keyless.append(peer)
+            continue
+        peers[choice.key] = peer
         if choice.standby:
             # Called as well: a node that knows no better key for the one with the store cannot wait to be called.
-            beside = replace(peers[choice.key], public_key=choice.standby, allowed=frozenset(), keepalive=KEEPALIVE)
+            beside = replace(peer, public_key=choice.standby, allowed=frozenset(), keepalive=KEEPALIVE)
             peers[choice.standby] = beside
         if choice.leaving:
-            beside = replace(peers[choice.key], public_key=choice.leaving, allowed=frozenset(), keepalive=0)
+            beside = replace(peer, public_key=choice.leaving, allowed=frozenset(), keepalive=0)
             peers[choice.leaving] = beside
         for text in filter(None, (node.mesh4, node.mesh6)):
             address = ipaddress.ip_address(text)
@@ -190,7 +198,8 @@ def plan(
     mine = frozenset(ipaddress.ip_address(text) for text in addresses if text)
     elements.update(Element(FILTER, f"mesh_self{address.version}", str(address)) for address in mine)
     elements.update(Element(FILTER, "mesh_services", str(port)) for port in services)
-    return MeshPlan(peers, mine, frozenset(routes), frozenset(elements), _remote(view, me, by_owner))
+    remote = _remote(view, me, by_owner)
+    return MeshPlan(peers, mine, frozenset(routes), frozenset(elements), remote, tuple(keyless))
 
 
 def _remote(view: View, me: str, by_owner: Mapping[str, Iterable[IPNet]]) -> Mapping[str, frozenset[IPNet]]:

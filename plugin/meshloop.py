@@ -218,7 +218,8 @@ class MeshLoop:
         """See which of the others' ranges are this node's own already, as other programs' networks are."""
         if self._left_of == wanted.plan.routes and self._applied is not None and time.monotonic() <= self._check_at:
             return
-        found = wants.contested(wanted.plan.peers.values(), wanted.cluster, await self._kernel.routes())
+        others = (*wanted.plan.peers.values(), *wanted.plan.keyless)
+        found = wants.contested(others, wanted.cluster, await self._kernel.routes())
         self._left, self._left_of = found.left, wanted.plan.routes
         problems = (*wanted.refused, *found.problems)
         for problem in set(problems) - set(self.contested):

@@ -265,3 +265,20 @@ async def test_what_another_node_has_taken_of_the_internet_is_not_taken_from_thi
     public, covering = wanted.refused
     assert public.startswith("a range of node third is not reached from here: 0.0.0.0/2 is no private range")
     assert covering.startswith("a range of node third is not reached from here: 172.30.53.0/24 has 172.30.53.53 in it")
+
+
+async def test_a_member_takes_no_other_node_out_of_the_mesh_with_its_key(node: Node) -> None:
+    """Nor this node's own: by the record that is written last, and not if what it replaces is still there."""
+    keys = [base64.b64encode(bytes([number]) * 32).decode() for number in (2, 3)]
+    for number, key in zip((2, 3), keys, strict=True):
+        made = records.Node(owner=f"n{number}", name=f"worker-{number}", public_keys=(key,))
+        await node.put(made, records.key(records.NODES, made.owner))
+    assert node.cluster._wanted() is not None
+    for stolen in ((keys[0],), (keys[1], keys[0]), node.cluster.keys.public_keys):
+        thief = records.Node(owner="n3", name="worker-3", public_keys=stolen)
+        await node.put(thief, records.key(records.NODES, "n3"))
+        wanted = node.cluster._wanted()
+        assert wanted is not None
+        there = {keys[0]: "n2", **({keys[1]: "n3"} if keys[1] in stolen else {})}
+        assert {key: peer.node for key, peer in wanted.plan.peers.items()} == there
+        assert [one for one in node.cluster.problems if one.startswith("node worker-3 says that WireGuard key")]

@@ -98,3 +98,61 @@ def test_a_node_without_keys_is_none_and_one_that_is_gone_is_forgotten() -> None
     assert not handover.choose([], None, START)
     back = records.Node(owner="n", name="n", public_keys=(NEW,))
     assert handover.choose([back], None, START) == {"n": Choice(NEW)}
+
+
+VICTIM, MEMBER, THIRD = "victim", "member", "third"
+
+
+def says(owner: str, *keys: str) -> records.Node:
+    return records.Node(owner=owner, name=f"name-of-{owner}", public_keys=keys)
+
+
+def sessions(*keys: str) -> Observed:
+    return Observed(peers={key: PeerState(last_handshake=START + 60) for key in keys})
+
+
+@pytest.mark.parametrize("keys", [("v",), ("v", "m"), ("m", "v"), ("v2", "m"), ("m", "v2")])
+@pytest.mark.parametrize("last", [True, False], ids=["written last", "written first"])
+def test_a_key_stays_with_the_node_that_had_it(keys: tuple[str, ...], last: bool) -> None:
+    """In a member's record it is nobody's, in whatever place, and however long; also one that is only announced."""
+    handover = Handover()
+    before = handover.choose([says(VICTIM, "v", "v2"), says(MEMBER, "m")], sessions("v", "m"), START)
+    assert before == {VICTIM: Choice("v"), MEMBER: Choice("m")}
+    both = [says(VICTIM, "v", "v2"), says(MEMBER, *keys)]
+    for after in (0.0, LINGER, STUCK + LINGER, 60.0):
+        chosen = handover.choose(both if last else both[::-1], sessions("v", "m"), START + after)
+        assert chosen[VICTIM].key == "v"
+        assert chosen[MEMBER] == Choice("m" if "m" in keys else "")
+        (problem,) = handover.problems
+        assert problem.startswith("node name-of-member says that WireGuard key v")
+        assert "is that of node name-of-victim" in problem
+
+
+def test_a_key_that_is_just_given_up_is_not_another_ones_either() -> None:
+    """The peer that goes for what is still under way would be in the member's place, or the other way round."""
+    handover, now = Handover(), START
+    handover.choose([says(VICTIM, "v"), says(MEMBER, "m")], sessions("v", "m"), now)
+    handover.choose([says(VICTIM, "v2"), says(MEMBER, "m")], sessions("v", "m"), now)
+    for _ in range(3):
+        now += LINGER + 0.01
+        chosen = handover.choose([says(VICTIM, "v2"), says(MEMBER, "v")], sessions("v", "m"), now)
+        assert chosen[VICTIM].key == "v2"
+        assert chosen[MEMBER] == Choice("")
+
+
+def test_where_nobody_was_first_a_key_is_nobodys_but_the_stores_nodes() -> None:
+    """As after a start, when all records are there at once."""
+    handover = Handover()
+    both = [says(VICTIM, "v"), says(MEMBER, "v"), says(THIRD, "t")]
+    assert handover.choose(both, None, START) == {VICTIM: Choice(""), MEMBER: Choice(""), THIRD: Choice("t")}
+    assert len(handover.problems) == 2
+    assert handover.choose([both[0], both[2]], None, START)[VICTIM] == Choice("v"), "the other one was removed"
+    assert not handover.problems
+    assert Handover().choose(both, None, START, first=("n", VICTIM))[VICTIM] == Choice("v")
+
+
+def test_who_joins_again_with_its_key_has_it_when_its_old_place_is_gone() -> None:
+    handover = Handover()
+    handover.choose([says("old", "k")], None, START)
+    assert handover.choose([says("new", "k")], None, START) == {"new": Choice("k")}
+    assert not handover.problems

@@ -172,3 +172,13 @@ def test_an_ipv6_range_too_wide_for_the_rules_is_left_out() -> None:
     held = [*block(1), records.Range(owner="n1", net="fc00::/8")]
     seen = view(node(1), ranges=held, networks=[part(1, "shop", "fc00::/8", "10.192.64.64/26")])
     assert plan(seen, own_ranges=[]).remote == {"shop": frozenset({ip_network("10.192.64.64/26")})}
+
+
+def test_a_node_without_a_key_of_its_own_is_no_peer_and_nothing_for_it_leaves_in_clear() -> None:
+    claimed = records.Range(owner="n1", net="172.30.0.0/24", network="x")
+    seen = view(node(0), node(1), node(2), ranges=[*block(1), claimed, *block(2)])
+    made = plan(seen, keys={"n1": mesh.Choice("")})
+    assert set(made.peers) == {key(2)}
+    assert {ip_network("172.30.0.0/24"), ip_network("10.192.64.0/18")} <= made.routes
+    assert [peer.node for peer in made.keyless] == ["n1"]
+    assert Element(FILTER, "peers4", "10.192.64.1") not in made.elements
