@@ -1,7 +1,8 @@
 """``python -m plugin``: binds the sockets, then loads the rest and serves.
 
 Run by Docker as the entry point of the managed plugin; or from a checkout, where ``HOST_RUN=/run HOST_PROC=/proc
-HOST_LIB=/var/lib`` make it a plugin of the machine's own engine under the name ``stackpad``.
+HOST_LIB=/var/lib`` make it a plugin of the machine's own engine under the name ``stackpad``. Either way it keeps three
+capabilities only, and reads no file that its mode closes to root: so the checkout is root's, or for everybody to read.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from plugin import sockets
+from plugin import privileges, sockets
 
 
 def main() -> int:
@@ -23,6 +24,8 @@ def main() -> int:
     if len(sys.argv) > 1:
         sys.stdout.write(f"{__doc__}\nSettings come from the environment; see the README.\n")
         return 0 if "--help" in sys.argv[1:] else 2
+    # While there is one thread: each has privileges of its own.
+    refused = privileges.give_up()
     run = Path(os.environ.get("HOST_RUN") or "/host/run")
     managed, plain = sockets.MANAGED, sockets.host_socket(run)
     # From a checkout both names are the same.
@@ -31,7 +34,7 @@ def main() -> int:
     try:
         from plugin import app
 
-        return app.main(listening)
+        return app.main(listening, refused)
     finally:
         for listener in listening:
             listener.remove()

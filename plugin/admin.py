@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from plugin import privileges
 from plugin.directory import Directory
 from plugin.metrics import Metrics
 from plugin.nodeadmin import NodeAdmin
@@ -65,6 +66,7 @@ class Admin:
                 "mtu": self._reconciler.mtu,
                 "addresses": sorted(map(str, facts.addresses)),
                 "repairs": self._reconciler.repairs,
+                "privileges": privileges.own(),
                 "problems": self.problems
                 + [
                     f"{key if ' ' in key else f'network {key[:12]}'}: {reason}"

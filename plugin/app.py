@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import structlog
 from aiohttp import web
 
-from plugin import sockets, waiting
+from plugin import privileges, sockets, waiting
 from plugin.admin import Admin
 from plugin.admission import Admission
 from plugin.claims import Claims
@@ -50,12 +50,17 @@ SHUTDOWN = 2.0
 a plugin that takes more than ten in all."""
 
 
-def main(listening: Sequence[Listener]) -> int:
-    """Run on the sockets of Docker's drivers until SIGTERM or SIGINT; returns the exit status."""
+def main(listening: Sequence[Listener], refused: Sequence[str]) -> int:
+    """Run on the sockets of Docker's drivers until SIGTERM or SIGINT; returns the exit status.
+
+    ``refused`` says which privileges could not be given up; that is logged, and nothing hangs on it.
+    """
     reasons: list[BaseException] = []
     try:
         settings = Settings.load()
         configure_logging(settings.log_level)
+        if refused:
+            structlog.get_logger("plugin").warning("privileges could not be given up", reasons=list(refused))
         asyncio.run(_serve(settings, listening))
     except* StackpadError as group:
         reasons += group.exceptions
@@ -137,6 +142,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
             "serving",
             networks=len(state.networks),
             endpoints=len(state.endpoints),
+            capabilities=privileges.own().permitted,
             sockets=[str(listener.path) for listener in listening],
         )
         await stop.wait()

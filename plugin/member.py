@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from plugin import privileges
 from stackpad.errors import InvalidRequest, StackpadError, Unavailable
 from stackpad.etcd import Etcd, custody
 from stackpad.etcd.diagnosis import LogLine, read_line, why
@@ -172,8 +173,8 @@ class Member:
     def _command(self) -> list[str]:
         client, peer = "unix://client:0", "unix://peer:0"
         return [
-            # The kernel ends it if we are killed: our successor opens the same files.
-            *("setpriv", "--pdeathsig", "KILL", "--", self._binary),
+            # All it uses is its own. The kernel ends it if we are killed: our successor opens the same files.
+            *(*privileges.NOTHING, "--pdeathsig", "KILL", "--", self._binary),
             *("--name", self._name, "--data-dir", str(self._data)),
             *("--listen-client-urls", ",".join((client, *self._listen))),
             *("--advertise-client-urls", ",".join((client, *self._listen))),

@@ -8,8 +8,22 @@ from __future__ import annotations
 import msgspec
 
 
+class Privileges(msgspec.Struct, frozen=True, kw_only=True):
+    """What the plugin's process may do, as the kernel says it: capabilities by name, in each of their sets."""
+
+    effective: tuple[str, ...] = ()
+    permitted: tuple[str, ...] = ()
+    inheritable: tuple[str, ...] = ()
+    bounding: tuple[str, ...] = ()
+    ambient: tuple[str, ...] = ()
+    no_new_privs: bool = False
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """``GET /status`` of the plugin; ``started`` is Unix time, ``mtu`` in bytes."""
+    """``GET /status`` of the plugin; ``started`` is Unix time, ``mtu`` in bytes.
+
+    ``privileges`` is ``None`` of a plugin that does not say.
+    """
 
     ready: bool = False
     started: float = 0.0
@@ -21,6 +35,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int = 0
     addresses: tuple[str, ...] = ()
     repairs: int = 0
+    privileges: Privileges | None = None
     problems: tuple[str, ...] = ()
 
 

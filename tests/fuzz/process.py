@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,8 +107,11 @@ class Process:
 
 
 @contextlib.contextmanager
-def plugin(directory: Path, **settings: str) -> Iterator[Process]:
-    """A plugin in a fresh namespace, in which this thread is meanwhile, too; it is ready."""
+def plugin(directory: Path, *, before: Sequence[str] = (), **settings: str) -> Iterator[Process]:
+    """A plugin in a fresh namespace, in which this thread is meanwhile, too; it is ready.
+
+    ``before`` are words in front of its command, such as those of setpriv(1).
+    """
     with private():
         log = directory / "plugin.log"
         # A checkout is on the path and not installed; a node of a cluster says its version.
@@ -119,7 +122,7 @@ def plugin(directory: Path, **settings: str) -> Iterator[Process]:
         environment = {"HOST_RUN": "/run", "HOST_PROC": "/proc", "HOST_LIB": "/var/lib", "LOG_LEVEL": "warning"}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-c", _SCRIPT, "sh", sys.executable, "-m", "plugin"],
+                ["unshare", "--mount", "sh", "-c", _SCRIPT, "sh", *before, sys.executable, "-m", "plugin"],
                 env={**os.environ, **environment, **settings, "PYTHONPATH": path},
                 stdout=output,
                 stderr=subprocess.STDOUT,
