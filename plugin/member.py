@@ -174,7 +174,7 @@ class Member:
         client, peer = "unix://client:0", "unix://peer:0"
         return [
             # All it uses is its own. The kernel ends it if we are killed: our successor opens the same files.
-            *(*privileges.NOTHING, "--pdeathsig", "KILL", "--", self._binary),
+            *(*privileges.holding(), "--pdeathsig", "KILL", "--", self._binary),
             *("--name", self._name, "--data-dir", str(self._data)),
             *("--listen-client-urls", ",".join((client, *self._listen))),
             *("--advertise-client-urls", ",".join((client, *self._listen))),

@@ -3,7 +3,7 @@
 An engine gives each plugin Docker's default capabilities, and a plugin's ``config.json`` can only add to them. So the
 plugin takes them off itself, in the way that capabilities(7) describes for a process and its descendants: no new
 privileges, nothing in the bounding set but what is needed, and ``SECBIT_NOROOT``, by which being root gives a program
-nothing. What is needed goes to children by the ambient set; one that needs nothing is started by way of :data:`NOTHING`.
+nothing. What is needed goes to children by the ambient set, to those that run on by way of :func:`holding`.
 
 Only the standard library is used here, for it comes before everything that takes time. The numbers are those of
 ``linux/capability.h``, ``linux/prctl.h`` and ``linux/securebits.h``.
@@ -31,12 +31,6 @@ NEEDED: Final = ("NET_BIND_SERVICE", "NET_ADMIN", "NET_RAW")
 """What stays: for published ports and DNS; for links, rules, settings and the tunnel; for echoes between nodes, and the
 sockets by which iptables' old back end talks to the kernel."""
 
-NOTHING: Final = (
-    "setpriv", *(f"--{which}-caps={','.join(f'-{name.lower()}' for name in NEEDED)}" for which in ("ambient", "inh")),
-)  # fmt: skip
-"""The words of setpriv(1) before a program that is to have no capability at all. By name: an older setpriv refuses to
-take "all" off where the kernel knows more than it."""
-
 _SECUREBITS_GET, _SECUREBITS_SET, _NO_NEW_PRIVS = 27, 28, 38
 _BOUNDING_READ, _BOUNDING_DROP = 23, 24
 _AMBIENT, _AMBIENT_RAISE, _AMBIENT_CLEAR = 47, 2, 4
@@ -45,6 +39,15 @@ _NOROOT = 1 << 0 | 1 << 1
 
 _VERSION = 0x20080522
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def holding(*names: str) -> tuple[str, ...]:
+    """The words of setpriv(1) before a program that is to have these of :data:`NEEDED`, and no others.
+
+    The others are named: an older setpriv refuses to take "all" off where the kernel knows more than it.
+    """
+    off = ",".join(f"-{name.lower()}" for name in NEEDED if name not in names)
+    return "setpriv", f"--ambient-caps={off}", f"--inh-caps={off}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ _TABLES = {"networks": Network, "endpoints": Endpoint, "pools": Pool, "allocatio
 _Statement = tuple[str, tuple[Any, ...]]
 
 _REPAIR = (
-    "repair the disk or put a copy back, and the plugin goes on; or move the file away and restart the plugin "
+    "make it root's, repair the disk or put a copy back, and the plugin goes on; or move the file away and restart the plugin "
     "to begin anew (networks must then be created again)"
 )
 _INSTALL = "install that version again, or put a copy of before the upgrade back"
@@ -68,9 +68,8 @@ class State:
             undo.callback(self._writer.shutdown)
             try:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                path.parent.chmod(
-                    0o700
-                )  # Docker makes it for everybody to enter, where the ingress's container comes first
+                # Docker makes it for everybody to enter, where the ingress's container comes first.
+                path.parent.chmod(0o700)
                 self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
                 undo.callback(self._database.close)
                 path.chmod(0o600)

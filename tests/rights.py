@@ -10,10 +10,18 @@ from plugin.privileges import NEEDED, Privileges
 KEPT = tuple(f"CAP_{name}" for name in NEEDED)
 
 ONLY = Privileges(KEPT, KEPT, KEPT, KEPT, KEPT, no_new_privs=True)
-"""The plugin, and what it starts."""
+"""The plugin, and tools it starts."""
+
+_LINK = ("CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN")
+TUNNEL = Privileges(_LINK, _LINK, _LINK, KEPT, _LINK, no_new_privs=True)
+"""wireguard-go."""
 
 NONE = Privileges((), (), (), KEPT, (), no_new_privs=True)
-"""What it starts with nothing."""
+"""The embedded etcd."""
+
+_DAC = ("CAP_DAC_OVERRIDE",)
+INGRESS = Privileges(_DAC, _DAC, (), _DAC, (), no_new_privs=True)
+"""The ingress as ``make install`` starts it."""
 
 
 def of(pid: int) -> set[Privileges]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
 
+from plugin import privileges
 from plugin.wireguard import uapi
 from plugin.wireguard.link import Condition, Link
 from plugin.wireguard.model import Changes, Observed
@@ -89,16 +91,18 @@ class WireGuardGo:
                 "there is no /dev/net/tun, which wireguard-go needs, and the kernel has no WireGuard of its own; "
                 "load one of the modules (modprobe wireguard, or modprobe tun)"
             )
+        for program, package in (("setpriv", "util-linux"), ("wireguard-go", "wireguard-go")):
+            if shutil.which(program) is None:
+                raise Unavailable(f"there is no {program} command; install the package {package}")
         _SOCKETS.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = {**os.environ, "LOG_LEVEL": "error", "WG_TUN_MTU": str(mtu)}
         # It says on stdout that a kernel with WireGuard would be better; that is known.
-        command = ["wireguard-go", "-f", device]
+        # What comes from the network is read in there: it gets what its link and a port of its own take.
+        command = [*privileges.holding("NET_ADMIN", "NET_BIND_SERVICE"), "wireguard-go", "-f", device]
         try:
             self._process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
             )
-        except FileNotFoundError as error:
-            raise Unavailable("there is no wireguard-go command; install the package wireguard-go") from error
         except OSError as error:
             raise Unavailable(f"wireguard-go cannot be started: {error.strerror}") from error
         for _ in range(int(_START / 0.02)):

@@ -86,8 +86,15 @@ def not_gateway(url: str, status: int, body: bytes) -> str:
 def files(paths: Sequence[Path | None], error: OSError) -> str:
     """Our own TLS files."""
     for path, setting in zip(paths, (CA, CERTIFICATE, KEY), strict=True):
-        if path is not None and not path.exists():
+        try:
+            if path is not None:
+                path.open("rb").close()
+        except FileNotFoundError:
             return f"there is no file {path}, which {setting} names"
+        except PermissionError:
+            return f"{path}, which {setting} names, is closed to the plugin: make it and the directories above it root's"
+        except OSError:
+            break
     _, certificate, key = paths
     if "KEY_VALUES_MISMATCH" in str(error):
         return f"the key in {key} ({KEY}) does not belong to the certificate in {certificate} ({CERTIFICATE})"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from tests import rights
 from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor
 from tests.e2e.workbench import Workbench, eventually
+from tests.rights import INGRESS
 from tests.testbed import images
 from tests.testbed.node import PLUGIN
 from tests.testbed.shell import ROOT
@@ -32,6 +34,8 @@ def test_install_twice_serve_and_uninstall(bed: Testbed) -> None:
         for _ in range(2):
             done = install(bench, "install", BASE_DOMAIN="stackpad.test", ORG="acme", TLS="internal")
             assert done.returncode == 0, done.stderr
+        ingress = bench.docker("inspect", "--format", "{{.State.Pid}}", "stackpad-ingress")
+        assert rights.of(int(ingress)) == {INGRESS}
         bench.network(NETWORK)
         bench.serve("web", NETWORK, *WEB)
         Visitor(bench).sees(HOST, 200, "web ")

@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+from plugin.privileges import NEEDED
+
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "security.md").read_text()
 
@@ -33,5 +35,7 @@ def test_the_plugin_has_the_rights_that_are_explained_and_no_others() -> None:
     assert config["linux"]["capabilities"] == ["CAP_NET_ADMIN"]
     assert [device["path"] for device in config["linux"]["devices"]] == ["/dev/net/tun"]
     assert {mount["source"] for mount in config["mounts"]} == {"/run", "/proc", "/var/lib"}
-    for name in ("CAP_NET_ADMIN", "/dev/net/tun", "/run", "/proc", "/var/lib"):
+    explained = re.findall(r"^\| `CAP_(\w+)` \|", DOCUMENT, re.MULTILINE)
+    assert sorted(explained) == sorted(NEEDED)
+    for name in ("/dev/net/tun", "/run", "/proc", "/var/lib"):
         assert f"| `{name}`" in DOCUMENT or f"`{name}` |" in DOCUMENT or f"`{name}`, of the host |" in DOCUMENT, name

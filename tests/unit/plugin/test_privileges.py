@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugin.privileges import NEEDED, NOTHING, Privileges
+from plugin.privileges import Privileges, holding
 
 DOCKERS = """\
 Name:\tpython
@@ -50,8 +50,12 @@ def test_no_new_privileges() -> None:
     assert Privileges.of("NoNewPrivs:\t1\n").no_new_privs
 
 
-def test_what_is_started_with_nothing_is_started_without_all_that_is_kept() -> None:
-    program, *words = NOTHING
-    assert program == "setpriv"
-    assert words == [f"--{which}-caps=-net_bind_service,-net_admin,-net_raw" for which in ("ambient", "inh")]
-    assert len(NEEDED) == 3
+@pytest.mark.parametrize(
+    ("kept", "off"),
+    [
+        ((), "-net_bind_service,-net_admin,-net_raw"),
+        (("NET_ADMIN", "NET_BIND_SERVICE"), "-net_raw"),
+    ],
+)
+def test_what_a_program_is_not_to_have_is_named(kept: tuple[str, ...], off: str) -> None:
+    assert holding(*kept) == ("setpriv", f"--ambient-caps={off}", f"--inh-caps={off}")
