@@ -330,8 +330,9 @@ async def test_an_etcd_that_outlived_its_plugin_is_ended(tmp_path: Path) -> None
     """As if the kernel had not told it."""
     async with running(made(tmp_path)) as member:
         await settled(member)
+    words = member._command()
     orphan = await asyncio.create_subprocess_exec(
-        *member._command()[4:], cwd=tmp_path / "sockets", stderr=asyncio.subprocess.DEVNULL
+        *words[words.index("--") + 1 :], cwd=tmp_path / "sockets", stderr=asyncio.subprocess.DEVNULL
     )
     try:
         (tmp_path / "state" / "pid").write_text(str(orphan.pid))
