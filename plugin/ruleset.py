@@ -22,6 +22,10 @@ Frames to the addresses IEEE 802.1D reserves (01:80:c2:00:00:0x) go around a bri
 to the node as if its end of the veth pair were an interface like any other, an IP packet in them included. They are
 dropped where they are learnt from, in *input*, and once more where such an interface shows.
 
+An address that only the node itself may use (its loopback's, a stable upstream's), or only who comes through the tunnel,
+is closed to all others where packets come in: a published port is redirected before routing, and no later check, the
+kernel's own for 127.0.0.0/8 among them, sees the address that was asked for.
+
 What belongs to the cluster leaves through the tunnel or not at all: its ranges are closed to containers on every other
 way (``tunnel_only``, before anything that lets established flows pass), whatever the routes say at that moment.
 
@@ -154,7 +158,10 @@ _FILTER_CHAINS = """
 chain entry_guard {
   type filter hook prerouting priority raw; policy accept;
   iifname "spv*" counter drop comment "past the bridge"
-  iifname "sp-*" ip daddr 127.0.0.0/8 counter drop comment "the node's loopback is not on the wire"
+  iifname != "lo" ip daddr 127.0.0.0/8 counter drop comment "the node's loopback is not on the wire"
+  iifname != "lo" ip6 daddr ::1 counter drop comment "the node's loopback is not on the wire"
+  iifname != { "lo", "MESH" } ip daddr @mesh_self4 counter drop comment "the mesh is in the tunnel only"
+  iifname != { "lo", "MESH" } ip6 daddr @mesh_self6 counter drop comment "the mesh is in the tunnel only"
   iifname != "sp-*" ip daddr RESOLVER fib saddr oifname "sp-*" counter drop comment "its source is elsewhere"
   iifname != "sp-*" ip6 daddr RESOLVER6 fib saddr oifname "sp-*" counter drop comment "its source is elsewhere"
   iifname @uplink_bridges ip daddr RESOLVER counter drop comment "names are for containers"
@@ -215,8 +222,6 @@ chain source_nat {
 
 chain to_node {
   type filter hook input priority filter - 10; policy accept;
-  iifname != { "lo", "MESH" } ip daddr @mesh_self4 counter drop comment "the mesh is in the tunnel only"
-  iifname != { "lo", "MESH" } ip6 daddr @mesh_self6 counter drop comment "the mesh is in the tunnel only"
   iifname != "sp-*" accept
   ip daddr UPSTREAM4 jump refusal
   ip6 daddr UPSTREAM6 jump refusal
