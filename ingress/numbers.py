@@ -19,6 +19,7 @@ class _Entry(msgspec.Struct, frozen=True):
     path: str
     number: int
     part: int = 0
+    guard: str = ""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -46,7 +47,9 @@ class NumberFile:
         """From now on these hold, as soon as the disk has them; raises :class:`Unavailable` and leaves the others."""
         if numbers == self.current:
             return
-        entries = [_Entry(s.owner, s.service, s.path, number, s.part) for s, number in sorted(numbers.given.items())]
+        entries = [
+            _Entry(s.owner, s.service, s.path, number, s.part, s.guard) for s, number in sorted(numbers.given.items())
+        ]
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -57,7 +60,7 @@ class NumberFile:
 
 def _read(data: bytes) -> Numbers:
     found = jsontext.decode(data, type=_File)
-    given = {Service(one.owner, one.service, one.path, one.part): one.number for one in found.services}
+    given = {Service(e.owner, e.service, e.path, e.part, e.guard): e.number for e in found.services}
     if len(set(given.values())) != len(found.services) or not all(FIRST <= n <= LAST for n in given.values()):
         raise ValueError("two services have one number, or one has none that is in use")
     return Numbers(min(max(found.last, FIRST - 1), LAST), given)

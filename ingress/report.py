@@ -14,8 +14,7 @@ from ingress.routes import HostRoute, PathRoute, Problem, Table, Waiting
 class Facts:
     """Everything a report is made of; ``rejected`` are hosts Caddy refuses, ``reason`` says why a domain waits.
 
-    ``certificate`` says what is known of a host's certificate, ``number`` by which one the kernel knows a service (owner,
-    service, path).
+    ``certificate`` says what is known of a host's certificate, ``number`` by which one the kernel knows a route.
     """
 
     control: bool
@@ -28,7 +27,7 @@ class Facts:
     reason: Callable[[Waiting], str] = lambda _: ""
     certificate: Callable[[HostRoute], Mapping[str, Any]] = lambda _: {}
     certificate_problems: Iterable[str] = ()
-    number: Callable[[str, str, str], int | None] = lambda *_: None
+    number: Callable[[HostRoute, PathRoute], int | None] = lambda *_: None
 
 
 def report(facts: Facts) -> dict[str, Any]:
@@ -72,7 +71,7 @@ def _route(facts: Facts, names: Mapping[str, str], host: HostRoute, path: PathRo
         "reason": facts.rejected.get(host.host) or path.reason,
         "upstreams": list(path.upstreams),
         "options": list(path.options.labels),
-        "number": facts.number(host.owner, path.service, path.path),
+        "number": facts.number(host, path),
         "containers": [
             {
                 "name": member.name,

@@ -15,7 +15,7 @@ from ingress import upstreams
 from ingress.netsocket import NetSocket
 from ingress.numbers import NumberFile
 from ingress.pace import Shown
-from ingress.routes import HostRoute, Table
+from ingress.routes import HostRoute, PathRoute, Table
 from ingress.settings import Settings
 from ingress.upstreams import Carried, Nodes, Place, Service
 from stackpad.errors import NotFound, StackpadError, Unavailable
@@ -39,6 +39,7 @@ class Switch:
         self._file = NumberFile(settings.numbers_file)
         self._memory: dict[Place, Shown] = {}
         self._shown: dict[str, HostRoute] = {}
+        self._ready: dict[Service, tuple[str, ...]] = {}
         self._applied: frozenset[Service] = frozenset(self._file.current.given)
         self._taken: Collection[int] | None = None
         self._answers = False
@@ -53,7 +54,7 @@ class Switch:
         ``nodes`` says where those are that are on other nodes. When this returns, the kernel sends new visitors where the
         table says.
         """
-        ready = upstreams.services(table)
+        ready = self._ready = upstreams.services(table)
         now = time.monotonic()
         elsewhere = nodes or {}
         stable, again = await self._switch(ready, carried, elsewhere, now)
@@ -134,9 +135,11 @@ class Switch:
             self._told = what
             (self._log.warning if reason else self._log.info)(what, **({"reason": reason} if reason else {}))
 
-    def number(self, owner: str, service: str, path: str) -> int | None:
-        """The number of a service, where the kernel is told of it."""
-        return self._file.current.given.get(Service(owner, service, path)) if self._answers else None
+    def number(self, host: HostRoute, path: PathRoute) -> int | None:
+        """The number of a route, where the kernel is told of it and it leads to those who are up there."""
+        service = upstreams.service(host, path)
+        there = self._answers and self._ready.get(service) == path.upstreams
+        return self._file.current.given.get(service) if there else None
 
     @property
     def count(self) -> int:

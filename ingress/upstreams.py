@@ -12,6 +12,11 @@ whole node, and Caddy, which passes over what does not answer, can do so only wi
 node has nobody of the service leads to all the others, and nodes that come and go change the numbers only after a while:
 so a service that moves from node to node is no change to Caddy either.
 
+What guards a service is Caddy's part and who is behind its number the kernel's, and the two do not change in the same
+moment. So a number is for one guard only: containers that ask for another one have another number, and are never behind
+the old one, whatever Caddy has. A host that not the same containers ask for as for the service's others, such as a domain
+of the new version alone, has their addresses.
+
 Services that speak HTTP/2 without TLS have no number: Caddy has one connection for all their visits, and never leaves it.
 Neither have those with sticky sessions, whose replicas Caddy must tell apart.
 """
@@ -45,7 +50,8 @@ PARTS = 8
 
 
 class Service(NamedTuple):
-    """Who a number belongs to; ``part`` counts the numbers of a service on several nodes.
+    """Who a number belongs to; ``part`` counts the numbers of a service on several nodes, ``guard`` says who may come in
+    (:attr:`stackpad.routeoptions.RouteOptions.guard`).
 
     A tuple: there are thousands of them at every change.
     """
@@ -54,6 +60,7 @@ class Service(NamedTuple):
     service: str
     path: str
     part: int = 0
+    guard: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +80,16 @@ Nodes = Mapping[str, str]
 
 
 def services(table: Table) -> dict[Service, tuple[str, ...]]:
-    """The services of a table that may have a number, and the addresses of those that are up."""
-    found: dict[Service, set[str]] = {}
+    """The services of a table that may have a number, and the addresses of those that are up at their oldest host."""
+    found: dict[Service, tuple[float, tuple[str, ...]]] = {}
     for host in table.hosts:
         for path in host.paths:
             if _may_have_one(path):
-                found.setdefault(_service(host, path), set()).update(path.upstreams)
-    return {service: tuple(sorted(upstreams)) for service, upstreams in found.items()}
+                key = service(host, path)
+                there = found.get(key)
+                if there is None or host.since < there[0]:
+                    found[key] = host.since, path.upstreams
+    return {key: upstreams for key, (_, upstreams) in found.items()}
 
 
 def parts(ready: Mapping[Service, tuple[str, ...]], nodes: Nodes) -> set[Service]:
@@ -144,9 +154,11 @@ def dials(
     carried: Carried,
     nodes: Nodes,
 ) -> tuple[str, ...]:
-    """Where Caddy is to send visitors: to the numbers, where there are such that lead to all who are up."""
+    """Where Caddy is to send visitors: to the numbers, where there are such that lead to just those who are up."""
     upstreams = _of_one_family(ready)
-    if service not in numbers or not path.upstreams or not all(upstream in carried for upstream in upstreams):
+    if service not in numbers or not path.upstreams or path.upstreams != ready:
+        return path.upstreams
+    if not all(upstream in carried for upstream in upstreams):
         return path.upstreams
     stem = f"[{STEM6}{TURN}]" if upstreams[0].startswith("[") else f"{STEM4}{TURN}"
     wanted = (service._replace(part=part) for part in range(_count(upstreams, nodes)))
@@ -169,8 +181,8 @@ def is_stable(dial: str) -> bool:
     return TURN in dial
 
 
-Place = tuple[str, str]
-"""Host and path."""
+Place = tuple[str, str, str]
+"""Host, path and guard: what waits to be told to Caddy waits for nobody who is guarded otherwise."""
 
 
 def shown(
@@ -193,13 +205,13 @@ def shown(
     for host in table.hosts:
         paths: list[PathRoute] = []
         for path in host.paths:
-            place = host.host, path.path
-            service = _service(host, path)
+            key = service(host, path)
+            place = host.host, path.path, key.guard
             own = numbers if _may_have_one(path) else {}
-            wanted = dials(path, own, service, ready.get(service, ()), carried, nodes)
+            wanted = dials(path, own, key, ready.get(key, ()), carried, nodes)
             was = before.get(place)
             look = LOOK if was is not None and _differ_in_parts(was.dials, wanted) else 0.0
-            memory[place], due = step(was, wanted, now, HOLD if service in own else 0.0, look)
+            memory[place], due = step(was, wanted, now, HOLD if key in own else 0.0, look)
             dues += [due] if due is not None else []
             paths.append(_as_shown(path, memory[place].dials))
         hosts.append(_as_last(host, tuple(paths), last.get(host.host)))
@@ -227,8 +239,9 @@ def _may_have_one(path: PathRoute) -> bool:
     return path.wire is Wire.HTTP and not path.options.sticky and not path.redirect
 
 
-def _service(host: HostRoute, path: PathRoute) -> Service:
-    return Service(host.owner, path.service, path.path)
+def service(host: HostRoute, path: PathRoute) -> Service:
+    """Who the number of a route belongs to, if there is one."""
+    return Service(host.owner, path.service, path.path, guard=path.options.guard)
 
 
 def _next(number: int) -> int:

@@ -32,8 +32,8 @@ _TABLES = {"networks": Network, "endpoints": Endpoint, "pools": Pool, "allocatio
 _Statement = tuple[str, tuple[Any, ...]]
 
 _REPAIR = (
-    "make it root's, repair the disk or put a copy back, and the plugin goes on; or move the file away and restart the plugin "
-    "to begin anew (networks must then be created again)"
+    "make it root's, repair the disk or put a copy back, and the plugin goes on; or move the file away and restart the "
+    "plugin to begin anew (networks must then be created again)"
 )
 _INSTALL = "install that version again, or put a copy of before the upgrade back"
 

@@ -7,6 +7,7 @@ not served at all then. Clear text passwords are refused, and never repeated in 
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
@@ -68,6 +69,13 @@ class RouteOptions:
     def labels(self) -> tuple[str, ...]:
         """The labels that say something, for people."""
         return self.differences(NONE)
+
+    @property
+    def guard(self) -> str:
+        """Who may come in, as a short text that stays the same over restarts and versions; empty for everybody."""
+        if not self.auth and not self.allow:
+            return ""  # mostly, and there are thousands of these at every change
+        return hashlib.sha256(repr((sorted(self.auth), sorted(self.allow))).encode()).hexdigest()[:16]
 
     def differences(self, other: RouteOptions) -> tuple[str, ...]:
         """The labels in which two differ."""

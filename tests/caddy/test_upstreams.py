@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from ingress.routes import State
+from stackpad.routeoptions import RouteOptions
+from tests.caddy.test_options import HASH
 from tests.caddy.workshop import HOST, eventually
 from tests.caddy.world import World, made, visitors
 from tests.load import browser
@@ -194,6 +196,26 @@ async def test_paths_of_a_host_have_numbers_too(world: World) -> None:
     world.forget(11)
     assert (await world.shop.visit(HOST, "/api"))[0] == 404
     assert world.writes == writes
+
+
+async def test_a_replica_that_asks_for_a_password_is_never_met_without(world: World) -> None:
+    """Neither beside one that asks for none, nor at a host of its own, nor when it takes over."""
+    await world.start(10)
+    second = await world.start(11)
+    options = RouteOptions(auth=(("bob", HASH),))
+    second.web = replace(second.web, request=replace(second.web.request, domains=("preview.example",), options=options))
+    await world.follow()
+    assert {await world.shop.visit(HOST) for _ in range(10)} == {(200, "c10")}
+    assert await world.shop.status("preview.example") == 401
+    let_in = {await world.shop.visit("preview.example", "/", "--user", "bob:secret") for _ in range(10)}
+    assert let_in == {(200, "c11")}
+    load = visitors(world)
+    async with load.going_on():
+        await load.some_more(20)
+        await world.stop(10)
+        await load.some_more(20)
+    assert (200, "c11") not in load.seen, load.seen
+    assert await world.shop.status() == 401
 
 
 async def test_ipv6_only(world: World) -> None:

@@ -12,7 +12,7 @@ from ingress.upstreams import Numbers, Service
 from stackpad.errors import Unavailable
 
 WEB = Service("acme/shop/production", "web", "/a")
-GIVEN = Numbers(20005, {WEB: 20005, Service("o", "s", ""): 64999})
+GIVEN = Numbers(20005, {WEB: 20005, Service("o", "s", ""): 64999, WEB._replace(guard="ab12"): 20001})
 
 
 def test_what_is_decided_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -31,6 +31,13 @@ def test_what_cannot_be_kept_is_not_decided(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="make room or repair the disk"):
         file.decide(Numbers(20006, {WEB: 20006}))
     assert file.current == GIVEN
+
+
+def test_what_an_earlier_version_has_kept_stays(tmp_path: Path) -> None:
+    path = tmp_path / "upstreams.json"
+    entry = {"owner": "o", "service": "s", "path": "", "number": 20000}
+    path.write_text(json.dumps({"last": 20001, "services": [entry, {**entry, "number": 20001, "part": 1}]}))
+    assert NumberFile(path).current.given == {Service("o", "s", ""): 20000, Service("o", "s", "", 1): 20001}
 
 
 TWICE = json.dumps(

@@ -121,7 +121,7 @@ async def test_the_kernel_first_then_a_number_that_stays(settings: Settings) -> 
         assert plugin.table == {"20000": [f"10.0.0.2:80@{'e2' * 20}"]}
         assert await dials(switch, BOTH) == NUMBER
         assert plugin.table == {"20000": [f"10.0.0.2:80@{'e2' * 20}", "10.0.0.3:80"]}
-        assert (switch.number("acme/shop/production", "web", ""), switch.count) == (20000, 1)
+        assert (switch.number(BOTH.hosts[0], BOTH.hosts[0].paths[0]), switch.count) == (20000, 1)
         again = Switch(settings)
         assert await dials(again, ONE) == NUMBER, "also after a restart"
 

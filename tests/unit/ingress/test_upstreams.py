@@ -10,6 +10,7 @@ from ingress import upstreams
 from ingress.routes import State, Table
 from ingress.upstreams import HOLD, LOOK, Numbers, Service
 from stackpad.labels import Wire
+from stackpad.routeoptions import RouteOptions
 from stackpad.upstreams import FIRST, LAST, MOST
 from tests.unit.ingress.test_routes import container, made
 
@@ -31,10 +32,86 @@ def told(
     return {(h.host, p.path): p.upstreams for h in shown.hosts for p in h.paths}, memory, due
 
 
+GUARDS = [
+    RouteOptions(auth=(("bob", "$2b$04$ekq4YyCSNQvhXlC66UeCD.m0v2NoNXC9WfG8gkjskhpiw7rfIt4EO"),)),
+    RouteOptions(allow=("192.0.2.0/24",)),
+]
+
+
+def led(table: Table, numbers: Numbers, memory: object = None) -> dict[str, tuple[str, ...]]:
+    """To which addresses the visitors of each host get, through Caddy and the kernel."""
+    leads = upstreams.spread(numbers, upstreams.services(table), ONE, {})
+    shown, _, _ = told(table, dict(numbers.given), ONE, memory)
+    return {
+        host: tuple(
+            address
+            for dial in dials
+            for address in (leads[int(dial.rpartition(":")[2])] if upstreams.is_stable(dial) else (dial,))
+        )
+        for (host, _), dials in shown.items()
+    }
+
+
+@pytest.mark.parametrize("options", GUARDS, ids=["auth", "allow"])
+def test_what_is_guarded_is_behind_no_number_that_is_not(options: RouteOptions) -> None:
+    """Two replicas, of which the second asks for a password, and for a domain of its own."""
+    table = made(
+        container("web-1"),
+        container("web-2", address="10.0.0.3", since=2.0, domains=("preview.example",), options=options),
+    )
+    ready = upstreams.services(table)
+    assert ready == {WEB: ("10.0.0.2:80",), WEB._replace(guard=options.guard): ("10.0.0.3:80",)}
+    assert led(table, upstreams.allocate(Numbers(), ready)) == {
+        "preview.example": ("10.0.0.3:80@e3",),
+        "shop.acme.stackpad.test": ("10.0.0.2:80@e2",),
+    }
+
+
+@pytest.mark.parametrize("numbered", [True, False], ids=["numbers", "addresses"])
+@pytest.mark.parametrize("options", GUARDS, ids=["auth", "allow"])
+def test_caddy_is_told_of_another_guard_with_those_who_ask_for_it(options: RouteOptions, numbered: bool) -> None:
+    """The older one, which asks for nothing, is away for a while; when it is back, the route has changed often enough
+    for a change to wait."""
+    old, new = container("web-1"), container("web-2", address="10.0.0.3", since=2.0, options=options)
+    memory: object = {}
+    tables = [made(old, new), made(replace(old, state=State.DOWN), new)]
+    ready = {service for table in tables for service in upstreams.services(table)}
+    numbers = dict(upstreams.allocate(Numbers(), ready).given) if numbered else {}
+    for second in range(20):
+        table = tables[second % 2]
+        shown, memory, _ = told(table, numbers, ONE, memory, second / 10)
+        guarded = bool(table.hosts[0].paths[0].options.guard)
+        dial = f"169.254.53.{{sp_turn}}:{numbers[next(iter(upstreams.services(table)))]}" if numbered else ""
+        assert set(shown.values()) == {(dial or ("10.0.0.3:80" if guarded else "10.0.0.2:80"),)}
+
+
+def test_before_caddy_has_another_guard_its_containers_are_behind_no_number_that_caddy_has() -> None:
+    """The kernel is told first: what Caddy has then has no password yet."""
+    options = GUARDS[0]
+    before = upstreams.allocate(Numbers(), upstreams.services(made(container("a"))))
+    ready = upstreams.services(made(container("b", address="10.0.0.3", options=options)))
+    after = upstreams.allocate(before, {*ready, *before.given})
+    leads = upstreams.spread(after, ready, ONE, {})
+    assert leads == {before.given[WEB]: (), after.given[WEB._replace(guard=options.guard)]: ("10.0.0.3:80@e3",)}
+
+
+def test_a_host_others_ask_for_too_has_addresses_and_the_rest_its_number() -> None:
+    """The new version brings a domain with it; the old one has not asked for that."""
+    old, new = container("a"), container("b", address="10.0.0.3", domains=("new.example",))
+    first = made(old)
+    numbers = dict(upstreams.allocate(Numbers(), upstreams.services(first)).given)
+    both = made(old, new, before=first, now=200.0)
+    dial = ("169.254.53.{sp_turn}:20000",)
+    shown, memory, _ = told(both, numbers, ONE)
+    assert shown == {("new.example", ""): ("10.0.0.3:80",), ("shop.acme.stackpad.test", ""): dial}
+    gone = made(new, before=both)
+    assert set(told(gone, numbers, ONE, memory, 10.0)[0].values()) == {dial}
+
+
 def test_the_services_of_a_table() -> None:
     table = made(
         container("a", domains=("x.example",)),
-        container("b", address="10.0.0.3", domains=("y.example",)),
+        container("b", address="10.0.0.3", domains=("x.example",)),
         container("api", service="api", path="/api", address="10.0.0.4", state=State.DOWN),
         container("grpc", project="grpc", wire=Wire.H2C, address="10.0.0.5"),
     )
@@ -148,7 +225,8 @@ def test_nodes_that_come_and_go_change_the_numbers_after_a_while() -> None:
 def test_caddy_is_told_a_number_that_stays() -> None:
     numbers = {WEB: 20007}
     table = made(container("a", domains=("x.example",)))
-    both = made(container("a", domains=("x.example",)), container("b", address="10.0.0.3"), before=table)
+    second = container("b", address="10.0.0.3", domains=("x.example",))
+    both = made(container("a", domains=("x.example",)), second, before=table)
     dial = ("169.254.53.{sp_turn}:20007",)
     expected = {("shop.acme.stackpad.test", ""): dial, ("x.example", ""): dial}
     for there in (table, both):

@@ -112,9 +112,8 @@ def test_a_newer_layout_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "net.db").write_bytes(b"not a database, " * 1000)
-    with pytest.raises(
-        Unavailable, match=r"net\.db cannot be used: .*; make it root's, repair the disk or put a copy back, .* move the file away"
-    ):
+    remedy = "make it root's, repair the disk or put a copy back, .* move the file away"
+    with pytest.raises(Unavailable, match=rf"net\.db cannot be used: .*; {remedy}"):
         State(tmp_path / "net.db")
 
 
