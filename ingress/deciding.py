@@ -1,8 +1,9 @@
 """Who gets a host name: the decision for one name, from who asks for it and what is known of it already; pure.
 
 First come, first served, and a claim ends on positive evidence only: when every node whose containers asked for the name
-has been heard, and none of its owner's does any more. A custom domain has to be proved, and as long as nobody has proved
-it, having asked first keeps nobody else from proving it.
+has been heard, and none of its owner's does any more. Then it is kept for a while: else who waits for a name would have
+it in the moment in which its owner's containers are made anew. A custom domain has to be proved, and as long as nobody
+has proved it, having asked first keeps nobody else from proving it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ingress.ledger import HERE, Claim, How, Owner, Proof, Released, Ruling
+
+KEPT, KEPT_PLATFORM = 30 * 86400.0, 86400.0
+"""Seconds for which a proved domain, and a platform's name, is its owner's after the last container that asks for it."""
 
 
 class Standing(StrEnum):
@@ -58,13 +62,18 @@ def decide(
     nodes all of whose containers are known.
     """
     owners = [asks[0].owner] if len(asks) == 1 else list(dict.fromkeys(ask.owner for ask in asks))
-    if released is not None:
+    if released is not None and released.by_hand:
         # Somebody has ended that owner's claim by hand: whoever else asks comes first now.
         owners.sort(key=lambda owner: owner == released.owner)
+    allowed = ruling.owner if ruling is not None and ruling.allowed else None
     ended: Released | None = None
     if before is not None and before.owner not in owners and all(node in heard for node in before.nodes):
-        ended, before = Released(before.owner, now), None
-    allowed = ruling.owner if ruling is not None and ruling.allowed else None
+        left = replace(before, paths={}, nodes=(), gone=now if before.gone is None else before.gone)
+        # What the operator has allowed is kept by his word.
+        if is_kept(left, now=now, platform=platform) and allowed != before.owner:
+            before = left
+        else:
+            ended, before = Released(before.owner, now), None
     if allowed in owners and not platform and (before is None or before.owner != allowed):
         before, owners = None, [str(allowed)]
     if before is None and not owners:
@@ -82,6 +91,14 @@ def decide(
     return Decision(claim, _standing(claim, ruling, platform=platform, believe=believe), ended)
 
 
+def is_kept(claim: Claim, *, now: float, platform: bool) -> bool:
+    """Whether a claim nobody asks for is kept: what would be served at once, and not for ever."""
+    if claim.gone is None or claim.nodes:
+        return False
+    proved = claim.proof is not None and claim.proof.how is not How.PLATFORM
+    return now - claim.gone < (KEPT_PLATFORM if platform else KEPT if proved else 0.0)
+
+
 def _claim(asks: Sequence[Ask], claim: Claim, heard: Collection[str]) -> Claim:
     """The claim as its owner's containers want it now; what nodes want that are not heard stays as it was."""
     if len(asks) == len(claim.paths) == 1:
@@ -96,7 +113,8 @@ def _claim(asks: Sequence[Ask], claim: Claim, heard: Collection[str]) -> Claim:
     for ask in own:
         paths.setdefault(ask.path, ask.service)
     nodes = tuple(sorted(silent | {ask.node for ask in own}))
-    return Claim(claim.owner, claim.since, dict(sorted(paths.items())), claim.proof, nodes)
+    gone = None if own or silent else claim.gone
+    return Claim(claim.owner, claim.since, dict(sorted(paths.items())), claim.proof, nodes, gone)
 
 
 def _standing(claim: Claim, ruling: Ruling | None, *, platform: bool, believe: bool) -> Standing:

@@ -1,8 +1,9 @@
 """Who owns which host name, as a value: claims, what the operator has said, and what was released; pure.
 
-A claim says who asked first and how control of the name was proved. A ruling is the operator's word about a domain, with
-or without a claim. What was released leaves a mark for a while, so that a ledger of another node, or one restored from a
-copy, does not bring it back: :func:`merge` is the same whichever of the two is named first.
+A claim says who asked first and how control of the name was proved, for a while also after the last who asked has gone. A
+ruling is the operator's word about a domain, with or without a claim. What was released leaves a mark for a while, so
+that a ledger of another node, or one restored from a copy, does not bring it back: :func:`merge` is the same whichever of
+the two is named first.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ HERE = ""
 
 REMEMBERED, MOST_REMEMBERED = 30 * 86400.0, 10_000
 """How long (seconds), and how many, marks of what was released are kept."""
+
+MOST_KEPT = 10_000
+"""How many claims are kept that nobody asks for any more."""
 
 
 class How(StrEnum):
@@ -46,7 +50,8 @@ class Proof:
 class Claim:
     """Who owns a host name, and which of its services each path; ``since`` is Unix time, seconds.
 
-    ``nodes`` are the ids of the nodes whose containers asked for it when they were last heard.
+    ``nodes`` are the ids of the nodes whose containers asked for it when they were last heard. ``gone`` is since when no
+    container does, where it is kept for its owner all the same.
     """
 
     owner: Owner
@@ -54,6 +59,7 @@ class Claim:
     paths: Mapping[str, str] = field(default_factory=dict)
     proof: Proof | None = None
     nodes: tuple[str, ...] = (HERE,)
+    gone: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +73,11 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """That ``owner`` has lost the name: claims from before ``at`` are void."""
+    """That ``owner`` has lost the name: claims from before ``at`` are void. ``by_hand``: the operator has ended it."""
 
     owner: Owner
     at: float
+    by_hand: bool = False
 
     def voids(self, claim: Claim) -> bool:
         """Whether ``claim`` is one of those that ended; a successor's may begin in the same moment."""
@@ -95,11 +102,13 @@ def merge(a: Ledger, b: Ledger) -> Ledger:
     """One ledger from two that began as the same.
 
     Of two claims to a name the one that the operator has allowed wins, else a proved one, else the older; of one owner's
-    two, the older one's services, with the earliest proof. A later ruling stands; what was released stays so.
+    two, the older one's services, with the earliest proof. A later ruling stands; what was released stays so,
+    and only what the operator has released takes his earlier word back.
     """
-    released = _later(a.released, b.released, lambda mark: (mark.at, mark.owner))
+    released = _later(a.released, b.released, lambda mark: (mark.at, mark.owner, mark.by_hand))
     rulings = _later(a.rulings, b.rulings, lambda ruling: (ruling.at, not ruling.allowed, ruling.owner))
-    rulings = {h: r for h, r in rulings.items() if h not in released or r.at > released[h].at}
+    ended = {host: mark.at for host, mark in released.items() if mark.by_hand}
+    rulings = {h: r for h, r in rulings.items() if h not in ended or r.at > ended[h]}
     claims: dict[str, Claim] = {}
     for host in sorted(a.claims.keys() | b.claims.keys()):
         mine, theirs = a.claims.get(host), b.claims.get(host)
@@ -162,7 +171,7 @@ def release(ledger: Ledger, host: str, now: float) -> Ledger:
     return Ledger(
         {name: claim for name, claim in ledger.claims.items() if name != host},
         {name: ruling for name, ruling in ledger.rulings.items() if name != host},
-        {**ledger.released, host: Released(loser, now)},
+        {**ledger.released, host: Released(loser, now, by_hand=True)},
     )
 
 
@@ -173,6 +182,22 @@ def remembered(released: Mapping[str, Released], now: float) -> Mapping[str, Rel
     young = [(host, mark) for host, mark in released.items() if now - mark.at <= REMEMBERED]
     young.sort(key=lambda item: (-item[1].at, item[0]))
     return dict(sorted(young[:MOST_REMEMBERED]))
+
+
+def kept(claims: Mapping[str, Claim], most: int = MOST_KEPT) -> Mapping[str, Claim]:
+    """Without those that nobody asks for any more, where there are too many: names that were not proved go first, then
+    those that nobody has asked for the longest.
+    """
+    left = [(host, claim) for host, claim in claims.items() if claim.gone is not None]
+    if len(left) <= most:
+        return claims
+
+    def rank(item: tuple[str, Claim]) -> tuple[Any, ...]:
+        host, claim = item
+        return claim.proof is not None and claim.proof.how is not How.PLATFORM, claim.gone, host
+
+    dropped = {host for host, _ in sorted(left, key=rank)[: len(left) - most]}
+    return {host: claim for host, claim in claims.items() if host not in dropped}
 
 
 def owner(text: str) -> Owner:
@@ -211,4 +236,5 @@ def _one(there: list[Claim], ruling: Ruling | None) -> Claim:
         dict(sorted(paths.items())),
         min((claim.proof for claim in own if claim.proof is not None), default=None),
         tuple(sorted({node for claim in own for node in claim.nodes})),
+        max((claim.gone for claim in own if claim.gone is not None), default=None),
     )

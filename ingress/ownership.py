@@ -53,7 +53,8 @@ class Ownership:
         """The names that were served when this was saved, as far as the ledger can tell."""
         ledger = self.ledger
         forbidden = {host for host, ruling in ledger.rulings.items() if not ruling.allowed}
-        return frozenset(h for h, c in ledger.claims.items() if (c.proof or self.believes) and h not in forbidden)
+        there = {host: claim for host, claim in ledger.claims.items() if claim.gone is None and host not in forbidden}
+        return frozenset(host for host, claim in there.items() if claim.proof or self.believes)
 
     @property
     def believes(self) -> bool:
@@ -209,6 +210,9 @@ class Ownership:
                 continue
             silent = ", ".join(node for node in claim.nodes if node != HERE) or "this node"
             reason = None if host in served else f"{silent} cannot be asked who wants it"
+            if claim.gone is not None:
+                day = time.strftime("%Y-%m-%d", time.gmtime(claim.gone))
+                reason = f"no container asks for it since {day}; it is kept, until stackpad domain release {host}"
             yield self._entry(host, claim.owner, "active" if host in served else "held", claim.since, claim.proof, reason)
         for one in table.waiting:
             yield self._entry(one.host, one.owner, str(one.standing), one.since, None, self.reason(one))

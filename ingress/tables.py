@@ -11,8 +11,8 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from ingress.deciding import Ask, Decision, Standing, decide
-from ingress.ledger import HERE, Claim, How, Ledger, Owner, Released, remembered
+from ingress.deciding import Ask, Decision, Standing, decide, is_kept
+from ingress.ledger import HERE, Claim, How, Ledger, Owner, Released, kept, remembered
 from ingress.replicas import differing, route
 from ingress.routes import HostRoute, Made, Problem, Table, Waiting, WebContainer
 from stackpad.hosts import above
@@ -41,8 +41,8 @@ def table(
     """
     asking: dict[str, list[WebContainer]] = {}
     for container in sorted(containers, key=lambda c: (c.since, c.id)):
-        platform = container.request.platform_host(base_domain)
-        for host in dict.fromkeys((platform, *container.request.domains)) if container.request.domains else (platform,):
+        name = container.request.platform_host(base_domain)
+        for host in dict.fromkeys((name, *container.request.domains)) if container.request.domains else (name,):
             asking.setdefault(host, []).append(container)
     claims: dict[str, Claim] = {}
     released: dict[str, Released] = {}
@@ -60,13 +60,17 @@ def table(
             for container in same.containers:
                 serving.setdefault((host, container.request.path), []).append(container)
             continue
+        platform = _is_platform(host, base_domain)
+        if host not in asking and host not in busy and before is not None and is_kept(before, now=now, platform=platform):
+            claims[host] = before  # as it would be decided: there may be thousands of these at every change
+            continue
         there, below = _above(host, asking, claims, ledger) if believe else (asking.get(host, []), ())
         problems += below
         made = decide(
             [Ask(c.owner, c.request.path, c.request.service, c.node) for c in there],
             before,
             now=now,
-            platform=_is_platform(host, base_domain),
+            platform=platform,
             ruling=ledger.rulings.get(host),
             released=ledger.released.get(host),
             heard=heard,
@@ -87,14 +91,14 @@ def table(
     marks = remembered({**ledger.released, **released} if released else ledger.released, now)
     hosts = {host: one.route for host, one in made_before.items()}
     for host, claim, paths in routed:
-        if kept := [path for path in paths if (host, path) in serving]:
-            routes = tuple(route(host, path, serving, here) for path in kept)
+        if served := [path for path in paths if (host, path) in serving]:
+            routes = tuple(route(host, path, serving, here) for path in served)
             hosts[host] = HostRoute(host, claim.owner, claim.since, routes)
             if _may_be_kept(host, claim, asking[host], base_domain):
                 made_before[host] = Made(tuple(asking[host]), claim, here, hosts[host])
-    found = Ledger(claims, ledger.rulings, marks)
+    found = Ledger(kept(claims), ledger.rulings, marks)
     told = (*problems, *differing(serving))
-    rest = tuple(_strict(one, claims) for one in waiting)
+    rest = tuple(_strict(one, claims, marks) for one in waiting)
     return Table(tuple(hosts[host] for host in sorted(hosts)), found, told, rest, made_before)
 
 
@@ -165,6 +169,11 @@ def _losers(host: str, there: list[WebContainer], made: Decision) -> Iterable[Pr
         if container.owner != claim.owner:
             if made.standing is Standing.ACTIVE:
                 text = f"{host} belongs to {claim.owner}; ask for another name, or remove that one first"
+                if claim.gone is not None:
+                    text = (
+                        f"{host} is kept for {claim.owner}, whose containers have gone; ask for another name, or have "
+                        f"the operator end that with stackpad domain release {host}"
+                    )
                 yield Problem(container.id, container.name, text, conflict=True)
         elif claim.paths[path] != service:
             text = (
@@ -194,9 +203,13 @@ def _waiting(host: str, there: list[WebContainer], made: Decision, ledger: Ledge
         )
 
 
-def _strict(one: Waiting, claims: Mapping[str, Claim]) -> Waiting:
-    """With what its pointing here is worth: nothing where others ask for it, or have a domain above it."""
-    return replace(one, dns_only=bool(one.rivals) or one.host.startswith("*.") or _is_below(one, claims))
+def _strict(one: Waiting, claims: Mapping[str, Claim], marks: Mapping[str, Released]) -> Waiting:
+    """With what its pointing here is worth: nothing where others ask for it, had it not long ago, or have a domain above
+    it.
+    """
+    mark = marks.get(one.host)
+    others = bool(one.rivals) or (mark is not None and mark.owner != one.owner)
+    return replace(one, dns_only=others or one.host.startswith("*.") or _is_below(one, claims))
 
 
 def _is_below(one: Waiting, claims: Mapping[str, Claim]) -> bool:

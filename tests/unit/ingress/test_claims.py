@@ -14,9 +14,13 @@ from stackpad.errors import Unavailable
 
 CLAIM = Claim("acme/shop/production", 5.0, {"": "web", "/api": "api"}, Proof(6.0, How.DNS), ("", "n2"))
 LEDGER = Ledger(
-    {"shop.example": CLAIM, "new.example": Claim("acme/x/production", 7.0, {"": "web"})},
+    {
+        "shop.example": CLAIM,
+        "new.example": Claim("acme/x/production", 7.0, {"": "web"}),
+        "away.example": Claim("acme/x/production", 7.0, {}, Proof(6.0, How.DNS), (), 9.0),
+    },
     {"no.example": Ruling(False, "", 1.0), "yes.example": Ruling(True, "acme/x/production", 2.0)},
-    {"old.example": Released("acme/y/production", 3.0)},
+    {"old.example": Released("acme/y/production", 3.0), "hand.example": Released("acme/y/production", 3.0, by_hand=True)},
 )
 
 
@@ -116,4 +120,5 @@ def test_the_file_says_its_layout(tmp_path: Path) -> None:
         "paths": {"": "web", "/api": "api"},
         "proof": {"at": 6.0, "how": "dns"},
         "nodes": ["", "n2"],
+        "gone": None,
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ingress.deciding import Ask, Decision, Standing, decide
+from ingress.deciding import KEPT, KEPT_PLATFORM, Ask, Decision, Standing, decide
 from ingress.ledger import Claim, How, Proof, Released, Ruling
 
 A, B = "acme/a/production", "acme/b/production"
@@ -49,8 +49,10 @@ def made(asks: list[Ask], before: Claim | None = None, *, platform: bool = False
         ([ask(A)], None, {"ruling": Ruling(False, "", 7.0), "believe": True}, A, None, "forbidden"),
         ([ask(A)], None, {"ruling": Ruling(False, "", 7.0), "platform": True}, A, Proof(NOW, How.PLATFORM), "active"),
         # Who lost it by the operator's hand goes last, and gets it again if nobody else is there.
-        ([ask(A), ask(B)], None, {"released": Released(A, 9.0)}, B, None, "unproved"),
-        ([ask(A)], None, {"released": Released(A, 9.0)}, A, None, "unproved"),
+        ([ask(A), ask(B)], None, {"released": Released(A, 9.0, by_hand=True)}, B, None, "unproved"),
+        ([ask(A)], None, {"released": Released(A, 9.0, by_hand=True)}, A, None, "unproved"),
+        # Who lost it by being away does not.
+        ([ask(A), ask(B)], None, {"released": Released(A, 9.0)}, A, None, "unproved"),
         # A claim whose owner asks for something else by now is still the owner's.
         ([ask(A, service="new"), ask(B)], claim(A, 1.0, DNS), {}, A, DNS, "active"),
     ],
@@ -64,7 +66,7 @@ def test_who_gets_it(
     assert found.released is None
 
 
-ELSEWHERE = claim(A, 1.0, DNS, "", "n2")
+ELSEWHERE = claim(A, 1.0, None, "", "n2")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,33 @@ def test_a_claim_is_released_on_positive_evidence_only(
         return
     assert (found.claim.owner, found.claim.nodes) == (owner, nodes)
     assert (found.released == Released(A, NOW)) is (owner == B)
-    assert (found.claim.proof == DNS) is (owner == A), "another's proof is nobody else's"
+
+
+@pytest.mark.parametrize("asks", [[], [ask(B)]], ids=["nobody", "a lurker"])
+@pytest.mark.parametrize(
+    ("platform", "proof", "kept"), [(False, DNS, KEPT), (True, Proof(1.0, How.PLATFORM), KEPT_PLATFORM)]
+)
+def test_what_is_proved_is_kept_for_its_owner_for_long(
+    asks: list[Ask], platform: bool, proof: Proof, kept: float
+) -> None:
+    known: dict[str, Any] = {"platform": platform, "heard": ["", "n2"]}
+    before = claim(A, 1.0, proof, "", "n2")
+    gone = made(asks, before, **known)
+    assert (gone.claim, gone.standing, gone.released) == (Claim(A, 1.0, {}, proof, (), NOW), Standing.ACTIVE, None)
+    later = decide(asks, gone.claim, now=NOW + kept - 1, **known)
+    assert later.claim == gone.claim, "it counts from when they went"
+    back = decide([*asks, ask(A)], later.claim, now=NOW + kept - 1, **known)
+    assert back.claim == claim(A, 1.0, proof), "with nothing to prove again"
+    over = decide(asks, gone.claim, now=NOW + kept, **known)
+    assert over.released == Released(A, NOW + kept)
+    assert (over.claim.owner if over.claim is not None else None) == (B if asks else None)
+
+
+def test_what_the_operator_has_allowed_is_kept_by_his_word() -> None:
+    before = claim(A, 1.0, Proof(7.0, How.OPERATOR))
+    assert made([], before, ruling=Ruling(True, A, 7.0)).claim is None
+    found = made([ask(B)], before, ruling=Ruling(True, A, 7.0))
+    assert found.standing is Standing.FORBIDDEN
 
 
 def test_paths_stay_with_their_services_and_go_with_them() -> None:

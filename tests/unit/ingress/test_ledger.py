@@ -48,7 +48,17 @@ def of(claim: Claim | None = None, ruling: Ruling | None = None, released: Relea
         # The operator's later word stands, unless the name was released after it.
         (of(ruling=Ruling(True, A, 1.0)), of(ruling=Ruling(False, "", 2.0)), of(ruling=Ruling(False, "", 2.0))),
         (of(ruling=Ruling(True, A, 2.0)), of(ruling=Ruling(False, "", 2.0)), of(ruling=Ruling(True, A, 2.0))),
-        (of(ruling=Ruling(True, A, 1.0)), of(released=Released(A, 2.0)), of(released=Released(A, 2.0))),
+        (
+            of(ruling=Ruling(True, A, 1.0)),
+            of(released=Released(A, 2.0, by_hand=True)),
+            of(released=Released(A, 2.0, by_hand=True)),
+        ),
+        # Who was allowed a name and has been away for long is allowed it still.
+        (
+            of(ruling=Ruling(True, A, 1.0)),
+            of(released=Released(A, 2.0)),
+            of(ruling=Ruling(True, A, 1.0), released=Released(A, 2.0)),
+        ),
         (
             of(Claim(A, 9.0), Ruling(True, A, 1.0)),
             of(Claim(B, 2.0, proof=DNS)),
@@ -73,13 +83,14 @@ CLAIMS = st.builds(
     st.dictionaries(st.sampled_from(["", "/a"]), st.sampled_from(["web", "api"]), max_size=2),
     st.none() | st.builds(Proof, TIMES, st.sampled_from(How)),
     st.sets(st.sampled_from(["", "n1"])).map(lambda nodes: tuple(sorted(nodes))),
+    st.none() | TIMES,
 )
 HOSTS = st.sampled_from(["a.example", "b.example"])
 LEDGERS = st.builds(
     Ledger,
     st.dictionaries(HOSTS, CLAIMS),
     st.dictionaries(HOSTS, st.builds(Ruling, st.booleans(), OWNERS, TIMES)),
-    st.dictionaries(HOSTS, st.builds(Released, OWNERS, TIMES)),
+    st.dictionaries(HOSTS, st.builds(Released, OWNERS, TIMES, st.booleans())),
 )
 
 
@@ -115,10 +126,10 @@ def test_the_operators_word() -> None:
     assert forbidden.rulings[HOST] == Ruling(False, "", 11.0)
     assert book.allow(forbidden, HOST, B, 12.0).rulings[HOST] == Ruling(True, B, 12.0)
     released = book.release(forbidden, HOST, 13.0)
-    assert released == of(released=Released(A, 13.0))
+    assert released == of(released=Released(A, 13.0, by_hand=True))
     with pytest.raises(NotFound, match="is claimed by nobody; stackpad domain ls"):
         book.release(released, HOST, 14.0)
-    assert book.release(of(ruling=Ruling(True, B, 1.0)), HOST, 2.0) == of(released=Released(B, 2.0))
+    assert book.release(of(ruling=Ruling(True, B, 1.0)), HOST, 2.0) == of(released=Released(B, 2.0, by_hand=True))
 
 
 def test_marks_of_what_was_released_are_kept_for_a_while_and_not_without_end() -> None:
@@ -127,6 +138,19 @@ def test_marks_of_what_was_released_are_kept_for_a_while_and_not_without_end() -
     assert book.remembered(few, 101.0 + book.REMEMBERED).keys() == {"b.example"}
     many = {f"h{n:05}.example": Released(A, float(n)) for n in range(book.MOST_REMEMBERED + 5)}
     assert book.remembered(many, 0.0).keys() == set(list(many)[5:])
+
+
+def test_names_that_nobody_asks_for_are_not_kept_without_end() -> None:
+    platform = Proof(1.0, How.PLATFORM)
+    claims = {
+        "asked.example": Claim(A, 1.0, {"": "web"}, platform),
+        "old.example": Claim(A, 1.0, {}, DNS, (), 5.0),
+        "new.example": Claim(A, 1.0, {}, DNS, (), 6.0),
+        "platform.example": Claim(A, 1.0, {}, platform, (), 7.0),
+    }
+    assert book.kept(claims, 3) is claims
+    assert book.kept(claims, 2).keys() == {"asked.example", "old.example", "new.example"}
+    assert book.kept(claims, 1).keys() == {"asked.example", "new.example"}
 
 
 def test_marks_end_claims_of_before_only() -> None:

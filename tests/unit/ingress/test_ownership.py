@@ -107,6 +107,13 @@ async def test_who_puts_the_record_into_dns_is_served_soon_and_after_a_restart(t
         zone.asked.clear()
         async with desk(tmp_path, zone) as again:
             assert DOMAIN in again.ownership.served
+            again.remake(rival())
+            assert again.state() == [(SHOP, "held", "dns")], "also while none of its containers is there"
+            (held,) = (one for one in again.ownership.domains() if one["domain"] == DOMAIN)
+            assert f"it is kept, until stackpad domain release {DOMAIN}" in held["reason"]
+            again.ownership.save()
+        async with desk(tmp_path, zone) as again:
+            assert DOMAIN not in again.ownership.served
             again.remake(shop())
             assert again.served[DOMAIN] == SHOP, "a proof once given stays"
             assert again.state() == [(SHOP, "active", "dns")]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ingress import ledger as book
-from ingress.deciding import Standing
+from ingress.deciding import KEPT, KEPT_PLATFORM, Standing
 from ingress.ledger import Claim, How, Ledger, Proof, Ruling
 from ingress.routes import Table, Waiting, WebContainer
 from ingress.tables import table
@@ -69,15 +69,43 @@ def test_until_somebody_has_proved_it_everybody_may() -> None:
     assert not after.waiting
 
 
-def test_losers_take_over_only_after_a_release_and_a_proof_of_their_own() -> None:
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_losers_take_over_only_after_a_release_and_a_proof_of_their_own(by_hand: bool) -> None:
     held = made(shop(), rival(), ledger=Ledger({DOMAIN: Claim(SHOP, 1.0, {"": "web"}, DNS)}))
     assert {host.host: host.owner for host in held.hosts}[DOMAIN] == SHOP
+    # The containers are made anew, and somebody who has only waited asks alone for a while.
     gone = made(rival(), ledger=held.ledger)
-    assert [(one.owner, one.standing, one.dns_only) for one in gone.waiting] == [(RIVAL, Standing.UNPROVED, False)]
-    assert DOMAIN not in {host.host for host in gone.hosts}
+    assert (gone.claims[DOMAIN].owner, gone.waiting) == (SHOP, ())
+    (problem,) = gone.problems
+    assert problem.conflict
+    assert f"kept for {SHOP}" in problem.text
+    assert f"stackpad domain release {DOMAIN}" in problem.text
     back = made(shop(), rival(), ledger=gone.ledger)
-    assert back.claims[DOMAIN].proof is None, "a proof ends with its claim"
-    assert book.merge(held.ledger, gone.ledger).claims[DOMAIN].owner == RIVAL, "an old copy does not undo it"
+    assert {host.host: host.owner for host in back.hosts}[DOMAIN] == SHOP, "with nothing to prove again"
+    # It ends when the operator says so, or after a long time.
+    ledger = book.release(gone.ledger, DOMAIN, 101.0) if by_hand else gone.ledger
+    late = 101.0 if by_hand else 100.0 + KEPT
+    over = table([rival()], ledger, base_domain=BASE, now=late)
+    assert [(one.owner, one.standing) for one in over.waiting] == [(RIVAL, Standing.UNPROVED)]
+    assert over.waiting[0].dns_only, "the domain still points here, for the one who had it"
+    assert DOMAIN not in {host.host for host in over.hosts}
+    again = table([shop(), rival()], over.ledger, base_domain=BASE, now=late)
+    assert again.claims[DOMAIN].proof is None, "a proof ends with its claim"
+    assert book.merge(held.ledger, over.ledger).claims[DOMAIN].owner == RIVAL, "an old copy does not undo it"
+
+
+def test_a_name_that_two_owners_have_is_kept_too() -> None:
+    """``shop`` in ``staging`` and ``shop-staging`` in production are called the same."""
+    name = "shop-staging.acme.stackpad.test"
+    staging = container("a", environment="staging")
+    lurker = container("b", project="shop-staging", since=2.0)
+    both = made(staging, lurker)
+    gone = made(lurker, ledger=both.ledger)
+    assert name not in {host.host for host in gone.hosts}
+    back = made(staging, lurker, ledger=gone.ledger)
+    assert {host.host: host.owner for host in back.hosts}[name] == "acme/shop/staging"
+    over = table([lurker], gone.ledger, base_domain=BASE, now=100.0 + KEPT_PLATFORM)
+    assert {host.host: host.owner for host in over.hosts}[name] == "acme/shop-staging/production"
 
 
 def test_a_node_that_is_not_heard_releases_nothing() -> None:
@@ -90,8 +118,8 @@ def test_a_node_that_is_not_heard_releases_nothing() -> None:
     (problem,) = found.problems
     assert f"{DOMAIN} belongs to {SHOP}" in problem.text
     heard = made(rival(), ledger=held, heard=("", "n2"))
-    assert heard.claims.keys() == {DOMAIN, "rival.acme.stackpad.test"}
-    assert heard.claims[DOMAIN].owner == RIVAL
+    assert heard.claims["old.example"] == replace(elsewhere, paths={}, nodes=(), gone=100.0)
+    assert heard.claims[DOMAIN] == heard.claims["old.example"]
 
 
 def test_containers_of_several_nodes_hold_a_claim_together() -> None:
