@@ -27,17 +27,25 @@ def main() -> int:
     # While there is one thread: each has privileges of its own.
     refused = privileges.give_up()
     run = Path(os.environ.get("HOST_RUN") or "/host/run")
+    held = sockets.alone(run / "stackpad")
+    if held is None:
+        sys.stderr.write(
+            f"stackpad: another plugin of ours is at work on this node (it holds {run}/stackpad/plugin.lock), and two "
+            "would take each other's sockets and networks; disable one of them, see docker plugin ls\n"
+        )
+        return 1
     managed, plain = sockets.MANAGED, sockets.host_socket(run)
     # From a checkout both names are the same.
     paths = [plain] if run == Path("/run") else [managed, plain]
-    listening = [sockets.listen(path) for path in paths]
-    try:
-        from plugin import app
+    with held:
+        listening = [sockets.listen(path) for path in paths]
+        try:
+            from plugin import app
 
-        return app.main(listening, refused)
-    finally:
-        for listener in listening:
-            listener.remove()
+            return app.main(listening, refused)
+        finally:
+            for listener in listening:
+                listener.remove()
 
 
 if __name__ == "__main__":

@@ -7,13 +7,19 @@ to a bound socket waits in its backlog until there is somebody to answer. Only t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 MANAGED = Path("/run/docker/plugins/stackpad.sock")
 """Where the engine expects a managed plugin's socket, inside the plugin."""
+
+ENDING = 30
+"""Tenths of a second that a plugin which is ending is waited for."""
 
 
 def host_socket(run: Path) -> Path:
@@ -37,6 +43,24 @@ class Listener:
         with contextlib.suppress(FileNotFoundError):
             if self.path.stat().st_ino == self.inode:
                 self.path.unlink()
+
+
+def alone(directory: Path) -> BinaryIO | None:
+    """An open file that says that a plugin is at work here, for as long as it is open; ``None`` if there is one already.
+
+    Two would take each other's sockets and write each other's state. One that is just ending is waited for.
+    """
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # Closed to everybody else: who can open it, if only to read, can hold it.
+    held = os.fdopen(os.open(directory / "plugin.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
+    for attempt in range(ENDING):
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return held
+        except BlockingIOError:
+            time.sleep(0.1 if attempt < ENDING - 1 else 0)
+    held.close()
+    return None
 
 
 def listen(path: Path) -> Listener:
