@@ -116,20 +116,23 @@ def test_a_state_that_cannot_be_used_is_told_and_waited_for(bench: Workbench) ->
     bench.network("shop")
     address = bench.serve("server", "shop")
     bench.start("client", "shop")
-    state, whole = bench.node.root / "var/lib/stackpad/net.db", bench.node.home / "whole.db"
+    state = bench.node.root / "var/lib/stackpad/net.db"
+    whole = state.with_name("whole.db")
     bench.docker("plugin", "disable", "--force", PLUGIN)
     shutil.copy2(state, whole)
-    os.truncate(state, state.stat().st_size // 2)
-    bench.docker("plugin", "enable", PLUGIN)
-    pid = bench.node.plugin_pid()
-    refused = bench.try_docker("network", "create", "--driver", "stackpad", "late")
-    assert refused.returncode != 0
-    assert "net.db cannot be used: database disk image is malformed; repair the disk or put a copy back" in refused.stderr
-    status = bench.node.stackpad("status", check=False)
-    assert (status.returncode, "net.db cannot be used" in status.stderr) == (3, True)
-    assert bench.reaches("client", *everything(address)), "what is there goes on"
-    whole.rename(state)
-    eventually(lambda: bench.try_docker("network", "create", "--driver", "stackpad", "late").returncode == 0, "a network")
+    try:
+        os.truncate(state, state.stat().st_size // 2)
+        bench.docker("plugin", "enable", PLUGIN)
+        pid = bench.node.plugin_pid()
+        refused = bench.try_docker("network", "create", "--driver", "stackpad", "late")
+        assert refused.returncode != 0
+        assert "net.db cannot be used: database disk image is malformed; repair the disk or put a copy" in refused.stderr
+        status = bench.node.stackpad("status", check=False)
+        assert (status.returncode, "net.db cannot be used" in status.stderr) == (3, True)
+        assert bench.reaches("client", *everything(address)), "what is there goes on"
+    finally:
+        whole.rename(state)
+    eventually(lambda: bench.try_docker("network", "create", "--driver", "stackpad", "late").returncode == 0)
     assert bench.node.plugin_pid() == pid
     bench.wait_plugin()
     bench.start("newcomer", "shop")
