@@ -13,7 +13,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 
-from plugin import blocks
 from plugin.model import IPAddress, IPNet, ip_network
 
 PRIVATE: tuple[IPNet, ...] = tuple(
@@ -43,7 +42,8 @@ class Grounds:
         cluster: Iterable[IPNet] = (),
     ) -> None:
         inner = tuple(cluster)
-        self._allowed = (*PRIVATE, *allowed, *inner)
+        # As numbers: a node among hundreds asks about all their ranges whenever it looks at its tunnel.
+        self._allowed = [(net.version, *_bounds(net)) for net in (*inner, *PRIVATE, *allowed)]
         beyond = {ip: what for ip, what in (outer or {}).items() if not any(_holds(net, ip) for net in inner)}
         self.needed: Mapping[IPAddress, str] = {**beyond, **(needed or {})}
 
@@ -54,18 +54,23 @@ class Grounds:
 
     def against(self, net: IPNet) -> str:
         """Why ``net`` may not be a network's, with the remedy; empty if it may."""
-        if not any(blocks.within(net, one) for one in self._allowed):
+        family, (low, high) = net.version, _bounds(net)
+        if not any(version == family and first <= low and high <= last for version, first, last in self._allowed):
             return (
                 f"{net} is no private range (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, fc00::/7), and "
                 "would take addresses of the internet away; choose one of these with --subnet, or allow it on each node "
                 f"with the setting {SETTING}"
             )
-        numbers = self._sorted[net.version]
-        place = bisect_left(numbers, int(net[0]))
-        if place == len(numbers) or numbers[place] > int(net[-1]):
+        numbers = self._sorted[family]
+        place = bisect_left(numbers, low)
+        if place == len(numbers) or numbers[place] > high:
             return ""
-        address: IPAddress = (ipaddress.IPv4Address if net.version == 4 else ipaddress.IPv6Address)(numbers[place])
+        address: IPAddress = (ipaddress.IPv4Address if family == 4 else ipaddress.IPv6Address)(numbers[place])
         return f"{net} has {address} in it, {self.needed[address]}; choose another with --subnet"
+
+
+def _bounds(net: IPNet) -> tuple[int, int]:
+    return int(net.network_address), int(net.broadcast_address)
 
 
 def _holds(net: IPNet, address: IPAddress) -> bool:
