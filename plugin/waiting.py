@@ -1,8 +1,8 @@
 """A state that cannot be used: the plugin stays, says so to whoever asks, and goes on when it can be.
 
-Ending instead would cost more than the fault. Docker pauses before it starts a plugin again, twice as long after each
-end within ten seconds of a start and up to a minute (moby ``libcontainerd/restartmanager``), and a call meanwhile waits
-fifteen seconds to hear that there is no socket. The kernel is left as it is: traffic goes on.
+Ending instead would cost more than the fault. An engine that finds nobody at the socket four times within 9.5 s of a
+start gives the plugin up until somebody enables it (moby ``plugin/manager_linux.go``, ``pluginPostStart``), and a call
+meanwhile waits fifteen seconds to hear that there is no socket. The kernel is left as it is: traffic goes on.
 """
 
 from __future__ import annotations
