@@ -6,7 +6,6 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.e2e.life import Life
 from tests.e2e.workbench import Workbench, eventually
 from tests.testbed.node import Node
 
@@ -99,16 +98,6 @@ def check(node: Node, expected: Iterable[str]) -> None:
         assert loose(node, ["run/stackpad/planted"]) == ["run/stackpad/planted 644 is open to others"]
     finally:
         planted.unlink()
-
-
-def test_nobody_but_root_has_a_part_in_the_files_of_a_cluster(life: Life) -> None:
-    for number, bench in life.bench.items():
-        held = FILES if number == 1 else FILES - {"run/stackpad/etcd/client:0", "var/lib/stackpad/guests.json"}
-        bench.network("shop")
-        bench.serve("web", "shop", "--publish", "8077:80")
-        life.token() if number == 1 else None
-        eventually(lambda held=held, bench=bench: held <= set(ours(bench.node)), "the files to be there")
-        check(bench.node, held)
 
 
 def test_nobody_but_root_has_a_part_in_the_files_of_the_ingress(bench: Workbench) -> None:
