@@ -17,7 +17,7 @@ from tests.fuzz.process import ADMIN, DRIVER, Process, plugin
 from tests.netns import run
 
 DEADLINE = 60
-REASON = "net.db cannot be used: database disk image is malformed; repair the disk or put a copy back"
+REASON = "net.db cannot be used: database disk image is malformed; make it root's, repair the disk or put a copy back"
 
 
 @pytest.fixture
