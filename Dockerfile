@@ -28,7 +28,7 @@ ENTRYPOINT ["/opt/stackpad/bin/python", "-m", "ingress"]
 
 FROM ${BASE} AS plugin
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends conntrack etcd-server iptables nftables python3 wireguard-go \
+ && apt-get install --yes --no-install-recommends etcd-server iptables nftables python3 wireguard-go \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old
 COPY --from=packages /opt/stackpad /opt/stackpad
 # What a managed plugin's mounts need in a root filesystem that is its image's and nobody else's.

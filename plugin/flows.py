@@ -2,58 +2,76 @@
 
 A flow keeps the redirection it began with. While a client keeps sending, a UDP flow to a published port would go on
 to the address of a container that is gone, or past one that was published later; and an address that is given to
-somebody else would inherit its predecessor's established connections. Blocking; uses ``conntrack`` (8).
+somebody else would inherit its predecessor's established connections: what the other side still sends would be passed to
+him as answers, and he could answer.
+
+So an address that somebody has had is not given away before its flows are forgotten. They are when it is left, usually
+within some ten milliseconds; who comes later finds nothing to do. What was left before the plugin's start is not known.
 """
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterable, Iterator
+import ipaddress
+import itertools
+import threading
+from collections.abc import Collection, Iterable
 
-import structlog
-
+from plugin import conntrack
+from plugin.conntrack import Selection
 from plugin.dataplane import SWITCH, Element
 
-_TIMEOUT = 10.0
-_NONE_DELETED = 1
+
+def address(element: Element) -> str:
+    """The address whose owner this element lets send; empty for other elements, and for addresses that are not routed."""
+    text = element.key.rpartition(" . ")[2]
+    senders = element.table == SWITCH and element.set.startswith("senders")
+    return text if senders and not text.startswith(("::", "fe80:")) else ""
 
 
-def taken(new: Iterable[Element]) -> Iterator[tuple[str, ...]]:
-    """What ``conntrack`` must delete before these elements appear, as its arguments. Pure.
-
-    Whoever gets an address must not inherit what others still send to it: it would be answered as an established flow.
-    """
-    for element in new:
-        yield from _of_address(element)
+def addresses(elements: Iterable[Element]) -> frozenset[str]:
+    """Those of all elements."""
+    return frozenset(map(address, elements)) - {""}
 
 
-def stale(new: Iterable[Element], old: Iterable[Element]) -> Iterator[tuple[str, ...]]:
-    """What ``conntrack`` must delete after these elements appeared and disappeared, as its arguments. Pure."""
-    for element in old:
-        yield from _of_address(element)
-    for element in new:
-        if element.set.startswith("published") and " udp . " in f" {element.key}":
-            family = "ipv6" if "6" in element.set else "ipv4"
-            yield ("-f", family, "-p", "udp", "--orig-port-dst", element.key.rpartition(" . ")[2])
+def udp_ports(new: Iterable[Element]) -> frozenset[Selection]:
+    """The flows that are to be redirected anew, since a UDP port of theirs is published with these elements."""
+    return frozenset(
+        Selection(6 if "6" in element.set else 4, port=int(element.key.rpartition(" . ")[2]))
+        for element in new
+        if element.set.startswith("published") and " udp . " in f" {element.key}"
+    )
 
 
-def _of_address(element: Element) -> Iterator[tuple[str, ...]]:
-    address = element.key.rpartition(" . ")[2]
-    if element.table == SWITCH and element.set.startswith("senders") and not address.startswith(("::", "fe80:")):
-        family = "ipv6" if ":" in address else "ipv4"
-        yield ("-f", family, "--orig-src", address)
-        yield ("-f", family, "--reply-src", address)
+class Flows:
+    """What is to be forgotten. Any thread notes it, and one forgets it (:meth:`forget`, blocking)."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._times = itertools.count()
+        self._due: dict[Selection, int] = {}
+        """With a number that is another one each time it is noted: it may be again while it is being done."""
+
+    def note(self, gone: Iterable[str], redirected: Iterable[Selection] = ()) -> None:
+        """Note that nobody may send from the addresses ``gone`` any more, and which flows lead somewhere else."""
+        with self._lock:
+            self._due.update((each, next(self._times)) for each in (*map(_of_address, gone), *redirected))
+
+    def remembered(self, wanted: Collection[str]) -> frozenset[str]:
+        """Those of ``wanted`` that may still have flows of who had them before."""
+        with self._lock:
+            return frozenset(each for each in wanted if _of_address(each) in self._due)
+
+    def forget(self) -> None:
+        """Forget all that was noted until now; what cannot be forgotten is tried again the next time."""
+        with self._lock:
+            noted = dict(self._due)
+        done = conntrack.forget(noted.keys()) if noted else ()
+        with self._lock:
+            for selection in done:
+                if self._due.get(selection) == noted[selection]:
+                    del self._due[selection]
 
 
-def forget(selections: Iterable[tuple[str, ...]]) -> None:
-    """Delete the flows of each selection; a failure is logged, for the flows run out by themselves."""
-    for selection in selections:
-        try:
-            done = subprocess.run(
-                ["conntrack", "-D", *selection], capture_output=True, text=True, timeout=_TIMEOUT, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            structlog.get_logger("flows").warning("flows not forgotten", selection=selection, reason=str(error))
-            return
-        if done.returncode not in {0, _NONE_DELETED}:
-            structlog.get_logger("flows").warning("flows not forgotten", reason=done.stderr.strip())
+def _of_address(text: str) -> Selection:
+    parsed = ipaddress.ip_address(text)
+    return Selection(parsed.version, parsed.packed)

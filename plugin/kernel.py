@@ -1,8 +1,8 @@
 """The one place where the kernel is written: links, firewall and foreign chains, in one thread.
 
 A netlink request and a child process block; here they block a thread that has nothing else to do. Deleting links
-and forgetting flows have a thread of their own: nobody waits for them, and they wait for the kernel. Methods are
-safe to call from the event loop and are run in the order of the calls.
+and forgetting flows have a thread each: they wait for the kernel, and nobody waits for them but who gets an address whose
+flows are not forgotten yet. Methods are safe to call from the event loop and are run in the order of the calls.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -23,6 +23,7 @@ import structlog
 from plugin import flows, loopback, upstreams
 from plugin.dataplane import Dataplane, Element, Plan
 from plugin.firewall import Firewall
+from plugin.flows import Flows
 from plugin.foreign import ForeignChains
 from plugin.links import Links, Trash
 from plugin.loopback import Loopback
@@ -33,6 +34,9 @@ from stackpad.errors import StackpadError, Unavailable
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+_PATIENCE = 3.0
+"""Seconds for which who gets an address waits for its flows to be forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class Kernel:
         self._run, self._proc = run, proc
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
         self._trash_thread = ThreadPoolExecutor(1, thread_name_prefix="trash")
+        self._flows_thread = ThreadPoolExecutor(1, thread_name_prefix="flows")
+        self._flows = Flows()
         self._log = structlog.get_logger("kernel")
 
     async def __aenter__(self) -> Kernel:
@@ -62,8 +68,9 @@ class Kernel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the sockets; what is in the kernel stays, containers go on."""
-        # What the trash thread is at still needs its socket.
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._trash_thread.shutdown)
+        # What the trash thread is at still needs its socket, and what is to be forgotten nobody knows of afterwards.
+        for thread in (self._trash_thread, self._flows_thread):
+            await asyncio.get_running_loop().run_in_executor(self._thread, thread.shutdown)
         await self._call(self._close)
         self._thread.shutdown()
 
@@ -140,20 +147,54 @@ class Kernel:
         """Carry out ``plans`` and say for each what went wrong, if anything did.
 
         Their firewall changes are one transaction; where that fails, each is tried by itself, so that one network's
-        trouble is not another's.
+        trouble is not another's. Who gets an address that somebody has had comes after all others, once its flows are
+        forgotten; he is refused if that takes too long.
         """
-        inherited = [s for plan in plans for s in flows.taken(plan.new_elements)]
-        if inherited:
-            self._later(flows.forget, inherited)
+        leaving = flows.addresses(element for plan in plans for element in plan.old_elements)
+        taken = [self._taken(plan, leaving) for plan in plans]
+        first = [
+            _departures(plan, addresses) if addresses else plan for plan, addresses in zip(plans, taken, strict=True)
+        ]
+        outcome = await self._carry_out(first)
+        late = [position for position, addresses in enumerate(taken) if addresses and outcome[position] is None]
+        if not late:
+            return outcome
+        await self._forget(frozenset().union(*(taken[position] for position in late)))
+        for position in late:
+            remembered = self._flows.remembered(taken[position])
+            if remembered:
+                who = f"the container that had {', '.join(sorted(remembered))} before"
+                outcome[position] = Unavailable(f"connections of {who} are not forgotten yet; try again")
+        late = [position for position in late if outcome[position] is None]
+        rest = [_without(plans[position], first[position].old_elements) for position in late]
+        for position, error in zip(late, await self._carry_out(rest), strict=True):
+            outcome[position] = error
+        return outcome
+
+    def _taken(self, plan: Plan, leaving: Collection[str]) -> frozenset[str]:
+        """The addresses that get an owner by ``plan`` while flows of an earlier one may be there."""
+        arriving = flows.addresses(plan.new_elements)
+        return self._flows.remembered(arriving) | arriving.intersection(leaving)
+
+    async def _forget(self, addresses: Collection[str]) -> None:
+        """Wait until the flows of ``addresses`` are forgotten, but not for long; a driver call is waiting."""
+        if self._flows.remembered(addresses):
+            forgetting = asyncio.get_running_loop().run_in_executor(self._flows_thread, self._flows.forget)
+            await asyncio.wait([forgetting], timeout=_PATIENCE)
+
+    async def _carry_out(self, plans: Sequence[Plan]) -> list[StackpadError | None]:
+        new = [element for plan in plans for element in plan.new_elements]
         outcome = await self._call(self._apply, plans)
         if any(plan.old_links for plan in plans):
-            self._later(self._trash.empty)
-        selections = [s for plan in plans for s in flows.stale(plan.new_elements, plan.old_elements)]
-        if selections:
-            self._later(flows.forget, selections)
-        numbers = upstreams.numbers(element for plan in plans for element in plan.new_elements)
+            self._later(self._trash_thread, self._trash.empty)
+        gone = flows.addresses(element for plan in plans for element in plan.old_elements)
+        ports = flows.udp_ports(new)
+        if gone or ports:
+            self._flows.note(gone, ports)
+            self._later(self._flows_thread, self._flows.forget)
+        numbers = upstreams.numbers(new)
         if numbers:
-            self._later(loopback.hurry, numbers, time.monotonic())
+            self._later(self._trash_thread, loopback.hurry, numbers, time.monotonic())
         return outcome
 
     def _apply(self, plans: Sequence[Plan]) -> list[StackpadError | None]:
@@ -196,9 +237,9 @@ class Kernel:
         await self._call(self._firewall.remove)
         await self._call(self._foreign.remove)
 
-    def _later(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> None:
-        """Call it when the thread for what nobody waits for is free; what goes wrong there is in the log."""
-        self._trash_thread.submit(function, *args, **kwargs).add_done_callback(self._look_at)
+    def _later(self, thread: ThreadPoolExecutor, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        """Call it when the thread is free, and wait for nothing; what goes wrong there is in the log."""
+        thread.submit(function, *args, **kwargs).add_done_callback(self._look_at)
 
     def _look_at(self, done: Future[Any]) -> None:
         if not done.cancelled() and done.exception() is not None:
@@ -217,3 +258,12 @@ def _told() -> Iterator[None]:
         yield
     except OSError as error:
         raise Unavailable(f"the kernel could not be asked or changed: {error}") from error
+
+
+def _departures(plan: Plan, taken: Collection[str]) -> Plan:
+    """What of ``plan`` comes before flows are forgotten: nobody sends from the addresses any more."""
+    return Plan(old_elements=frozenset(each for each in plan.old_elements if flows.address(each) in taken))
+
+
+def _without(plan: Plan, done: frozenset[Element]) -> Plan:
+    return replace(plan, old_elements=plan.old_elements - done)

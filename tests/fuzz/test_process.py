@@ -28,7 +28,7 @@ ROUND = int(os.environ.get("STACKPAD_FUZZ_ROUND") or 0)
 CALLS, COMMANDS, QUESTIONS = 1500 * TIMES, 800 * TIMES, 1000 * TIMES
 RESOLVER = "169.254.53.53"
 
-_MISSING = [name for name in ("nft", "ip", "etcd", "conntrack", "unshare") if shutil.which(name) is None]
+_MISSING = [name for name in ("nft", "ip", "etcd", "unshare") if shutil.which(name) is None]
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(bool(_MISSING), reason=f"missing: {', '.join(_MISSING)}")]
 
 NETWORK = [
