@@ -184,7 +184,7 @@ class Kernel:
 
     async def _carry_out(self, plans: Sequence[Plan]) -> list[StackpadError | None]:
         new = [element for plan in plans for element in plan.new_elements]
-        outcome = await self._call(self._apply, plans)
+        outcome, changed = await self._call(self._apply, plans)
         if any(plan.old_links for plan in plans):
             self._later(self._trash_thread, self._trash.empty)
         gone = flows.addresses(element for plan in plans for element in plan.old_elements)
@@ -194,10 +194,11 @@ class Kernel:
             self._later(self._flows_thread, self._flows.forget)
         numbers = upstreams.numbers(new)
         if numbers:
-            self._later(self._trash_thread, loopback.hurry, numbers, time.monotonic())
+            self._later(self._trash_thread, loopback.hurry, numbers, changed)
         return outcome
 
-    def _apply(self, plans: Sequence[Plan]) -> list[StackpadError | None]:
+    def _apply(self, plans: Sequence[Plan]) -> tuple[list[StackpadError | None], float]:
+        """What went wrong with each, and when the firewall changed (monotonic clock, seconds)."""
         outcome: list[StackpadError | None] = [None] * len(plans)
         for position, plan in enumerate(plans):
             try:
@@ -217,13 +218,14 @@ class Kernel:
                         self._change_firewall([plans[position]])
                     except StackpadError as own:
                         outcome[position] = own
+        changed = time.monotonic()
         for position, plan in enumerate(plans):
             try:
                 with _told():
                     self._links.discard(plan.old_links)
             except StackpadError as error:
                 outcome[position] = outcome[position] or error
-        return outcome
+        return outcome, changed
 
     def _change_firewall(self, plans: Sequence[Plan]) -> None:
         new = [element for plan in plans for element in plan.new_elements]

@@ -41,6 +41,9 @@ _CLOCK_MONOTONIC_COARSE = 6
 """The clock that goes by the kernel's ticks (``linux/time.h``); Python has no name for it."""
 
 _EXPIRES = struct.Struct("=I")
+_REPETITION = 1
+"""The timer by which the kernel repeats an attempt, among those that ``inet_diag`` tells of."""
+
 _USUAL = 0.02
 """Seconds in which a connection to a container that is there is made."""
 
@@ -102,6 +105,9 @@ def hurry(numbers: Collection[int], changed: float) -> int:
     """End connections to ``numbers`` that are being made since before the ``changed`` (monotonic clock, seconds).
 
     One that was begun later has met what is there now, and waits for what comes after it. Returns how many were ended.
+
+    The kernel is told which socket, by its cookie, and cannot be told in which state: a connection that is made just
+    between the last look at it and its end, two system calls in a row, is cut.
     """
     ended = 0
     try:
@@ -114,12 +120,21 @@ def hurry(numbers: Collection[int], changed: float) -> int:
             time.sleep(_USUAL)
             for family, identity in list(_before(changed, _waiting(channel, numbers))):
                 query = _QUERY.pack(family, socket.IPPROTO_TCP, 0, _SYN_SENT) + identity
-                channel.send(_message(_DIAG_DESTROY, _REQUEST | _ACK, query))
-                channel.recv(1 << 16)
-                ended += 1
+                if _is_waiting(channel, query):
+                    channel.send(_message(_DIAG_DESTROY, _REQUEST | _ACK, query))
+                    channel.recv(1 << 16)
+                    ended += 1
     except OSError:
         return ended  # they wait for their second
     return ended
+
+
+def _is_waiting(channel: socket.socket, query: bytes) -> bool:
+    """Whether the connection is still being made: there may be many others before it, each of which takes its time."""
+    channel.send(_message(_DIAG_BY_FAMILY, _REQUEST, query))
+    answer = channel.recv(1 << 16)
+    _, kind, *_ = _MESSAGE.unpack_from(answer)
+    return kind == _DIAG_BY_FAMILY and 1 << answer[_MESSAGE.size + 1] == _SYN_SENT
 
 
 def _before(changed: float, attempts: Iterable[_Attempt]) -> Iterator[tuple[int, bytes]]:
@@ -149,17 +164,23 @@ def _being_made(channel: socket.socket, family: int) -> Iterator[_Attempt]:
             length, kind, *_ = _MESSAGE.unpack_from(data, position)
             if kind in {_DONE, _ERROR} or length < _MESSAGE.size:
                 return
-            # struct inet_diag_msg (linux/inet_diag.h): four bytes, of which the last counts the attempts that were
-            # repeated; what identifies the socket; and when the next is due, in ms.
+            # struct inet_diag_msg (linux/inet_diag.h): four bytes, of which the last two are the timer that runs and how
+            # often the attempt was repeated; what identifies the socket; and when the timer is due, in ms.
             start = position + _MESSAGE.size + 4
             end = start + _SOCKET_ID.size
+            timer, repeated = data[start - 2 : start]
             (expires,) = _EXPIRES.unpack_from(data, end)
-            yield _Attempt(family, data[start:end], _age(data[start - 1], expires / 1000))
+            yield _Attempt(family, data[start:end], _age(timer, repeated, expires / 1000))
             position += (length + 3) & ~3
 
 
-def _age(repeated: int, expires: float) -> float:
-    """How old an attempt is at least, in seconds; the kernel counts in ticks of its clock."""
+def _age(timer: int, repeated: int, expires: float) -> float:
+    """How old an attempt is at least, in seconds; the kernel counts in ticks of its clock.
+
+    Until the timer for its repetition runs, the attempt is only just being made, or has not been sent yet.
+    """
+    if timer != _REPETITION:
+        return 0.0
     return repeated * _FIRST if repeated else _FIRST - expires - time.clock_getres(_CLOCK_MONOTONIC_COARSE)
 
 

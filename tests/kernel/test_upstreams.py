@@ -12,24 +12,30 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
 
-from plugin import loopback, protocol
+from plugin import loopback, protocol, upstreams
+from plugin.dataplane import Plan
+from plugin.kernel import Kernel
 from plugin.reconciler import Overlay, Reconciler
 from plugin.upstreamadmin import LARGEST, UpstreamAdmin
 from stackpad.upstreams import UPSTREAM4, UPSTREAM6
 from tests import samples
 from tests.kernel.frames import dropped
 from tests.kernel.workbench import Node, node
-from tests.netns import Namespace, eventually, ip, run
+from tests.netns import PROC, Namespace, eventually, ip, run
 from tests.samples import endpoint_id, network_id
 
 EVERY = (*UPSTREAM4, *UPSTREAM6)
 PORT = 8080
+ESTABLISHED, SYN_SENT = 1, 2
+TCP_FASTOPEN_CONNECT = 30
+"""``TCP_FASTOPEN_CONNECT`` (linux/tcp.h), which Python has no name for."""
 
 
 class Served:
@@ -207,6 +213,87 @@ async def test_only_who_began_before_a_change_is_called(bench: Bench) -> None:
         assert await asyncio.to_thread(loopback.hurry, numbers, moment) == 0
     assert await asyncio.to_thread(loopback.hurry, [20001], time.monotonic()) == 1
     assert await waiting == "ConnectionAbortedError"
+
+
+def attempt(number: int) -> socket.socket:
+    """A connection to a number that is being made, and waited for by nobody."""
+    connection = socket.socket()
+    connection.setblocking(False)
+    connection.connect_ex((UPSTREAM4[0], number))
+    return connection
+
+
+def state(connection: socket.socket) -> int:
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def attempt_after(target: str) -> socket.socket:
+    """One that begins when number 20001 leads to ``target``, and keeps the event loop busy until long after that."""
+    for _ in range(1000):
+        if target in run("nft", "list", "map", "inet", "stackpad", "upstream4"):
+            break
+    time.sleep(0.2)
+    begun = attempt(20001)
+    time.sleep(0.2)
+    return begun
+
+
+async def test_an_attempt_whose_timer_does_not_run_is_not_called(bench: Bench) -> None:
+    """It may be a moment old: here it is one that is sent with its first words only, and waits for them."""
+    await bench.say({"20001": []})
+    run("sysctl", "-qw", "net.ipv4.tcp_fastopen=5")  # for clients, also to servers they do not know
+    with socket.socket() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+        connection.connect((UPSTREAM4[0], 20001))
+        assert state(connection) == SYN_SENT
+        await asyncio.sleep(0.2)
+        assert await asyncio.to_thread(loopback.hurry, [20001], time.monotonic() - 0.1) == 0
+        assert state(connection) == SYN_SENT
+
+
+async def test_who_begins_after_a_change_is_not_called_however_late_the_loop_hears_of_it(
+    netns: None, tmp_path: Path
+) -> None:
+    ip("addr", "add", f"{UPSTREAM4[0]}/32", "dev", "lo")
+    elsewhere = upstreams.elements(20001, [upstreams.Target("192.0.2.7", 80)])
+    ip("route", "add", "blackhole", "192.0.2.0/24")
+    there = upstreams.elements(20001, [])
+    with contextlib.ExitStack() as stack:
+        async with Kernel(run=tmp_path, proc=PROC) as kernel:
+            await kernel.install_firewall(there)
+            changing = asyncio.ensure_future(kernel.apply([Plan(new_elements=elsewhere - there)]))
+            await asyncio.sleep(0)  # it is in the kernel's thread now, and this one is busy
+            connection = stack.enter_context(attempt_after("192.0.2.7"))
+            assert await changing == [None]
+        # Whoever was to be called has been, now that it is closed.
+        assert state(connection) == SYN_SENT
+
+
+async def test_a_connection_that_is_made_meanwhile_is_not_cut(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.container(2)
+    await bench.say({"20001": []})
+    hurry, looks = loopback.hurry, []
+    monkeypatch.setattr(loopback, "hurry", lambda *_: 0)
+    with attempt(20001) as connection:
+        await eventually(lambda: dropped("nobody there now: tried again") > 0, "the attempt")
+        await asyncio.sleep(0.1)
+        before, loop = loopback._before, asyncio.get_running_loop()
+
+        def slow(*words: Any) -> list[tuple[int, bytes]]:
+            found = list(before(*words))
+            looks.append(len(found))
+            if len(looks) == 2:
+                asyncio.run_coroutine_threadsafe(bench.say({"20001": [at(2)]}), loop).result(30)
+                deadline = time.monotonic() + 30
+                # The kernel tries again by itself, after a second or some.
+                while state(connection) == SYN_SENT and time.monotonic() < deadline:
+                    time.sleep(0.01)
+            return found
+
+        monkeypatch.setattr(loopback, "_before", slow)
+        assert await asyncio.to_thread(hurry, [20001], time.monotonic()) == 0
+        assert looks == [1, 1]
+        assert state(connection) == ESTABLISHED
 
 
 async def test_a_connection_that_a_container_resets_ends(bench: Bench) -> None:
