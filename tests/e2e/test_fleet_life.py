@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from stackpad import records
 from tests.e2e.life import ENVIRONMENT, Life
-from tests.e2e.workbench import eventually, everything, hold
+from tests.e2e.workbench import Target, eventually, everything, hold
 
 ROUND = 20
 """Networks that each node makes at once."""
@@ -136,6 +137,43 @@ def test_a_range_is_one_nodes_in_the_whole_cluster(life: Life) -> None:
     life.bench[1].docker("rm", "--force", "one")
     life.bench[1].docker("network", "rm", "named")
     life.bench[1].network("again", *chosen)
+
+
+def test_an_environment_is_joined_by_its_name_alone(life: Life) -> None:
+    """Whatever the network is called: who may create networks says which environment they are a part of."""
+    life.bench[1].network(ENVIRONMENT)
+    address = life.bench[1].serve("one", ENVIRONMENT)
+    life.bench[2].network("called-otherwise", "--opt", f"stackpad.environment={ENVIRONMENT}")
+    life.bench[2].start("two", "called-otherwise")
+    eventually(lambda: life.finds(2, "two", "one") and life.meet(2, "two", address), "the environment's other part")
+
+
+def test_a_member_takes_no_address_of_the_internet_away(life: Life) -> None:
+    """One that writes a range over it into the store: all others reach the address where it is, and name the member."""
+    life.bench[1].network(ENVIRONMENT)
+    life.bench[1].start("one", ENVIRONMENT)
+    nodes = json.loads(life.bench[1].node.stackpad("node", "ls", "--json").stdout)["nodes"]
+    ids = {row["name"]: row["id"] for row in nodes}
+    claim = records.Range(owner=ids[life.name(2)], net="198.51.100.0/24")
+    key = records.range_key(claim.net)
+    root = life.bench[1].node.root
+    etcdctl = ["etcdctl", "--endpoints", f"unix://{root}/run/stackpad/etcd/client:0"]
+    subprocess.run([*etcdctl, "put", key, records.encode(claim).decode()], check=True, capture_output=True)
+    try:
+        for number in (1, 3):
+            told = f"a range of node {life.name(2)} is not reached from here: {claim.net} is no private range"
+            eventually(lambda n=number, t=told: t in _problems(life, n), "it to be told")
+            way = life.bench[number].exec("ip", "route", "get", "198.51.100.1").stdout
+            assert "sp-wg" not in way
+            assert "eth0" in way
+        assert life.bench[1].reaches("one", Target("icmp", "198.51.100.1"))
+    finally:
+        subprocess.run([*etcdctl, "del", key], check=True, capture_output=True)
+
+
+def _problems(life: Life, number: int) -> str:
+    """What a node says that a person should know."""
+    return life.bench[number].node.stackpad("status", "--json", check=False).stdout
 
 
 def test_a_dead_node_loses_its_names_and_gets_them_back(life: Life) -> None:
