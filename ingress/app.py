@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import time
 from typing import Any
 
@@ -66,7 +67,8 @@ class Ingress:
         self._caddy = Caddy(settings)
         self._seen = Seen(settings.https_port, settings.seen_file)
         self._dirty = asyncio.Event()
-        self._ownership = Ownership(settings, self._dirty.set, lookups)
+        self._ownership = Ownership(settings, self._dirty.set, lookups, self._caddy.operators)
+        self._hostname = socket.gethostname().lower()
         self._ready = Ready(self._dirty.set)
         self._follower = Follower(engine, settings, self._dirty.set)
         self._fleet = Fleet(settings.net_socket, self._dirty.set)
@@ -325,6 +327,7 @@ class Ingress:
             heard=seen.heard(ledger.nodes, own=not self._follower.view.stale),
             here=seen.node,
             believe=self._ownership.believes,
+            nodes={self._hostname, *(node.name for node in seen.nodes.values())},
             last=before.made,
         )
         self._ownership.decide(self._table)

@@ -63,6 +63,10 @@ class Caddy:
         found: Json = await self._api.tree()
         return found
 
+    async def operators(self) -> frozenset[str]:
+        """Host names that the operator's own configuration is for; raises ``Unavailable`` if Caddy is."""
+        return caddyconfig.taken(await self._api.tree())
+
     def rehearsal(self, api: AdminApi) -> Caddy:
         """One that knows what this one has found out, and tells ``api`` instead."""
         made = copy.copy(self)

@@ -7,6 +7,7 @@ no other port is tried.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ import dns.asyncresolver
 import dns.exception
 import dns.nameserver
 import dns.resolver
+import dns.reversename
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ingress import proof
@@ -75,6 +77,15 @@ class Lookups:
         if not fit:
             raise Absent(f"{domain} points to {found[0]}, which is another machine for everybody")
         return fit
+
+    async def names(self, domain: str) -> list[str]:
+        """What the addresses that ``domain`` points to are called in DNS, as far as they are called anything."""
+        found: list[str] = []
+        for address in await self.addresses(domain):
+            with contextlib.suppress(Absent):
+                answer = await self._resolve(dns.reversename.from_address(address).to_text(omit_final_dot=True), "PTR")
+                found += [record.target.to_text(omit_final_dot=True).lower() for record in list(answer)[:MOST_RECORDS]]
+        return found
 
     async def fetch(self, domain: str, nonce: str) -> str:
         """What ``domain`` answers for ``nonce``; raises :class:`Absent`."""

@@ -6,7 +6,7 @@ What a command has answered is on disk. A proof that was found counts at the nex
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Any
 
 import structlog
@@ -28,9 +28,18 @@ MOST_CHECKED = 10
 
 
 class Ownership:
-    """Holds the ledger between two tables, and changes it by proofs and commands; ``changed`` is called then."""
+    """Holds the ledger between two tables, and changes it by proofs and commands; ``changed`` is called then.
 
-    def __init__(self, settings: Settings, changed: Callable[[], None], lookups: Lookups | None = None) -> None:
+    ``operators`` says which names the operator has sites of his own for.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        changed: Callable[[], None],
+        lookups: Lookups | None = None,
+        operators: Callable[[], Awaitable[Collection[str]]] | None = None,
+    ) -> None:
         self._settings, self._changed = settings, changed
         self._claims = Claims(settings.claims_file)
         self._table = Table()
@@ -41,6 +50,7 @@ class Ownership:
             self._claims.secret,
             settings.domain_proof,
             self._proved,
+            operators,
         )
 
     @property

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 import structlog
@@ -15,7 +15,8 @@ from ingress import proof
 from ingress.ledger import How
 from ingress.lookups import Absent, Lookups
 from ingress.proofqueue import Queue, Target
-from stackpad.errors import shown
+from stackpad.errors import StackpadError, shown
+from stackpad.hosts import covered
 
 _SEVERAL = 3
 """Records of others that are shown to who has not found theirs among them."""
@@ -32,13 +33,22 @@ class Finding:
 
 
 class Prover:
-    """Tries each target until it is proved, and calls ``proved`` then, on the event loop."""
+    """Tries each target until it is proved, and calls ``proved`` then, on the event loop.
+
+    ``operators`` are the names that the operator has sites for: they point here for those, and for nobody else.
+    """
 
     def __init__(
-        self, lookups: Lookups, secret: bytes, methods: Collection[How], proved: Callable[[Target, How], None]
+        self,
+        lookups: Lookups,
+        secret: bytes,
+        methods: Collection[How],
+        proved: Callable[[Target, How], None],
+        operators: Callable[[], Awaitable[Collection[str]]] | None = None,
     ) -> None:
         self.findings: dict[Target, tuple[Finding, ...]] = {}
         self._lookups, self.secret, self._methods, self._proved = lookups, secret, methods, proved
+        self._operators = operators
         self._queue = Queue()
         self._wanted: frozenset[Target] = frozenset()
         self._changed = asyncio.Event()
@@ -108,6 +118,15 @@ class Prover:
     async def _http(self, target: Target) -> tuple[bool, str]:
         nonce = secrets.token_hex(16)
         body = await self._lookups.fetch(target.domain, nonce)
-        if body == proof.answer(self.secret, nonce, target.domain):
-            return True, f"{target.domain} points here"
-        return False, f"{target.domain} answers with something else than our number: {shown(body)}"
+        if body != proof.answer(self.secret, nonce, target.domain):
+            return False, f"{target.domain} answers with something else than our number: {shown(body)}"
+        # Asked now: sites come and go without our being told.
+        try:
+            sites = await self._operators() if self._operators is not None else ()
+        except StackpadError as error:
+            return False, f"{target.domain} points here, and whether it is the operator's cannot be seen: {error}"
+        if covered(target.domain, sites):
+            return False, f"{target.domain} points here for a site of the operator's own in Caddy"
+        if target.domain in await self._lookups.names(target.domain):
+            return False, f"{target.domain} points here as this machine's own name, by its address's record (PTR)"
+        return True, f"{target.domain} points here"

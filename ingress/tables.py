@@ -29,15 +29,16 @@ def table(
     heard: Collection[str] = (HERE,),
     here: str = HERE,
     believe: bool = False,
+    nodes: Collection[str] = (),
     last: Mapping[str, Made] = _NOTHING,
 ) -> Table:
     """The table for ``containers``, given the ``ledger`` of the last one.
 
     Containers ask in the order of their start, so that of two newcomers the earlier wins, whatever order they are listed
     in. ``heard`` are the nodes whose lists are complete: a claim is over when none of its nodes can have anybody left who
-    asks, so that a node that is not heard releases nothing. ``here`` is this node, whose containers come
-    first. ``believe`` needs no proof of custom domains. ``last`` is what the last table was made of: it saves work, and
-    changes nothing.
+    asks, so that a node that is not heard releases nothing. ``here`` is this node, whose containers come first.
+    ``believe`` needs no proof of custom domains. ``nodes`` are the nodes' names. ``last`` is what the last table was made
+    of: it saves work, and changes nothing.
     """
     asking: dict[str, list[WebContainer]] = {}
     for container in sorted(containers, key=lambda c: (c.since, c.id)):
@@ -98,7 +99,8 @@ def table(
                 made_before[host] = Made(tuple(asking[host]), claim, here, hosts[host])
     found = Ledger(kept(claims), ledger.rulings, marks)
     told = (*problems, *differing(serving))
-    rest = tuple(_strict(one, claims, marks) for one in waiting)
+    operators = {one.host for one in waiting if _is_the_operators(one.host, base_domain, nodes)}
+    rest = tuple(_strict(one, claims, marks, operators) for one in waiting)
     return Table(tuple(hosts[host] for host in sorted(hosts)), found, told, rest, made_before)
 
 
@@ -203,10 +205,21 @@ def _waiting(host: str, there: list[WebContainer], made: Decision, ledger: Ledge
         )
 
 
-def _strict(one: Waiting, claims: Mapping[str, Claim], marks: Mapping[str, Released]) -> Waiting:
-    """With what its pointing here is worth: nothing where others ask for it, had it not long ago, or have a domain above
-    it.
+def _is_the_operators(host: str, base_domain: str, nodes: Collection[str]) -> bool:
+    """Whether a name points here because this is the operator's machine: what the platform's names are below, and nodes'
+    own names, in whatever domain that is.
     """
+    return f".{base_domain}".endswith(f".{host}") or host in nodes or host.partition(".")[0] in nodes
+
+
+def _strict(
+    one: Waiting, claims: Mapping[str, Claim], marks: Mapping[str, Released], operators: Collection[str]
+) -> Waiting:
+    """With what its pointing here is worth: nothing where it is the operator's, and where others ask for it, had it not
+    long ago, or have a domain above it.
+    """
+    if one.host in operators:
+        return replace(one, dns_only=True)
     mark = marks.get(one.host)
     others = bool(one.rivals) or (mark is not None and mark.owner != one.owner)
     return replace(one, dns_only=others or one.host.startswith("*.") or _is_below(one, claims))

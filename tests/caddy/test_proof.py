@@ -80,7 +80,7 @@ async def world(binary: str, home: Path, *, methods: tuple[How, ...] = (How.HTTP
         zone = await stack.enter_async_context(nameserver({DOMAIN: {"A": ["127.0.0.1"]}}))
         worlds: list[World] = []
         lookups = Lookups([zone.server], settings.http_port, lambda _: True)
-        ownership = Ownership(settings, lambda: worlds[0].changed.set(), lookups)
+        ownership = Ownership(settings, lambda: worlds[0].changed.set(), lookups, adapter.operators)
         worlds.append(World(caddy, adapter, Shop(caddy, settings, adapter), ownership, zone, settings))
         await stack.enter_async_context(serving(asked(worlds[0].knows, ownership.answer), settings.ask_port))
         await caddy.start()
@@ -309,10 +309,35 @@ async def test_who_claims_an_operators_own_site_gets_nothing_by_it(binary: str, 
         here = container(port=port, domains=(OWN,))
         await there.serve(here)
         assert await there.place.visit(OWN) == (200, str(ANSWER[0]["body"]))
+        answer = await there.ownership.check(OWN)
+        assert not answer["proved"], answer
         there.ownership.allow(OWN, "acme/shop/production")
         await there.serve(here)
         assert OWN in {host.host for host in there.made.hosts}
         assert await there.place.visit(OWN) == (200, str(ANSWER[0]["body"]))
+
+
+@pytest.mark.parametrize("whose", ["a site's", "a policy's", "the machine's", "nobody's"])
+async def test_what_points_here_for_the_operator_is_nobody_elses(binary: str, tmp_path: Path, whose: str) -> None:
+    """The name of his own machine, and those that his Caddy has something for, on whatever port."""
+    async with upstream("tenant") as port, world(binary, tmp_path) as there:
+        base = operators(there.place)
+        if whose == "a site's":
+            site = {"match": [{"host": [DOMAIN]}], "handle": PLAIN, "terminal": True}
+            base["apps"]["http"]["servers"]["other"] = {"listen": [f"127.0.0.1:{free_port()}"], "routes": [site]}
+            base["apps"]["http"]["servers"]["other"]["automatic_https"] = {"disable": True}
+        elif whose == "a policy's":
+            policies = base["apps"].setdefault("tls", {}).setdefault("automation", {}).setdefault("policies", [])
+            policies.append({"subjects": ["*.example.test"], "issuers": [{"module": "internal"}]})
+        elif whose == "the machine's":
+            there.zone.records["1.0.0.127.in-addr.arpa"] = {"PTR": [f"{DOMAIN}."]}
+        await restart(there.place, base)
+        await there.serve(container(port=port))
+        here = container(port=port, domains=(DOMAIN,))
+        await there.serve(here)
+        answer = await there.ownership.check(DOMAIN)
+        assert answer["proved"] is (whose == "nobody's"), answer
+        assert "points here" in answer["checks"][0]["found"]
 
 
 async def test_a_proof_is_found_while_caddy_starts_late(binary: str, tmp_path: Path) -> None:

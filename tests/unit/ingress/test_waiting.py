@@ -153,6 +153,27 @@ def test_pointing_here_proves_nothing_below_anothers_domain(
     assert one.dns_only is strict
 
 
+@pytest.mark.parametrize(
+    ("name", "strict"),
+    [
+        ("test.example", True),
+        ("example", True),
+        ("node-1.test.example", True),
+        ("node-1.example.net", True),
+        ("ingress.example.net", True),
+        ("www.ingress.example.net", False),
+        ("xtest.example", False),
+        ("www.test.example", False),
+    ],
+)
+def test_pointing_here_does_not_prove_what_is_the_operators(name: str, strict: bool) -> None:
+    """What the platform's names are below, and what the nodes themselves are called."""
+    asking = container("a", domains=(name,))
+    nodes = {"node-1", "ingress.example.net"}
+    found = table([asking], Ledger(), base_domain="apps.test.example", now=1.0, nodes=nodes)
+    assert [(one.host, one.dns_only) for one in found.waiting] == [(name, strict)]
+
+
 def test_wildcards_are_proved_by_dns_only() -> None:
     (one,) = made(shop(domains=("*.example.org",))).waiting
     assert (one.host, one.dns_only) == ("*.example.org", True)

@@ -219,8 +219,8 @@ HOSTILE = st.fixed_dictionaries(
 )
 
 OURS = re.compile(
-    r"\{(http\.request\.(host|port|uri)|http\.vars\.sp_below|http\.error\.(status_code|message)"
-    r"|sp_parent|sp_(wild_)?(up|state))\}"
+    r"\{(http\.request\.(host|port|uri)|http\.vars\.sp_(below|(wild_)?(up|number))|http\.error\.(status_code|message)"
+    r"|sp_parent|sp_(wild_)?(up|number|state|to))\}"
 )
 """Every placeholder that we use."""
 
