@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ingress.ledger import Claim, Ledger
@@ -127,6 +129,20 @@ def test_grpc_and_ipv6() -> None:
 def test_the_table_is_the_same_whatever_the_order_of_containers() -> None:
     some = [container(str(n), project=f"p{n % 3}", address=f"10.0.0.{n + 2}", since=n) for n in range(9)]
     assert made(*some) == made(*reversed(some))
+
+
+def test_labels_are_the_deployers_word() -> None:
+    """Who a container is follows from what it says, not from the network it is on."""
+    web = replace(container("web"), network="shop-production")
+    alike = replace(container("alike", address="10.0.9.2", since=2.0), network="other-production")
+    login = container("login", service="login", path="/login", address="10.0.9.3", since=3.0)
+    found = made(web, alike, replace(login, network="other-production"))
+    (host,) = found.hosts
+    assert {path.path: path.upstreams for path in host.paths} == {
+        "": ("10.0.0.2:80", "10.0.9.2:80"),
+        "/login": ("10.0.9.3:80",),
+    }
+    assert not found.problems
 
 
 def test_claims_of_nobody_are_dropped() -> None:
