@@ -248,8 +248,8 @@ class NetworkDriver:
             other = addresses.first_overlap(subnet.net, held)
             if other is not None:
                 raise Conflict(self._overlapping(subnet, other))
-            self._ranges.refuse(subnet.net)
             refuse_routes(subnet.net, routes)
+            self._ranges.refuse(subnet.net)
 
     def _overlapping(self, subnet: Subnet, other: str) -> str:
         holder = self._state.network_of_pool(other)

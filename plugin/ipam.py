@@ -188,9 +188,9 @@ class Ipam:
                 # Nobody has taken it up yet, so the latest word on it counts, and its grace begins anew.
                 return await self._keep(replace(held, sub_pool=None if sub_pool is None else str(sub_pool)))
             return held
-        self._ranges.refuse(net)
         refuse_holders(net, self._state)
         refuse_routes(net, await self._routes())
+        self._ranges.refuse(net)
         return await self._keep(Pool(pool_id(net), str(net), None if sub_pool is None else str(sub_pool)))
 
     async def _carved(self, version: int) -> Pool:
