@@ -145,6 +145,27 @@ def test_the_first_keeps_a_host(visitor: Visitor) -> None:
     visitor.sees("shop.example.test", 200, "thief ")
 
 
+@pytest.mark.parametrize("how", ["removed", "off its network"])
+def test_a_name_is_its_owners_while_its_container_is_away(visitor: Visitor, how: str) -> None:
+    """Another environment has the same name by its labels, and waits for it."""
+    bench, name = visitor.bench, "kept-staging.acme.stackpad.test"
+    own = ("own", NETWORK, *WEB, "--label", "stackpad.project=kept", "--label", "stackpad.environment=staging")
+    bench.serve(*own)
+    visitor.sees(name, 200, "own ")
+    bench.serve("lurker", NETWORK, *WEB, "--label", "stackpad.project=kept-staging")
+    eventually(
+        lambda: any(f"{name} belongs to acme/kept/staging" in str(p["problem"]) for p in report(bench)["problems"])
+    )
+    bench.docker(*(("rm", "--force", "own") if how == "removed" else ("network", "disconnect", NETWORK, "own")))
+    eventually(lambda: any(f"{name} is kept for acme/kept" in str(p["problem"]) for p in report(bench)["problems"]))
+    assert visitor.status(name) in {0, 404}, "it is served for nobody"
+    if how == "removed":
+        bench.serve(*own)
+    else:
+        bench.docker("network", "connect", NETWORK, "own")
+    visitor.sees(name, 200, "own ")
+
+
 @pytest.mark.parametrize(
     ("label", "words"),
     [
