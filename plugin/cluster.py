@@ -202,7 +202,7 @@ class Cluster:
         services = [mesh.STORE_PORT] if membership.embeds(self._settings.store) else []
         services += [mesh.METRICS_PORT] if self._settings.mesh_metrics else []
         now, view = time.time(), wants.with_gateway(self.view, membership)
-        view, refused = wants.lawful(view, membership.node, self.grounds())
+        view, refused = wants.lawful(view, membership.node, self.grounds(), membership.cluster)
         mine = records.Node(owner=membership.node, name=membership.name, public_keys=self.keys.public_keys)
         members = {**view.nodes, membership.node: mine}
         choices = self._handover.choose(

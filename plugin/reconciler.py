@@ -302,7 +302,12 @@ class Reconciler:
         wanted = {key: self._desired(key) for key in waiting}
         plans = {key: plan(part, self._applied.get(key, EMPTY)) for key, part in wanted.items()}
         self._leaving = {name for steps in plans.values() for name in steps.old_links}
-        outcome = await self._kernel.apply(list(plans.values()))
+        try:
+            outcome = await self._kernel.apply(list(plans.values()))
+        except BaseException:
+            for key, futures in waiting.items():
+                self._waiting[key] = [*futures, *self._waiting.get(key, ())]
+            raise
         for (network_id, futures), error in zip(waiting.items(), outcome, strict=True):
             if error is None:
                 self._applied[network_id] = wanted[network_id]

@@ -28,7 +28,7 @@ from stackpad.errors import Unavailable
 LOOK_EVERY = 1.0
 """Seconds between two looks at the files."""
 
-DRAIN = 50
+DRAIN = 300
 """Hundredths of a second that who has connected has for making the call, before somebody else serves."""
 
 _Mark = tuple[int, int, int]

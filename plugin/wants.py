@@ -99,10 +99,12 @@ def with_gateway(view: View, membership: Membership) -> View:
     return replace(view, nodes={membership.gateway.owner: membership.gateway}, ranges=ranges)
 
 
-def lawful(view: View, me: str, grounds: Grounds) -> tuple[View, tuple[str, ...]]:
+def lawful(view: View, me: str, grounds: Grounds, cluster: records.Cluster) -> tuple[View, tuple[str, ...]]:
     """The view without those of other nodes' ranges that no network may have, and what a person should know of them.
 
-    Whoever wrote them: they are no peer's, and neither routed nor in an environment.
+    Whoever wrote them: they are no peer's, and neither routed nor in an environment. A block of the cluster's own is told
+    only: to such this node has agreed at its join, and without one a whole node would be out of reach, for an address
+    that a router or a name server has come to since.
     """
     against = {
         key: reason
@@ -112,11 +114,23 @@ def lawful(view: View, me: str, grounds: Grounds) -> tuple[View, tuple[str, ...]
     if not against:
         return view, ()
     names = {node.owner: plain(node.name) for node in view.nodes.values()}
+    agreed = {key for key in against if _is_agreed(view.ranges[key], cluster)}
     problems = tuple(
-        f"a range of node {names.get(owner) or plain(owner)} is not reached from here: {reason}"
-        for owner, reason in sorted((view.ranges[key].owner, reason) for key, reason in against.items())
+        f"a range of node {names.get(owner) or plain(owner)} is {how} reached from here: {reason}"
+        for owner, how, reason in sorted(
+            (view.ranges[key].owner, "only partly" if key in agreed else "not", why) for key, why in against.items()
+        )
     )
-    return replace(view, ranges={key: one for key, one in view.ranges.items() if key not in against}), problems
+    left = against.keys() - agreed
+    return replace(view, ranges={key: one for key, one in view.ranges.items() if key not in left}), problems
+
+
+def _is_agreed(record: records.Range, cluster: records.Cluster) -> bool:
+    """Whether a range is one of the blocks that the cluster's ranges are for; a shorter one would be a way round."""
+    net = ip_network(record.net)
+    longest = cluster.block_prefix if net.version == 4 else blocks.BLOCK6_PREFIX
+    whole = map(ip_network, cluster.ranges)
+    return record.block and net.prefixlen <= longest and any(blocks.within(net, one) for one in whole)
 
 
 def fenced(cluster: records.Cluster, plan: MeshPlan) -> frozenset[IPNet]:

@@ -126,7 +126,10 @@ def test_a_state_that_cannot_be_used_is_told_and_waited_for(bench: Workbench) ->
         pid = bench.node.plugin_pid()
         refused = bench.try_docker("network", "create", "--driver", "stackpad", "late")
         assert refused.returncode != 0
-        assert "net.db cannot be used: database disk image is malformed; repair the disk or put a copy" in refused.stderr
+        assert (
+            "net.db cannot be used: database disk image is malformed; make it root's, repair the disk or put a copy"
+            in refused.stderr
+        )
         status = bench.node.stackpad("status", check=False)
         assert (status.returncode, "net.db cannot be used" in status.stderr) == (3, True)
         assert bench.reaches("client", *everything(address)), "what is there goes on"

@@ -136,7 +136,7 @@ def test_a_record_takes_nothing_that_no_network_may_have(net: str, said: str) ->
     network = records.Network(owner="n0", id="x", environment="shop", subnets=(net,))
     seen = wants.with_gateway(View(), MINE)
     seen = replace(seen, ranges={**seen.ranges, "x": claim}, networks={"x": network})
-    view, (problem,) = wants.lawful(seen, MINE.node, Grounds(needed=needed, cluster=CLUSTER))
+    view, (problem,) = wants.lawful(seen, MINE.node, Grounds(needed=needed, cluster=CLUSTER), MINE.cluster)
     made = wants.of_member(MINE, view, generate(), 51820, guests=(), services=(), keys={})
     assert made.plan.routes == {ip_network(BLOCK.net)} == made.plan.peers["k0"].allowed
     assert made.plan.remote == {}
@@ -145,8 +145,21 @@ def test_a_record_takes_nothing_that_no_network_may_have(net: str, said: str) ->
     assert said in problem
 
 
+def test_a_block_stays_whatever_address_in_it_somebody_has_come_to() -> None:
+    """Else a VPN, or a second name server, would cut a whole node off. A part of it is no block, whatever it is called."""
+    inside = ip_network(BLOCK.net)[77]
+    grounds = Grounds(needed={inside: "a router of this node's"}, cluster=CLUSTER)
+    small = records.Range(owner="n0", net=f"{inside}/32", block=True)
+    claimed = records.Range(owner="n0", net=f"{inside}/32", network="x")
+    seen = View(ranges={"block": BLOCK, "small": small, "claimed": claimed})
+    view, problems = wants.lawful(seen, MINE.node, grounds, MINE.cluster)
+    assert view.ranges == {"block": BLOCK}
+    assert [" only partly reached " in problem for problem in problems].count(True) == 1
+    assert len(problems) == 3
+
+
 def test_what_is_lawful_stays_and_our_own_is_not_asked_about() -> None:
     public = records.Range(owner="n1", net="203.0.113.0/24", network="y")
     freed = records.Range(owner="n0", net="198.51.100.0/24", freed=1.0)
     seen = View(ranges={"a": BLOCK, "b": CLAIM, "c": public, "d": freed})
-    assert wants.lawful(seen, "n1", Grounds(cluster=CLUSTER)) == (seen, ())
+    assert wants.lawful(seen, "n1", Grounds(cluster=CLUSTER), MINE.cluster) == (seen, ())
