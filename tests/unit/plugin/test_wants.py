@@ -146,7 +146,7 @@ def test_a_record_takes_nothing_that_no_network_may_have(net: str, said: str) ->
 
 
 def test_a_block_stays_whatever_address_in_it_somebody_has_come_to() -> None:
-    """Else a VPN, or a second name server, would cut a whole node off. A part of it is no block, whatever it is called."""
+    """Else a VPN, or a second name server, would cut a whole node off. A part of it is no block, whatever it says."""
     inside = ip_network(BLOCK.net)[77]
     grounds = Grounds(needed={inside: "a router of this node's"}, cluster=CLUSTER)
     small = records.Range(owner="n0", net=f"{inside}/32", block=True)
