@@ -57,7 +57,8 @@ class Follower:
         self._around = Surroundings({}, settings.drivers, settings.org, settings.base_domain)
         self._turn = asyncio.Lock()
         self._seen: dict[str, tuple[object, ...]] = {}
-        self._leaving: dict[str, float] = {}
+        self._leaving: dict[str, tuple[float, str]] = {}
+        """Who was asked to stop: until when that counts, and when it had been started."""
         self._going: set[str] = set()
         self._log = structlog.get_logger("follower")
 
@@ -94,7 +95,7 @@ class Follower:
         elif event.action == "kill":
             known = self.view.containers.get(event.id)
             if known is not None and event.attributes.get("signal") in known.last_signals:
-                self._leaving[event.id] = time.monotonic() + LEAVING_FOR
+                self._leaving[event.id] = time.monotonic() + LEAVING_FOR, known.started
                 self._leave(event.id, "it was asked to stop")
         elif event.action in {"die", "stop"}:
             self._leaving.pop(event.id, None)
@@ -193,9 +194,12 @@ class Follower:
         if not self._around.knows(raw):
             await self._learn_networks()
         found = containers.read(raw, self._around)
-        until = self._leaving.get(container_id)
-        if until is not None and until < time.monotonic():
+        if container_id not in self._leaving or not isinstance(found, WebContainer):
+            return found
+        until, started = self._leaving[container_id]
+        if until < time.monotonic() or found.started != started:
+            # It did not mean it; or it has been started again, as an engine does with all when it starts itself.
             del self._leaving[container_id]
-        elif until is not None and isinstance(found, WebContainer) and found.state is not State.DOWN:
+        elif found.state is not State.DOWN:
             return replace(found, state=State.DOWN, reason="it was asked to stop")
         return found

@@ -267,6 +267,19 @@ async def test_one_that_was_started_again_is_asked_again(case: Case) -> None:
         assert case.states() == {"a": State.UP}
 
 
+async def test_one_that_its_engine_has_started_again_unheard(case: Case) -> None:
+    """An engine that is restarted ends all containers and starts them before it can be listened to again."""
+    case.engine.put("a", State={**HEALTHY, "StartedAt": "2026-01-01T00:00:00Z"})
+    async with case.running():
+        case.engine.say("kill", "a", signal="15")
+        await case.settle()
+        assert case.states() == {"a": State.DOWN}
+        case.engine.put("a", State={**HEALTHY, "StartedAt": "2026-01-01T00:00:09Z"})
+        case.engine.queue.put_nowait(RESYNC)
+        await case.settle()
+        assert case.states() == {"a": State.UP}
+
+
 async def test_connecting_and_disconnecting(case: Case) -> None:
     case.engine.put("a", State=HEALTHY, NetworkSettings__Networks={})
     async with case.running():
