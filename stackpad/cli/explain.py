@@ -60,8 +60,11 @@ def _walk(
 ) -> Iterator[Step]:
     own = [(network, end) for network in networks for end in network.endpoints if who in {end.container, end.id}]
     if not own:
-        there = ", ".join(sorted({end.name for network in networks for end in network.endpoints})) or "none"
-        yield Step("from", False, f"no container {who} on a network of ours here", f"there are: {there}")
+        ends = [end for network in networks for end in network.endpoints]
+        there = f"there are: {', '.join(sorted({end.name for end in ends})) or 'none'}"
+        if any(end.container is None for end in ends):
+            there += "; one has just started and its name is not known yet: ask again in a second"
+        yield Step("from", False, f"no container {who} on a network of ours here", there)
         return
     environments = {network.environment or network.shown_name for network, _ in own}
     addresses = ", ".join(address for _, end in own for address in end.addresses)

@@ -77,6 +77,19 @@ def test_the_step_that_stops_is_the_last(who: str, whom: str, changes: dict[str,
     assert ask(who, whom, **changes)[-1] == last
 
 
+def test_a_container_whose_name_is_not_known_yet_is_no_wrong_name() -> None:
+    """Its endpoint comes with the engine's call, its name a moment later with the engine's event."""
+    fresh = EndpointReport(id="abcdef0123456789")
+    started = msgspec.structs.replace(SHOP, endpoints=(WEB, fresh))
+    (step,) = steps_of("late", "postgres", WORKER, shop=started)
+    assert not step.ok
+    assert step.remedy == (
+        "there are: abcdef012345, job, web; one has just started and its name is not known yet: ask again in a second"
+    )
+    (step,) = steps_of("late", "postgres", WORKER)
+    assert step.remedy == "there are: job, web"
+
+
 def test_a_tunnel_that_sleeps_is_none_that_fails() -> None:
     assert "tunnel ok" in ask("web", "postgres", handshake=None)
 
