@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -136,9 +137,10 @@ async def _site(stack: contextlib.AsyncExitStack, application: web.Application, 
     application.middlewares.append(_once)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    stack.push_async_callback(_end, runner)
-    for listener in listening:
-        await web.SockSite(runner, listener.socket.dup()).start()
+    copies = [listener.socket.dup() for listener in listening]
+    stack.push_async_callback(_end, runner, copies)
+    for copy in copies:
+        await web.SockSite(runner, copy).start()
 
 
 @web.middleware
@@ -154,12 +156,19 @@ async def _once(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
-async def _end(runner: web.AppRunner) -> None:
-    """Stop accepting, so that who comes now waits for the next site; then answer who has been accepted."""
-    for site in list(runner.sites):
-        await site.stop()
-    for _ in range(DRAIN):
+async def _end(runner: web.AppRunner, copies: Sequence[socket.socket]) -> None:
+    """Stop accepting, so that who comes now waits for the next site; then answer who has been accepted.
+
+    Accepting stops a moment before the site does: asyncio makes a connection of what it accepts in its next turn, and
+    of what was accepted in the turn in which the site stops it makes none (``Server._attach``); that one would be reset.
+    """
+    for copy in copies:
+        asyncio.get_running_loop().remove_reader(copy)
+    for turn in range(DRAIN):
         await asyncio.sleep(0.01)  # also for what was accepted last to become a connection
+        if turn == 0:
+            for site in list(runner.sites):
+                await site.stop()
         if runner.server is None or not runner.server.connections:
             break
     await runner.cleanup()
