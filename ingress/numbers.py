@@ -47,9 +47,7 @@ class NumberFile:
         """From now on these hold, as soon as the disk has them; raises :class:`Unavailable` and leaves the others."""
         if numbers == self.current:
             return
-        entries = [
-            _Entry(s.owner, s.service, s.path, number, s.part, s.guard) for s, number in sorted(numbers.given.items())
-        ]
+        entries = [_Entry(s.owner, s.service, s.path, number, s.part, s.guard) for s, number in numbers.given.items()]
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

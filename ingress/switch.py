@@ -17,7 +17,7 @@ from ingress.numbers import NumberFile
 from ingress.pace import Shown
 from ingress.routes import HostRoute, PathRoute, Table
 from ingress.settings import Settings
-from ingress.upstreams import Carried, Nodes, Place, Service
+from ingress.upstreams import Carried, Known, Nodes, Place, Service
 from stackpad.errors import NotFound, StackpadError, Unavailable
 
 AGAIN = 0.5
@@ -38,7 +38,9 @@ class Switch:
         self._plugin = NetSocket(settings.net_socket)
         self._file = NumberFile(settings.numbers_file)
         self._memory: dict[Place, Shown] = {}
-        self._shown: dict[str, HostRoute] = {}
+        self._shown: dict[str, tuple[HostRoute, HostRoute]] = {}
+        self._keys: Known = {}
+        self._applied_keys: Known = {}
         self._ready: dict[Service, tuple[str, ...]] = {}
         self._applied: frozenset[Service] = frozenset(self._file.current.given)
         self._taken: Collection[int] | None = None
@@ -54,15 +56,16 @@ class Switch:
         ``nodes`` says where those are that are on other nodes. When this returns, the kernel sends new visitors where the
         table says.
         """
-        ready = self._ready = upstreams.services(table)
+        self._keys = upstreams.known(table, self._keys)
+        ready = self._ready = upstreams.services(table, self._keys)
         now = time.monotonic()
         elsewhere = nodes or {}
         stable, again = await self._switch(ready, carried, elsewhere, now)
         numbers = {**self._file.current.given} if stable else {}
         told, self._memory, due = upstreams.shown(
-            table, numbers, ready, carried, self._memory, now, elsewhere, self._shown
+            table, numbers, ready, carried, self._memory, now, elsewhere, self._shown, self._keys
         )
-        self._shown = {host.host: host for host in told.hosts}
+        self._shown = {host.host: (host, shown) for host, shown in zip(table.hosts, told.hosts, strict=True)}
         dues = [at - now for at in (due, again) if at is not None]
         return told, min(dues, default=None)
 
@@ -80,7 +83,8 @@ class Switch:
         before = self._applied
         there = upstreams.used(table)
         parts = {service for service, number in self._file.current.given.items() if number in there}
-        self._applied = frozenset({*upstreams.services(table), *parts})
+        self._applied_keys = upstreams.known(table, self._applied_keys)
+        self._applied = frozenset({*upstreams.services(table, self._applied_keys), *parts})
         self._taken = ()
         return any(service.part for service in before ^ self._applied)
 

@@ -33,7 +33,7 @@ from ingress.routes import HostRoute, PathRoute, Table
 from stackpad.labels import Wire
 from stackpad.upstreams import FIRST, LAST, MOST, STEM4, STEM6
 
-_NOTHING: Mapping[str, HostRoute] = {}
+_NOTHING: Mapping[str, tuple[HostRoute, HostRoute]] = {}
 
 TURN = "{sp_turn}"
 """What stands in a stable dial for the form of the address; a placeholder of ours in Caddy."""
@@ -79,13 +79,30 @@ Nodes = Mapping[str, str]
 """On which node an address with port is; those that are not in it are all on one."""
 
 
-def services(table: Table) -> dict[Service, tuple[str, ...]]:
+class Key(NamedTuple):
+    """Who the number of a path of a host belongs to, and whether there may be one."""
+
+    service: Service
+    numbered: bool
+
+
+Known = Mapping[str, tuple[HostRoute, tuple[Key, ...]]]
+"""By name, a host and the keys of its paths: while it is the same object, so are they. Saves work, changes nothing."""
+
+_NOBODY: Known = {}
+
+
+def known(table: Table, last: Known = _NOBODY) -> Known:
+    """The keys of all hosts of a table; those that are in ``last`` are not made anew."""
+    return {host.host: (host, _keys(host, last)) for host in table.hosts}
+
+
+def services(table: Table, last: Known = _NOBODY) -> dict[Service, tuple[str, ...]]:
     """The services of a table that may have a number, and the addresses of those that are up at their oldest host."""
     found: dict[Service, tuple[float, tuple[str, ...]]] = {}
     for host in table.hosts:
-        for path in host.paths:
-            if _may_have_one(path):
-                key = service(host, path)
+        for path, (key, numbered) in zip(host.paths, _keys(host, last), strict=True):
+            if numbered:
                 there = found.get(key)
                 if there is None or host.since < there[0]:
                     found[key] = host.since, path.upstreams
@@ -110,6 +127,8 @@ def used(table: Table) -> set[int]:
 def allocate(numbers: Numbers, wanted: Iterable[Service], taken: Collection[int] = ()) -> Numbers:
     """Numbers for all that are ``wanted``, and for no others, for as long as there are any; ``taken`` are not given."""
     keep = set(wanted)
+    if keep == numbers.given.keys():
+        return numbers
     given = {service: number for service, number in numbers.given.items() if service in keep}
     used = {*numbers.given.values(), *taken}
     last = numbers.last
@@ -136,9 +155,9 @@ def spread(
     As long as not all parts of a service are among the ``applied``, which Caddy has, those that are lead to everybody.
     """
     told: dict[int, tuple[str, ...]] = {}
-    count = Counter(service._replace(part=0) for service in applied if service in numbers.given)
+    count = Counter(_whole(service) for service in applied if service in numbers.given)
     for service, number in numbers.given.items():
-        whole = service._replace(part=0)
+        whole = _whole(service)
         upstreams = _of_one_family(ready.get(whole, ()))
         fit = all(upstream in carried for upstream in upstreams)
         some = _part(upstreams, service.part, max(count[whole], 1), nodes)[:MOST] if fit else ()
@@ -165,13 +184,19 @@ def dials(
     return tuple(f"{stem}:{numbers[part]}" for part in wanted if part in numbers)
 
 
+def _whole(service: Service) -> Service:
+    return service._replace(part=0) if service.part else service
+
+
 def _count(upstreams: tuple[str, ...], nodes: Nodes) -> int:
     """How many numbers a service with these should have."""
-    return min(len({nodes.get(upstream, "") for upstream in upstreams}), PARTS)
+    return 1 if len(upstreams) == 1 else min(len({nodes.get(upstream, "") for upstream in upstreams}), PARTS)
 
 
 def _part(upstreams: tuple[str, ...], part: int, count: int, nodes: Nodes) -> tuple[str, ...]:
     """Those that one of ``count`` numbers leads to: what is on its nodes, or else all."""
+    if (part, count) == (0, 1):
+        return upstreams
     there = sorted({nodes.get(upstream, "") for upstream in upstreams})[part::count]
     return tuple(upstream for upstream in upstreams if nodes.get(upstream, "") in there) or upstreams
 
@@ -193,28 +218,29 @@ def shown(
     before: Mapping[Place, Shown],
     now: float,
     nodes: Nodes,
-    last: Mapping[str, HostRoute] = _NOTHING,
+    last: Mapping[str, tuple[HostRoute, HostRoute]] = _NOTHING,
+    keys: Known = _NOBODY,
 ) -> tuple[Table, dict[Place, Shown], float | None]:
     """The table as Caddy is to have it now, what to remember for the next time, and when to look again at the latest.
 
-    ``last`` are the hosts as they were shown last: what is the same stays the same object.
+    Its hosts are in the same order. ``last`` are by name the hosts of the last table and what was shown of them: what is
+    the same stays the same object. ``keys`` saves work.
     """
     memory: dict[Place, Shown] = {}
     dues: list[float] = []
     hosts: list[HostRoute] = []
     for host in table.hosts:
-        paths: list[PathRoute] = []
-        for path in host.paths:
-            key = service(host, path)
+        there: list[tuple[str, ...]] = []
+        for path, (key, numbered) in zip(host.paths, _keys(host, keys), strict=True):
             place = host.host, path.path, key.guard
-            own = numbers if _may_have_one(path) else {}
+            own = numbers if numbered else {}
             wanted = dials(path, own, key, ready.get(key, ()), carried, nodes)
             was = before.get(place)
             look = LOOK if was is not None and _differ_in_parts(was.dials, wanted) else 0.0
             memory[place], due = step(was, wanted, now, HOLD if key in own else 0.0, look)
             dues += [due] if due is not None else []
-            paths.append(_as_shown(path, memory[place].dials))
-        hosts.append(_as_last(host, tuple(paths), last.get(host.host)))
+            there.append(memory[place].dials)
+        hosts.append(_with_dials(host, there, *last.get(host.host, (None, None))))
     return replace(table, hosts=tuple(hosts)), memory, min(dues, default=None)
 
 
@@ -223,16 +249,24 @@ def _differ_in_parts(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     return one[:1] == other[:1] and all(map(is_stable, (*one, *other)))
 
 
-def _as_shown(path: PathRoute, shown: tuple[str, ...]) -> PathRoute:
-    return path if shown == path.upstreams else replace(path, upstreams=shown)
-
-
-def _as_last(host: HostRoute, paths: tuple[PathRoute, ...], last: HostRoute | None) -> HostRoute:
-    """The host with these paths; the one that is there where that says the same."""
-    if all(one is other for one, other in zip(paths, host.paths, strict=True)):
+def _with_dials(
+    host: HostRoute, there: list[tuple[str, ...]], was: HostRoute | None, last: HostRoute | None
+) -> HostRoute:
+    """The host with these dials; the one that was shown of it last, where that says the same."""
+    if was is host and last is not None and all(p.upstreams == d for p, d in zip(last.paths, there, strict=True)):
+        return last
+    if all(path.upstreams == dials for path, dials in zip(host.paths, there, strict=True)):
         return host
+    paths = tuple(replace(path, upstreams=dials) for path, dials in zip(host.paths, there, strict=True))
     fresh = replace(host, paths=paths)
-    return last if last is not None and last == fresh else fresh
+    return last if last == fresh else fresh
+
+
+def _keys(host: HostRoute, last: Known) -> tuple[Key, ...]:
+    there = last.get(host.host)
+    if there is not None and there[0] is host:
+        return there[1]
+    return tuple(Key(service(host, path), _may_have_one(path)) for path in host.paths)
 
 
 def _may_have_one(path: PathRoute) -> bool:
@@ -250,6 +284,8 @@ def _next(number: int) -> int:
 
 def _of_one_family(upstreams: tuple[str, ...]) -> tuple[str, ...]:
     """Those of IPv4, or else all: the kernel changes addresses, and never the family."""
+    if len(upstreams) == 1:
+        return upstreams
     return tuple(upstream for upstream in upstreams if not upstream.startswith("[")) or upstreams
 
 

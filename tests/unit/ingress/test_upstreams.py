@@ -8,11 +8,12 @@ import pytest
 
 from ingress import upstreams
 from ingress.routes import State, Table
+from ingress.tables import table
 from ingress.upstreams import HOLD, LOOK, Numbers, Service
 from stackpad.labels import Wire
 from stackpad.routeoptions import RouteOptions
 from stackpad.upstreams import FIRST, LAST, MOST
-from tests.unit.ingress.test_routes import container, made
+from tests.unit.ingress.test_routes import BASE, container, made
 
 WEB, API = Service("acme/shop/production", "web", ""), Service("acme/shop/production", "api", "/api")
 ONE = {"10.0.0.2:80": "e2", "10.0.0.3:80": "e3"}
@@ -275,3 +276,26 @@ def test_what_people_are_shown_stays_true() -> None:
     shown, _, _ = upstreams.shown(gone, {WEB: 20000}, upstreams.services(gone), ONE, memory, 1.0, {})  # type: ignore[arg-type]
     assert shown.hosts[0].state is State.DOWN
     assert replace(shown, hosts=()) == replace(gone, hosts=())
+
+
+def test_what_is_the_same_stays_the_same_object_and_what_is_not_does_not() -> None:
+    """Else ten thousand hosts would be compared, and told, anew at each change of one."""
+    first = made(container("web"), container("api", project="till", address="10.0.0.3"))
+    carried = {"10.0.0.2:80": "e", "10.0.0.3:80": "e", "10.0.0.4:80": "e"}
+    keys = upstreams.known(first)
+    numbers = upstreams.allocate(Numbers(), upstreams.services(first, keys))
+    one, memory, _ = upstreams.shown(
+        first, numbers.given, upstreams.services(first, keys), carried, {}, 0.0, {}, keys=keys
+    )
+    last = {host.host: (host, shown) for host, shown in zip(first.hosts, one.hosts, strict=True)}
+    changed = container("api", project="till", address="10.0.0.4", options=GUARDS[0])
+    there = first.made["shop.acme.stackpad.test"].containers
+    second = table([*there, changed], first.ledger, base_domain=BASE, now=100.0, believe=True, last=first.made)
+    keys = upstreams.known(second, keys)
+    ready = upstreams.services(second, keys)
+    assert ready == upstreams.services(second), "remembered or not"
+    assert upstreams.allocate(numbers, numbers.given) is numbers
+    two, _, _ = upstreams.shown(second, numbers.given, ready, carried, memory, 1.0, {}, last, keys)
+    assert (two.hosts[0] is one.hosts[0], two.hosts[1] is one.hosts[1]) == (True, False)
+    assert two.hosts == upstreams.shown(second, numbers.given, ready, carried, memory, 1.0, {})[0].hosts
+    assert [service.guard != "" for service in ready] == [False, True]
