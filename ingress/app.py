@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from ingress import shared, sites
+from ingress import mounts, shared, sites
 from ingress.caddy import Caddy
 from ingress.certificates import by_name
 from ingress.fleet import Fleet
@@ -375,8 +375,12 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with Engine(settings.docker_host) as engine, asyncio.TaskGroup() as tasks:
         running = tasks.create_task(Ingress(settings, engine).run(), name="ingress")
+        watching = tasks.create_task(
+            mounts.watch(settings.caddy_admin.parent, settings.admin_socket.parent), name="mounts"
+        )
         await stop.wait()
         running.cancel()
+        watching.cancel()
 
 
 async def dry_run(settings: Settings) -> Plan:

@@ -15,6 +15,7 @@ import structlog
 
 from ingress import containers
 from ingress.containers import Surroundings
+from ingress.engineview.answers import ACTIONS
 from ingress.routes import Problem, State, WebContainer
 from ingress.settings import Settings
 from stackpad import labels
@@ -29,12 +30,6 @@ GONE_AFTER = 3.0
 
 LEAVING_FOR = 60.0
 """Seconds a container that was asked to stop gets nothing new; one that runs on after that did not mean to stop."""
-
-_ACTIONS = {
-    "start", "restart", "unpause", "pause", "kill", "stop", "die", "destroy", "rename", "health_status",
-    "connect", "disconnect",
-}  # fmt: skip
-"""Asked for at the source: health checks alone would send three more events each time they run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +59,8 @@ class Follower:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        filters = {"type": ["container", "network"], "event": sorted(_ACTIONS)}
+        # Asked for at the source: health checks alone would send three more events each time they run.
+        filters = {"type": ["container", "network"], "event": sorted(ACTIONS)}
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._relist(), name="relist")
             async for item in self._engine.events(filters):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 
 from aiohttp import web
 
@@ -19,16 +20,24 @@ async def serve(
     if not path:
         await web.TCPSite(runner, host, port).start()
         return
+    await web.SockSite(runner, stack.enter_context(listening(path))).start()
+
+
+@contextlib.contextmanager
+def listening(path: str) -> Iterator[socket.socket]:
+    """A socket at ``path`` that only root can open; it has its name for as long as this lasts."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     before = os.umask(0o177)
     try:
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         _unlink(path)
-        listening.bind(path)
+        bound.bind(path)
     finally:
         os.umask(before)
-    stack.callback(_unlink, path)
-    await web.SockSite(runner, listening).start()
+    try:
+        yield bound
+    finally:
+        _unlink(path)
 
 
 def _unlink(path: str) -> None:

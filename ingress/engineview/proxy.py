@@ -1,0 +1,187 @@
+"""Serves the view: asks the engine what may be asked, and shows of its answers what is shown.
+
+Each connection is for one request, towards both sides, so that there is nothing kept that a restarted engine could make
+stale. Who goes away while the engine is being asked, or hears events, takes the request with him.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import structlog
+from aiohttp import web
+from yarl import URL
+
+from ingress import sites
+from ingress.engineview import answers, rules
+from ingress.engineview.rules import Question, Resource
+from stackpad.errors import InvalidRequest, Unavailable
+
+MOST = 16
+"""Connections at a time; an ingress has two, and those that it has just left."""
+
+ANSWER = 9.0
+"""Seconds the engine has for an answer: a little less than who asks us waits (:data:`stackpad.engine.CALL_TIMEOUT`)."""
+
+LONGEST_EVENT = 1 << 20
+"""Bytes of one event."""
+
+LINGER = 1.0
+"""Seconds that one connection too many has for reading why; it ends sooner when the other side does."""
+
+TELL = 1.0
+"""Seconds between two lines of the log about what was refused."""
+
+_SILENT = logging.getLogger("stackpad.engineview")
+"""aiohttp writes a trace for each request that is none."""
+_SILENT.propagate = False
+_SILENT.setLevel(logging.CRITICAL + 1)
+
+
+class EngineView:
+    """The view of the engine behind one socket."""
+
+    def __init__(self, engine: Path) -> None:
+        self._engine = engine
+        self._told = 0.0
+        self._log = structlog.get_logger("engine view")
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to one request."""
+        try:
+            question = rules.read(request.method, request.raw_path, request.headers.keys(), body=request.body_exists)
+            if question.resource is Resource.EVENTS:
+                return await self._events(request, question)
+            async with self._asked(question, aiohttp.ClientTimeout(ANSWER)) as answer:
+                return _answer(question.resource, answer.status, await answer.read(), answer.headers.get("Api-Version"))
+        except InvalidRequest as error:
+            self._refused(error)
+            return _said(403, answers.reason(str(error)))
+        except Unavailable as error:
+            return _said(503, answers.reason(str(error)))
+
+    async def _events(self, request: web.BaseRequest, question: Question) -> web.StreamResponse:
+        """Events as they come, for as long as both sides stay."""
+        async with self._asked(question, aiohttp.ClientTimeout(None, sock_connect=ANSWER)) as answer:
+            if answer.status != 200:
+                return _answer(question.resource, answer.status, await answer.read())
+            response = web.StreamResponse(headers={"Content-Type": "application/json"})
+            response.force_close()
+            # Not before the engine has answered: who hears that it follows has then missed nothing.
+            await response.prepare(request)
+            with contextlib.suppress(aiohttp.ClientError, OSError, Unavailable):
+                async for line in _lines(answer.content):
+                    if (told := answers.event(line)) is not None:
+                        await response.write(told)
+            with contextlib.suppress(OSError):
+                await response.write_eof()
+            return response
+
+    @contextlib.asynccontextmanager
+    async def _asked(self, question: Question, patience: aiohttp.ClientTimeout) -> AsyncIterator[aiohttp.ClientResponse]:
+        # Nothing else of what came goes on, no header either.
+        url = URL(f"http://docker{question.target}", encoded=True)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self._engine), force_close=True)) as session,
+                session.get(url, timeout=patience, allow_redirects=False) as answer,
+            ):
+                yield answer
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise Unavailable(
+                f"the Docker engine at {self._engine} does not answer: {type(error).__name__} {error}; is it running?"
+            ) from error
+
+    def _refused(self, error: InvalidRequest) -> None:
+        now = time.monotonic()
+        if now >= self._told:
+            self._told = now + TELL
+            self._log.warning("not passed on", reason=str(error))
+
+
+async def serve(engine: Path, path: Path, stop: asyncio.Event) -> None:
+    """Serve on a socket at ``path`` that only root can open, until ``stop`` is set."""
+    server = web.Server(EngineView(engine).handle, handler_cancellation=True)
+    there = 0
+
+    def left() -> None:
+        nonlocal there
+        there -= 1
+
+    def connected() -> asyncio.BaseProtocol:
+        nonlocal there
+        if there >= MOST:
+            return _Full()
+        there += 1
+        return _Connection(server, left)
+
+    with sites.listening(str(path)) as listener:
+        site = await asyncio.get_running_loop().create_unix_server(connected, sock=listener)
+        structlog.get_logger("engine view").info("shows the engine", engine=str(engine), at=str(path))
+        try:
+            await stop.wait()
+        finally:
+            site.close()
+            await server.shutdown(1.0)
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's, which says when it is over."""
+
+    __slots__ = ("_over",)
+
+    def __init__(self, server: web.Server, over: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(server, loop=loop, logger=_SILENT, access_log=_SILENT, auto_decompress=False)
+        self._over = over
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Make room for another."""
+        super().connection_lost(exc)
+        self._over()
+
+
+class _Full(asyncio.Protocol):
+    """What one connection too many is told."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type; sockets have this one
+        body = answers.reason(f"{MOST} connections to the view are open already; close some")
+        head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        transport.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+        # Closed at once, what he has sent meanwhile would take the answer from him.
+        transport.write_eof()
+        asyncio.get_running_loop().call_later(LINGER, transport.abort)
+
+
+def _answer(resource: Resource, status: int, body: bytes, version: str | None = None) -> web.Response:
+    if status == 200:
+        return _said(200, answers.shown(resource, body), version)
+    if status < 400:
+        raise Unavailable(f"the engine answers with status {status}")
+    return _said(status, answers.error(body))
+
+
+def _said(status: int, body: bytes, version: str | None = None) -> web.Response:
+    headers = {"Content-Type": "application/json"} | ({"Api-Version": version} if version else {})
+    response = web.Response(status=status, body=body, headers=headers)
+    response.force_close()
+    return response
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Events, one a line; raises :class:`Unavailable` for one without an end."""
+    held = b""
+    async for part in stream.iter_any():
+        *whole, held = (held + part).split(b"\n")
+        if len(held) > LONGEST_EVENT:
+            raise Unavailable("an event has no end")
+        for line in whole:
+            if line.strip():
+                yield line
