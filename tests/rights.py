@@ -24,6 +24,10 @@ INGRESS = Privileges(_DAC, _DAC, (), _DAC, (), no_new_privs=True)
 """The ingress as ``make install`` starts it."""
 
 
+VIEW = Privileges((), (), (), (), (), no_new_privs=True)
+"""What shows it the engine."""
+
+
 def of(pid: int) -> set[Privileges]:
     """Those of all threads of a process: each has its own."""
     found = set()

@@ -1,5 +1,6 @@
 """`make install` and `make uninstall`: the plugin and the ingress on a Docker engine that is there already.
 
+The ingress has no part in the engine's socket but by a view of it, a container of its own (`ingress/engineview`).
 The engine is the machine's own, or the one DOCKER_HOST names. Nothing is asked; everything done is said.
 """
 
@@ -11,15 +12,27 @@ import os
 import shutil
 import sys
 import time
+from pathlib import PurePosixPath
 
 from tests.testbed import images
 from tests.testbed.node import PLUGIN
 from tests.testbed.shell import Failed, run, say, step
 
-CONTAINER = "stackpad-ingress"
+CONTAINER, VIEW = "stackpad-ingress", "stackpad-view"
 CADDY_ADMIN = "/run/caddy/admin.sock"
-CONFINED = ("--read-only", "--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE", "--security-opt", "no-new-privileges")
-"""It writes to its two mounts alone. The capability: Caddy's socket, and files of certificates, may be Caddy's user's."""
+ENGINE_AT = PurePosixPath("/run")
+"""Where the engine's socket is. It is made anew at each of its starts, so that its directory is mounted, and not it."""
+
+OURS = "/run/stackpad"
+ENGINE_SHOWN = f"unix://{OURS}/engine.sock"
+
+_ALONE = ("--restart", "always", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+CONFINED = (*_ALONE, "--network", "host", "--cap-add", "DAC_OVERRIDE")
+"""The ingress writes to its mounts alone. The capability: Caddy's socket, and files of certificates, may be Caddy's
+user's."""
+
+VIEW_CONFINED = (*_ALONE, "--network", "none", "--entrypoint", "/opt/stackpad/bin/python")
+"""The view has the engine's socket, and nothing that anybody but the ingress could reach."""
 
 PASSED_ON = (
     "BASE_DOMAIN",
@@ -63,6 +76,7 @@ def main() -> int:
 
 def install() -> int:
     """Create and enable the plugin, anew where it is another version; start the ingress's container."""
+    mounts = ingress_mounts(os.environ.get("CADDY_ADMIN") or CADDY_ADMIN)
     built = images.build()
     with step(f"plugin {PLUGIN}"):
         # Networks stay, and containers on them go on: they are bound to the driver's name.
@@ -72,20 +86,26 @@ def install() -> int:
     if not os.environ.get("BASE_DOMAIN"):
         say("no ingress: say make install BASE_DOMAIN=example.org to have web services published under it")
         return 0
-    with step("ingress"):
+    with step("view of the engine"):
         archive = next(path for path in built.archives if "ingress" in path.name)
         run("docker", "load", "--quiet", "--input", archive)
+        run("docker", "rm", "--force", VIEW, check=False)
+        run(
+            "docker", "run", "--detach", "--name", VIEW, *VIEW_CONFINED, f"--volume={ENGINE_AT}:{ENGINE_AT}:ro",
+            f"--volume={OURS}:{OURS}", images.INGRESS, "-m", "ingress.engineview",
+        )  # fmt: skip
+        see_it_stay(VIEW)
+    with step("ingress"):
         run("docker", "rm", "--force", CONTAINER, check=False)
         settings = [f"--env={name}={os.environ[name]}" for name in PASSED_ON if os.environ.get(name)]
         certificates = os.environ.get("CERTIFICATES")
         if certificates:
             # The same path as outside: it is also what Caddy is told.
             settings.append(f"--volume={certificates}:{certificates}:ro")
-        run(
-            "docker", "run", "--detach", "--name", CONTAINER, "--restart", "always", "--network", "host", *CONFINED,
-            "--volume", "/run:/run", "--volume", "/var/lib/stackpad:/var/lib/stackpad", *settings, images.INGRESS,
-        )  # fmt: skip
-        see_it_stay()
+        mounted = [f"--volume={path}:{path}" for path in mounts]
+        settings.append(f"--env=DOCKER_HOST={ENGINE_SHOWN}")
+        run("docker", "run", "--detach", "--name", CONTAINER, *CONFINED, *mounted, *settings, images.INGRESS)
+        see_it_stay(CONTAINER)
     # Caddy writes the address of a unix socket as unix/ and the path, so that there are two slashes.
     listen = json.dumps({"admin": {"listen": f"unix/{os.environ.get('CADDY_ADMIN', CADDY_ADMIN)}"}})
     say(f"the ingress expects a Caddy that has in its configuration: {listen}")
@@ -98,19 +118,38 @@ def uninstall() -> int:
     left += run("docker", "network", "ls", "--quiet", "--filter", f"driver={PLUGIN}:latest", check=False).stdout.split()
     if left:
         raise Failed(f"networks still use the plugin: {' '.join(left)}; remove them with docker network rm, then again")
-    run("docker", "rm", "--force", CONTAINER, check=False)
+    run("docker", "rm", "--force", CONTAINER, VIEW, check=False)
     remove_plugin()
     say("plugin and ingress are removed; /var/lib/stackpad holds their state and can be deleted")
     return 0
 
 
-def see_it_stay(seconds: float = 3.0) -> None:
-    """Raise :class:`Failed` with its last words when the ingress ends as soon as it has started."""
+def ingress_mounts(caddy_admin: str) -> list[str]:
+    """The directories that the ingress works in: ours, and that of Caddy's admin socket.
+
+    Raises :class:`Failed` where the latter would bring the engine's socket with it.
+    """
+    path = PurePosixPath("/" + caddy_admin.lstrip("/"))
+    if not caddy_admin.startswith("/") or ".." in path.parts:
+        raise Failed(f"CADDY_ADMIN={caddy_admin} is not an absolute path such as {CADDY_ADMIN}")
+    # The one is the other on every distribution of today.
+    directory = PurePosixPath("/run", *path.parts[3:-1]) if path.parts[:3] == ("/", "var", "run") else path.parent
+    if ENGINE_AT.is_relative_to(directory):
+        raise Failed(
+            f"CADDY_ADMIN={caddy_admin} is in {directory}, with the engine's socket, which the ingress is not to have; "
+            f"give Caddy's admin socket a directory of its own, as {CADDY_ADMIN} has"
+        )
+    own = [OURS, "/var/lib/stackpad"]
+    return own if any(directory.is_relative_to(one) for one in own) else [*own, str(path.parent)]
+
+
+def see_it_stay(container: str, seconds: float = 3.0) -> None:
+    """Raise :class:`Failed` with its last words when a container ends as soon as it has started."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if run("docker", "inspect", "--format", "{{.RestartCount}}", CONTAINER).stdout.strip() != "0":
-            last = run("docker", "logs", "--tail", "3", CONTAINER, check=False)
-            raise Failed(f"the ingress does not stay up; it says:\n{(last.stderr or last.stdout).strip()}")
+        if run("docker", "inspect", "--format", "{{.RestartCount}}", container).stdout.strip() != "0":
+            last = run("docker", "logs", "--tail", "3", container, check=False)
+            raise Failed(f"{container} does not stay up; it says:\n{(last.stderr or last.stdout).strip()}")
         time.sleep(0.2)
 
 
