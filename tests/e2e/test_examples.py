@@ -37,9 +37,12 @@ case "$1" in
   daemon-reload) ;;
   stop) stop; rm -f /run/caddy.pid ;;
   restart)
+    [ -e /run/caddy.pid ] || rm -rf /run/caddy
     stop
-    grep -q '^RuntimeDirectory=caddy$' /etc/systemd/system/caddy.service.d/stackpad.conf || exit 1
-    rm -rf /run/caddy; mkdir -p -m 750 /run/caddy /var/lib/caddy
+    for line in RuntimeDirectory=caddy RuntimeDirectoryPreserve=yes; do
+      grep -qx "$line" /etc/systemd/system/caddy.service.d/stackpad.conf || exit 1
+    done
+    mkdir -p -m 750 /run/caddy /var/lib/caddy
     export HOME=/var/lib/caddy XDG_DATA_HOME=/var/lib/caddy
     setsid caddy run --config /etc/caddy/Caddyfile > /run/caddy.log 2>&1 < /dev/null &
     echo $! > /run/caddy.pid
