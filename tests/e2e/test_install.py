@@ -74,9 +74,13 @@ def test_install_twice_serve_and_uninstall(bed: Testbed) -> None:
         visitor = Visitor(bench)
         visitor.sees(HOST, 200, "web ")
         the_engine_is_out_of_its_reach(bench)
-        # Its sockets are made anew, and Docker starts all three again, in any order.
-        bench.node.restart_engine()
+        # The engine's socket is made anew, and Docker starts all three again, in any order.
+        bench.node.restart_engine("--live-restore")
         visitor.sees(HOST, 200, "web ")
+        # And once more, while all three go on.
+        began = bench.docker("inspect", "--format", "{{.State.StartedAt}}", VIEW, CONTAINER, "web")
+        bench.node.restart_engine("--live-restore")
+        assert bench.docker("inspect", "--format", "{{.State.StartedAt}}", VIEW, CONTAINER, "web") == began
         bench.docker("rm", "--force", "web")
         bench.serve("next", NETWORK, *WEB)
         visitor.sees(HOST, 200, "next ")
@@ -97,6 +101,7 @@ def test_install_twice_serve_and_uninstall(bed: Testbed) -> None:
         eventually(lambda: not bench.links(), "our links to go")
     finally:
         bench.docker("rm", "--force", CONTAINER, VIEW, check=False)
+        bench.node.restart_engine()
         if not bench.docker("plugin", "ls", "--quiet").strip():
             bench.node.install_plugin(images.build(only_plugin=True).plugin, PLUGIN)
         bed.proxy.start_ingress()
