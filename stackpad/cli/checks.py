@@ -268,7 +268,12 @@ def _ingress(facts: Facts) -> Iterator[Check]:
     elif facts.ingress.problem is not None:
         yield Check("ingress", Level.PROBLEM, f"Caddy is not in step: {facts.ingress.problem}", "see the log of Caddy")
     elif facts.ingress.stale:
-        yield Check("ingress", Level.PROBLEM, "the Docker engine does not answer it", "is its DOCKER_HOST right?")
+        yield Check(
+            "ingress",
+            Level.PROBLEM,
+            "the Docker engine does not answer it",
+            "is its DOCKER_HOST right, and does stackpad-view run?",
+        )
     elif facts.ingress.problems:
         yield Check(
             "ingress",

@@ -19,6 +19,7 @@ import msgspec
 
 from ingress import claims, containers, shared
 from ingress.containers import Surroundings
+from ingress.engineview import answers, rules
 from ingress.remote import Others, seen
 from ingress.routes import Problem
 from plugin import attachments, joining, mesh, options, protocol, upstreams, webdesk
@@ -287,6 +288,23 @@ def _container_target(data: bytes) -> None:
         assert len(attached.ports) <= attachments.PORTS
 
 
+def _view_target(data: bytes) -> None:
+    """Method, target and the engine's answer, with zeros between: what goes on is one thing, and so is what is shown."""
+    method, target, body = [*data.split(b"\0", 2), b"", b""][:3]
+    asked = attempt(rules.read, text_of(method), text_of(target))
+    if asked is not None:
+        path = asked.target.partition("?")[0]
+        assert path == text_of(target).partition("?")[0]
+        assert asked.target.isascii()
+        assert asked.target.isprintable()
+        assert not {"", ".", ".."} & set(path.split("/")[1:])
+        assert rules.read(text_of(method), asked.target) == asked
+        if asked.resource is not rules.Resource.EVENTS and (body_shown := attempt(answers.shown, asked.resource, body)):
+            assert answers.shown(asked.resource, body_shown) == body_shown
+    line = attempt(answers.event, body)
+    assert line is None or answers.event(line) == line
+
+
 def _call_target(data: bytes) -> None:
     """A body of Docker's in the reader of each of its calls, as far as it is read without state or kernel."""
     for name, call in BODIES.items():
@@ -363,6 +381,7 @@ TARGETS: dict[str, Target] = {
     "web-report": _report_target,
     "upstreams": _upstreams_target,
     "container": _container_target,
+    "view": _view_target,
     "call": _call_target,
     "disk": _disk_target,
 }

@@ -24,7 +24,7 @@ ROUND = int(os.environ.get("STACKPAD_FUZZ_ROUND") or 0)
 CASES = {
     "labels": 10_000, "hosts": 10_000, "token": 6_000, "token-body": 8_000, "join": 6_000, "place": 6_000,
     "record": 6_000, "store": 5_000, "shown": 5_000, "dns": 9_000, "web-report": 8_000, "upstreams": 8_000,
-    "container": 6_000, "call": 6_000, "disk": 4_000,
+    "container": 6_000, "view": 6_000, "call": 6_000, "disk": 4_000,
 }  # fmt: skip
 
 LINES, EACH = 40_000, 400
