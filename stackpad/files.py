@@ -18,7 +18,10 @@ def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}.new")
     try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with contextlib.suppress(FileNotFoundError):
+            fresh.unlink()  # of a process that had our number and was killed
+        # Never through a link that somebody else has put there.
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()

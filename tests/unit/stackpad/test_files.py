@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,3 +39,24 @@ def test_writers_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
             done.result()
     assert path.read_bytes() in values
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["link", "left"])
+def test_what_is_in_the_way_is_neither_followed_nor_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A link to somebody else's file, or what a writer of the same number left open to all when it was killed."""
+    path, other = tmp_path / "thing", tmp_path / "other"
+    other.write_text("somebody else's")
+    monkeypatch.setattr(files, "_numbers", itertools.count())
+    fresh = tmp_path / f".thing.{os.getpid()}-0.new"
+    if kind == "link":
+        fresh.symlink_to(other)
+    else:
+        fresh.write_text("half")
+        fresh.chmod(0o666)
+    files.replace(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert not path.is_symlink()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert other.read_text() == "somebody else's"
