@@ -1,13 +1,15 @@
 """All tests, in the order in which a slip is told early; ``python -m tests ARGUMENTS`` hands them to pytest instead.
 
-What needs no engines comes first, on all cores. Then the engines, which take most of the time and wait for most of it:
-the tests of one node, and beside them those of several and whatever else only uses a core now and then, one after the
-other. Their words are printed at the end.
+What needs no engines comes first, on all cores. Then the engines, which take most of the time and wait for most of it, in
+three rows beside each other: one node, several nodes, and what is left with the tests that restart a node's engine, which
+take about as long. The words of the latter two are printed at the end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,8 +18,8 @@ from pathlib import Path
 FIRST = ("unit", "properties", "fuzz", "kernel", "caddy", "browser", "dns")
 BESIDE = ("etcd", "mesh", "guest")
 ENGINES = "e2e"
-SEVERAL = "test_fleet*.py"
-"""The tests of several nodes among those of engines."""
+SEVERAL, RESTARTS = "test_fleet*.py", "test_lifecycle.py"
+"""The tests of several nodes among those of engines, and those that restart one."""
 
 
 def main(arguments: list[str]) -> int:
@@ -28,20 +30,35 @@ def main(arguments: list[str]) -> int:
     # A file stays in one process: its tests may share what is made once.
     spread = ["--numprocesses", str(os.cpu_count() or 1), "--dist", "loadfile"]
     ended = [subprocess.run([*pytest, *spread, *_paths(FIRST)], check=False).returncode]
-    fleet = sorted(str(path) for path in Path("tests", ENGINES).glob(SEVERAL))
-    with tempfile.TemporaryFile() as words:
-        beside = [*pytest, *_paths(BESIDE), *fleet]
-        with subprocess.Popen(beside, stdout=words, stderr=subprocess.STDOUT) as several:
-            try:
-                one = [*pytest, *_paths((ENGINES,)), f"--ignore-glob=*/{SEVERAL}"]
-                ended.append(subprocess.run(one, check=False).returncode)
-            except BaseException:
-                several.terminate()
-                raise
-            ended.append(several.wait())
-        words.seek(0)
-        sys.stdout.write(words.read().decode(errors="replace"))
+    one, *others = rows()
+    with contextlib.ExitStack() as stack:
+        running = []
+        for row in others:
+            words = stack.enter_context(tempfile.TemporaryFile())
+            process = subprocess.Popen([*pytest, *row], stdout=words, stderr=subprocess.STDOUT)
+            stack.callback(_end, process)
+            running.append((process, words))
+        ended.append(subprocess.run([*pytest, *one], check=False).returncode)
+        for process, words in running:
+            ended.append(process.wait())
+            words.seek(0)
+            sys.stdout.write(words.read().decode(errors="replace"))
     return max(ended)
+
+
+def rows() -> tuple[list[str], list[str], list[str]]:
+    """What runs beside each other: the tests of one node, of several, and what is left."""
+    there = Path("tests", ENGINES)
+    several, restarts = set(there.glob(SEVERAL)), there / RESTARTS
+    one = set(there.glob("test_*.py")) - several - {restarts}
+    return sorted(map(str, one)), sorted(map(str, several)), [*_paths(BESIDE), str(restarts)]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a row that still runs, and wait until it has cleaned up."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.wait()
 
 
 def _paths(parts: tuple[str, ...]) -> list[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.__main__ import BESIDE, ENGINES, FIRST, SEVERAL
+import pytest
+
+from tests.__main__ import BESIDE, ENGINES, FIRST, rows
 
 HERE = Path(__file__).parents[1]
 
@@ -17,8 +20,11 @@ def test_no_directory_is_left_out() -> None:
     assert there == {*FIRST, *BESIDE, ENGINES}
 
 
-def test_there_are_tests_of_several_nodes() -> None:
-    assert len(list((HERE / ENGINES).glob(SEVERAL))) > 1
+def test_every_test_of_engines_is_in_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(HERE.parent)
+    there = [path for row in rows() for path in row if Path(path).parent == Path("tests", ENGINES)]
+    assert sorted(there) == sorted(str(path.relative_to(HERE.parent)) for path in (HERE / ENGINES).rglob("test_*.py"))
+    assert all(row and all(map(os.path.exists, row)) for row in rows())
 
 
 def replayed(text: str) -> Iterator[tuple[str, str]]:
