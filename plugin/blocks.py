@@ -141,6 +141,20 @@ def pools(blocks: Iterable[IPNet], network_prefix: int) -> list[dict[str, object
     return found
 
 
+def without(net: IPNet, others: Iterable[IPNet]) -> list[IPNet]:
+    """What of ``net`` is in none of ``others``."""
+    parts = [net]
+    for other in others:
+        if any(within(part, other) for part in parts) or any(within(other, part) for part in parts):
+            parts = [
+                rest
+                for part in parts
+                if not within(part, other)
+                for rest in (_without(part, other) if within(other, part) else [part])
+            ]
+    return parts
+
+
 def _without(block: IPNet, part: IPNet) -> list[IPNet]:
     if isinstance(block, ipaddress.IPv4Network) and isinstance(part, ipaddress.IPv4Network):
         return sorted(block.address_exclude(part))

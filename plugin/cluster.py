@@ -202,7 +202,8 @@ class Cluster:
         services = [mesh.STORE_PORT] if membership.embeds(self._settings.store) else []
         services += [mesh.METRICS_PORT] if self._settings.mesh_metrics else []
         now, view = time.time(), wants.with_gateway(self.view, membership)
-        view, refused = wants.lawful(view, membership.node, self.grounds(), membership.cluster)
+        lawful = wants.lawful(view, membership.node, self.grounds(), membership.cluster)
+        view = lawful.view
         mine = records.Node(owner=membership.node, name=membership.name, public_keys=self.keys.public_keys)
         members = {**view.nodes, membership.node: mine}
         choices = self._handover.choose(
@@ -214,7 +215,8 @@ class Cluster:
         wanted = wants.of_member(
             membership, view, self.keys.private_key, port, guests=self.guests.peers(now), services=services, keys=choices
         )
-        return replace(wanted, due=self._handover.due, refused=refused)
+        barred = wants.barred(view, membership.node, lawful.left, wanted)
+        return replace(wanted, due=self._handover.due, refused=lawful.problems, barred=barred)
 
     def grounds(self, *, claiming: bool = False) -> Grounds:
         """What the ranges of networks are judged by: other nodes', or one that this node is ``claiming``."""

@@ -52,10 +52,15 @@ class Grounds:
         """The needed addresses of each family as numbers, in order: hundreds of ranges are compared with them."""
         return {version: sorted(int(ip) for ip in self.needed if ip.version == version) for version in (4, 6)}
 
+    def allows(self, net: IPNet) -> bool:
+        """Whether ``net`` is a private range, or one that the operator or the cluster has for networks."""
+        low, high = _bounds(net)
+        return any(net.version == version and first <= low and high <= last for version, first, last in self._allowed)
+
     def against(self, net: IPNet) -> str:
         """Why ``net`` may not be a network's, with the remedy; empty if it may."""
         family, (low, high) = net.version, _bounds(net)
-        if not any(version == family and first <= low and high <= last for version, first, last in self._allowed):
+        if not self.allows(net):
             return (
                 f"{net} is no private range (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, fc00::/7), and "
                 "would take addresses of the internet away; choose one of these with --subnet, or allow it on each node "

@@ -198,12 +198,12 @@ def plan(
     mine = frozenset(ipaddress.ip_address(text) for text in addresses if text)
     elements.update(Element(FILTER, f"mesh_self{address.version}", str(address)) for address in mine)
     elements.update(Element(FILTER, "mesh_services", str(port)) for port in services)
-    remote = _remote(view, me, by_owner)
+    remote = by_environment(view, me, by_owner)
     return MeshPlan(peers, mine, frozenset(routes), frozenset(elements), remote, tuple(keyless))
 
 
-def _remote(view: View, me: str, by_owner: Mapping[str, Iterable[IPNet]]) -> Mapping[str, frozenset[IPNet]]:
-    """Other nodes' ranges by environment, only those that their node really holds."""
+def by_environment(view: View, me: str, by_owner: Mapping[str, Iterable[IPNet]]) -> Mapping[str, frozenset[IPNet]]:
+    """The ranges of other nodes' networks by environment, only those that lie in what is their node's ``by_owner``."""
     found: dict[str, set[IPNet]] = {}
     for network in view.networks.values():
         if network.owner == me or network.owner in view.removed:

@@ -245,13 +245,12 @@ class MeshLoop:
         if wanted is None:
             return Overlay(wants.closed(former))
         plan = wanted.plan
-        remote = {
-            network.id: plan.remote.get(network.environment, frozenset())
-            for network in self._state.networks.values()
-            if network.environment
-        }
+        named = [network for network in self._state.networks.values() if network.environment]
+        remote = {network.id: plan.remote.get(network.environment, frozenset()) for network in named}
+        barred = {network.id: wanted.barred.get(network.environment, frozenset()) for network in named}
         beyond = frozenset().union(*plan.remote.values())
-        return Overlay(plan.elements | wants.closed(wanted.cluster | former), remote, beyond, mtu, mesh.OVERHEAD)
+        elements = plan.elements | wants.closed(wanted.cluster | former)
+        return Overlay(elements, remote, beyond, mtu, mesh.OVERHEAD, barred)
 
     async def prime(self) -> None:
         """Before anything else: tell the reconciler what is known from the last time, and close every way but the tunnel.

@@ -46,7 +46,8 @@ class Overlay:
     """What the cluster adds to the state: firewall elements, other nodes' ranges by network id, and the tunnel's MTU.
 
     ``beyond`` are the ranges of all networks of other nodes, also of those this node has no part of. Until the MTU is
-    known, ``overhead`` is what the tunnel takes from the uplinks' (bytes).
+    known, ``overhead`` is what the tunnel takes from the uplinks' (bytes). ``barred``, by network id, are ranges that its
+    containers would be at, were they not refused here: they do not lead into the tunnel, and are to lead nowhere else.
     """
 
     elements: frozenset[Element] = frozenset()
@@ -54,6 +55,11 @@ class Overlay:
     beyond: frozenset[IPNet] = frozenset()
     mtu: int | None = None
     overhead: int = 0
+    barred: Mapping[str, frozenset[IPNet]] = field(default_factory=dict)
+
+    def known(self, network_id: str) -> frozenset[IPNet]:
+        """The ranges that the rules know as other nodes' parts of a network: they are left for by the tunnel only."""
+        return self.remote.get(network_id, frozenset()) | self.barred.get(network_id, frozenset())
 
 
 class Reconciler:
@@ -116,7 +122,7 @@ class Reconciler:
         """Take over what the cluster says now; the kernel follows soon, and nobody waits for it."""
         before, self._overlay = self._overlay, given
         for network_id in self._state.networks:
-            if before.mtu != given.mtu or before.remote.get(network_id) != given.remote.get(network_id):
+            if before.mtu != given.mtu or before.known(network_id) != given.known(network_id):
                 self.touch(network_id)
         if before.beyond != given.beyond:
             self._beyond = Prefixes(given.beyond)
@@ -345,7 +351,7 @@ class Reconciler:
         if network is None:
             return EMPTY
         endpoints = self._state.endpoints_of(network.id)
-        remote = self._overlay.remote.get(network.id, ())
+        remote = self._overlay.known(network.id)
         return desired(network, endpoints, uplink_mtu=self.mtu, lost=self._lost, remote=remote)
 
     def _desired_upstream(self, number: int) -> Dataplane:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from plugin import blocks, joining, mesh
 from plugin.dataplane import FILTER, Element
@@ -23,6 +24,7 @@ class Wanted:
     """The plan, and what belongs to it: the device's key and port, and the ranges that never leave in clear.
 
     ``cluster`` are those of them that are the cluster's by agreement. ``refused`` are problems: ranges that are left out.
+    ``barred`` are those of them, by environment, that its containers are kept from: only the way out would lead there.
     ``due`` is when the plan will be another one by itself (Unix time), 0 for never.
     """
 
@@ -34,6 +36,7 @@ class Wanted:
     due: float = 0.0
     extra: Mapping[str, Peer] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
+    barred: Mapping[str, frozenset[IPNet]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,18 @@ def with_gateway(view: View, membership: Membership) -> View:
     return replace(view, nodes={membership.gateway.owner: membership.gateway}, ranges=ranges)
 
 
-def lawful(view: View, me: str, grounds: Grounds, cluster: records.Cluster) -> tuple[View, tuple[str, ...]]:
-    """The view without those of other nodes' ranges that no network may have, and what a person should know of them.
+class Lawful(NamedTuple):
+    """A ``view`` without what is not lawful in it, what a person should know of that, and those of it that are ``left``
+    out although networks may be there: other nodes' containers may be called at such addresses.
+    """
+
+    view: View
+    problems: tuple[str, ...] = ()
+    left: tuple[records.Range, ...] = ()
+
+
+def lawful(view: View, me: str, grounds: Grounds, cluster: records.Cluster) -> Lawful:
+    """The view without those of other nodes' ranges that no network may have.
 
     Whoever wrote them: they are no peer's, and neither routed nor in an environment. A block of the cluster's own is told
     only: to such this node has agreed at its join, and without one a whole node would be out of reach, for an address
@@ -112,7 +125,7 @@ def lawful(view: View, me: str, grounds: Grounds, cluster: records.Cluster) -> t
         if record.owner != me and not record.freed and (reason := grounds.against(ip_network(record.net)))
     }
     if not against:
-        return view, ()
+        return Lawful(view)
     names = {node.owner: plain(node.name) for node in view.nodes.values()}
     agreed = {key for key in against if _is_agreed(view.ranges[key], cluster)}
     problems = tuple(
@@ -122,7 +135,27 @@ def lawful(view: View, me: str, grounds: Grounds, cluster: records.Cluster) -> t
         )
     )
     left = against.keys() - agreed
-    return replace(view, ranges={key: one for key, one in view.ranges.items() if key not in left}), problems
+    kept = tuple(view.ranges[key] for key in sorted(left) if grounds.allows(ip_network(view.ranges[key].net)))
+    return Lawful(replace(view, ranges={key: one for key, one in view.ranges.items() if key not in left}), problems, kept)
+
+
+def barred(view: View, me: str, left: Iterable[records.Range], wanted: Wanted) -> Mapping[str, frozenset[IPNet]]:
+    """What of the ranges ``left`` out is to be closed to this node's containers, by the environment it is a part of.
+
+    They are called by its names there, and would go out by the node's own way, in clear. Others mean something else by
+    such an address, as the node itself does. What is routed into the tunnel, or closed to all anyway, is not in it.
+    """
+    by_owner: dict[str, list[IPNet]] = {}
+    for record in left:
+        by_owner.setdefault(record.owner, []).append(ip_network(record.net))
+    if not by_owner:
+        return {}
+    others = wanted.plan.routes | wanted.cluster
+    parts = {
+        environment: frozenset(part for net in nets for part in blocks.without(net, others))
+        for environment, nets in mesh.by_environment(view, me, by_owner).items()
+    }
+    return {environment: nets for environment, nets in parts.items() if nets}
 
 
 def _is_agreed(record: records.Range, cluster: records.Cluster) -> bool:

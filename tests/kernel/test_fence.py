@@ -126,8 +126,9 @@ async def test_the_clusters_ranges_are_closed_to_what_is_under_way_as_well(outsi
         talk.close()
 
 
+@pytest.mark.parametrize("known", ["remote", "barred"])
 async def test_a_claimed_range_is_closed_to_its_environment_and_to_nobody_else(
-    outside: Namespace, tmp_path: Path
+    outside: Namespace, tmp_path: Path, known: str
 ) -> None:
     """Who is called by a name of the environment is on another node; others mean something else by that address."""
     async with node(tmp_path) as made:
@@ -135,7 +136,7 @@ async def test_a_claimed_range_is_closed_to_its_environment_and_to_nobody_else(
             await made.network(number)
         one, two = [await made.container(1 + number, number) for number in (1, 2)]
         there = opened(outside, bind=CLAIMED)
-        made.reconciler.overlay(Overlay(remote={network_id(1): frozenset({ip_network("172.18.0.0/16")})}))
+        made.reconciler.overlay(Overlay(**{known: {network_id(1): frozenset({ip_network("172.18.0.0/16")})}}))  # type: ignore[arg-type]
         await made.reconciler.settle(network_id(1))
         talks = [Talk(opened(container, connect=CLAIMED), there) for container in (one, two)]
         await talks[0].is_dropped()
@@ -235,6 +236,10 @@ def closed_ranges() -> str:
     return run("nft", "list", "set", "inet", "stackpad", "tunnel_only4")
 
 
+def known_ranges() -> str:
+    return run("nft", "list", "set", "inet", "stackpad", "remote4_16")
+
+
 async def test_before_the_node_is_ready_and_without_wireguard_the_fence_stands(netns: None, tmp_path: Path) -> None:
     async with looping(tmp_path, Broken()) as made, asyncio.TaskGroup() as tasks:
         assert "10.192.0.0/10" in unreachable()
@@ -297,6 +302,25 @@ async def test_a_range_this_node_has_itself_is_left_alone_and_told(netns: None, 
         made.wanted = replace(made.wanted, refused=())
         ip("addr", "add", "172.18.0.1/16", "dev", "br-x")
         await eventually(lambda: ip("route", "show", "172.18.0.0/16") == own, "ours to give way again")
+        running.cancel()
+
+
+async def test_a_range_that_is_refused_here_is_closed_to_its_environment_all_the_same(
+    netns: None, tmp_path: Path
+) -> None:
+    """What is sent to its containers has no way but the node's own, in clear."""
+    link(MESH_LINK)
+    async with looping(tmp_path, Still()) as made, asyncio.TaskGroup() as tasks:
+        for number, environment in ((1, "shop"), (2, "blog")):
+            await made.state.put_network(network(number, environment=environment))
+            await made.reconciler.settle(network_id(number))
+        assert made.wanted is not None
+        made.wanted = replace(made.wanted, barred={"shop": frozenset({ip_network("192.168.0.0/16")})})
+        running = tasks.create_task(made.mesh.run())
+        await eventually(lambda: network(1).bridge in known_ranges(), "the range to be closed to the environment")
+        assert network(2).bridge not in known_ranges(), "others mean something else by these addresses"
+        assert "192.168.0.0/16" not in ip("route", "show", "table", "all"), "nor is it closed to the node"
+        assert not made.reconciler.remote(network_id(1)), "nobody is told that it is reached"
         running.cancel()
 
 

@@ -136,13 +136,35 @@ def test_a_record_takes_nothing_that_no_network_may_have(net: str, said: str) ->
     network = records.Network(owner="n0", id="x", environment="shop", subnets=(net,))
     seen = wants.with_gateway(View(), MINE)
     seen = replace(seen, ranges={**seen.ranges, "x": claim}, networks={"x": network})
-    view, (problem,) = wants.lawful(seen, MINE.node, Grounds(needed=needed, cluster=CLUSTER), MINE.cluster)
-    made = wants.of_member(MINE, view, generate(), 51820, guests=(), services=(), keys={})
+    found = wants.lawful(seen, MINE.node, Grounds(needed=needed, cluster=CLUSTER), MINE.cluster)
+    (problem,) = found.problems
+    made = wants.of_member(MINE, found.view, generate(), 51820, guests=(), services=(), keys={})
     assert made.plan.routes == {ip_network(BLOCK.net)} == made.plan.peers["k0"].allowed
     assert made.plan.remote == {}
     assert made.fenced == set(CLUSTER)
     assert problem.startswith("a range of node first is not reached from here: ")
     assert said in problem
+    closed = {"shop": {ip_network(net)}} if net.startswith("172.") else {}
+    assert wants.barred(seen, MINE.node, found.left, made) == closed, "not the internet, nor the cluster's, closed anyway"
+
+
+def test_a_refused_range_is_closed_to_its_environment_but_for_what_goes_through_the_tunnel() -> None:
+    """Who wrote it is not to open a way into the tunnel either, nor to close one."""
+    wide = records.Range(owner="n0", net="172.16.0.0/12", network="x")
+    network = records.Network(owner="n0", id="x", environment="shop", subnets=(wide.net,))
+    other = records.Network(owner="n0", id="y", environment="blog", subnets=("172.31.0.0/16",))
+    strange = records.Network(owner="n2", id="z", environment="mail", subnets=("172.31.0.0/16",))
+    seen = wants.with_gateway(View(), MINE)
+    ranges = {**seen.ranges, "claim": CLAIM, "wide": wide}
+    seen = replace(seen, ranges=ranges, networks={"x": network, "y": other, "z": strange})
+    grounds = Grounds(needed={ip_address("172.20.0.53"): "a name server"}, cluster=CLUSTER)
+    found = wants.lawful(seen, MINE.node, grounds, MINE.cluster)
+    made = wants.of_member(MINE, found.view, generate(), 51820, guests=(), services=(), keys={})
+    closed = wants.barred(seen, MINE.node, found.left, made)
+    assert set(closed) == {"shop", "blog"}, "of whom it is not is not believed"
+    assert not any(net.overlaps(ip_network(CLAIM.net)) for net in closed["shop"])
+    assert sum(net.num_addresses for net in closed["shop"]) == 2**20 - 2**8
+    assert closed["blog"] == {ip_network("172.31.0.0/16")}
 
 
 def test_a_block_stays_whatever_address_in_it_somebody_has_come_to() -> None:
@@ -152,8 +174,9 @@ def test_a_block_stays_whatever_address_in_it_somebody_has_come_to() -> None:
     small = records.Range(owner="n0", net=f"{inside}/32", block=True)
     claimed = records.Range(owner="n0", net=f"{inside}/32", network="x")
     seen = View(ranges={"block": BLOCK, "small": small, "claimed": claimed})
-    view, problems = wants.lawful(seen, MINE.node, grounds, MINE.cluster)
+    view, problems, left = wants.lawful(seen, MINE.node, grounds, MINE.cluster)
     assert view.ranges == {"block": BLOCK}
+    assert left == (claimed, small)
     assert [" only partly reached " in problem for problem in problems].count(True) == 1
     assert len(problems) == 3
 
@@ -162,4 +185,4 @@ def test_what_is_lawful_stays_and_our_own_is_not_asked_about() -> None:
     public = records.Range(owner="n1", net="203.0.113.0/24", network="y")
     freed = records.Range(owner="n0", net="198.51.100.0/24", freed=1.0)
     seen = View(ranges={"a": BLOCK, "b": CLAIM, "c": public, "d": freed})
-    assert wants.lawful(seen, "n1", Grounds(cluster=CLUSTER), MINE.cluster) == (seen, ())
+    assert wants.lawful(seen, "n1", Grounds(cluster=CLUSTER), MINE.cluster) == wants.Lawful(seen)
