@@ -88,13 +88,14 @@ def forget(selections: Collection[Selection]) -> set[Selection]:
     for group in _groups(selections):
         if time.monotonic() > deadline:
             break
+        kept: Collection[Selection] = ()
         try:
-            _forget(group)
+            kept = _forget(group)
         except OSError as error:
             structlog.get_logger("flows").warning("flows not forgotten", number=len(group), reason=str(error))
             if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT}:
                 continue
-        done.update(group)
+        done.update(each for each in group if each not in kept)
     return done
 
 
@@ -108,7 +109,8 @@ def _groups(selections: Collection[Selection]) -> Iterator[list[Selection]]:
     yield from ([each] for each in selections if not each.address)
 
 
-def _forget(group: list[Selection]) -> None:
+def _forget(group: list[Selection]) -> Collection[Selection]:
+    """Delete the flows of all in ``group``, and return those of which the kernel keeps some."""
     version = group[0].version
     try:
         found = _found(group, _filters(group[0]) if len(group) == 1 else [b""])
@@ -117,38 +119,43 @@ def _forget(group: list[Selection]) -> None:
             raise
         found = _found(group, [b""])  # it has no such filters
     with _channel() as channel:
-        kept = {
-            code
+        kept = [
+            (found[start + number], code)
             for start in range(0, len(found), _BATCH)
-            for code in _delete(channel, version, found[start : start + _BATCH])
-        }
-    if kept:
-        raise OSError(errno.EBUSY, f"the kernel keeps flows: {', '.join(map(os.strerror, kept))}")
+            for number, code in _delete(channel, version, [flow.name for flow in found[start : start + _BATCH]])
+        ]
+    if not kept:
+        return ()
+    reasons = ", ".join({os.strerror(code) for _, code in kept})
+    structlog.get_logger("flows").warning("the kernel keeps flows", number=len(kept), reason=reasons)
+    return [each for each in group if any(not each.address or flow.is_of({each.address}) for flow, _ in kept)]
 
 
-def _found(group: list[Selection], dumps: Iterable[bytes]) -> list[bytes]:
-    """The names of the flows of ``group``, each once, though it may begin one to itself."""
+def _found(group: list[Selection], dumps: Iterable[bytes]) -> list[_Flow]:
+    """The flows of ``group``, each once, though it may begin one to itself."""
     version, ends = group[0].version, frozenset(each.address for each in group)
     port = b"" if group[0].address else _port(group[0])
     read = (flow for filters in dumps for flow in _flows(version, filters, None if port else ends))
-    return list({flow.name: None for flow in read if (flow.asks_for(port) if port else flow.is_of(ends))})
+    return list({flow.name: flow for flow in read if (flow.asks_for(port) if port else flow.is_of(ends))}.values())
 
 
-def _delete(channel: socket.socket, version: int, names: Iterable[bytes]) -> Iterator[int]:
-    """Have the kernel delete flows, and yield the errors.
+def _delete(channel: socket.socket, version: int, names: Iterable[bytes]) -> Iterator[tuple[int, int]]:
+    """Have the kernel delete flows, and yield the place of each that it did not, with the error.
 
     It has done so when the request is sent, and speaks of what it could not do only.
     """
-    channel.send(b"".join(_message(_DELETE, _REQUEST, version, name) for name in names))
+    messages = (_message(_DELETE, _REQUEST, version, name, number) for number, name in enumerate(names))
+    channel.send(b"".join(messages))
     channel.setblocking(False)
     while True:
         try:
             answer = channel.recv(1 << 16)
         except BlockingIOError:
             return
+        _, _, _, number, _ = _MESSAGE.unpack_from(answer)
         (code,) = _CODE.unpack_from(answer, _MESSAGE.size)
         if code not in {0, -errno.ENOENT}:  # one that has ended by itself
-            yield -code
+            yield number, -code
 
 
 def _filters(wanted: Selection) -> Iterator[bytes]:
@@ -237,9 +244,10 @@ def _attribute(kind: int, body: bytes) -> bytes:
     return (_ATTRIBUTE.pack(_ATTRIBUTE.size + len(body), kind) + body).ljust(_aligned(_ATTRIBUTE.size + len(body)), b"\0")
 
 
-def _message(kind: int, flags: int, version: int, attributes: bytes) -> bytes:
+def _message(kind: int, flags: int, version: int, attributes: bytes, number: int = 1) -> bytes:
+    """A request; the kernel's answer has its ``number``."""
     body = _FAMILY.pack(_FAMILIES[version], 0, 0) + attributes
-    return _MESSAGE.pack(_MESSAGE.size + len(body), kind, flags, 1, 0) + body
+    return _MESSAGE.pack(_MESSAGE.size + len(body), kind, flags, number, 0) + body
 
 
 def _channel() -> socket.socket:

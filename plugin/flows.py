@@ -14,11 +14,12 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
+from dataclasses import replace
 
 from plugin import conntrack
 from plugin.conntrack import Selection
-from plugin.dataplane import SWITCH, Element
+from plugin.dataplane import SWITCH, Dataplane, Element
 
 
 def address(element: Element) -> str:
@@ -40,6 +41,21 @@ def udp_ports(new: Iterable[Element]) -> frozenset[Selection]:
         for element in new
         if element.set.startswith("published") and " udp . " in f" {element.key}"
     )
+
+
+def hold_back(wanted: Dataplane, there: Container[Element], late: Container[str]) -> Dataplane:
+    """``wanted`` without those elements of the owners of ``late`` addresses that are not ``there``: all by which an
+    owner sends, and is reached at a published port."""
+    ports = {element.key.partition(" . ")[0] for element in wanted.elements if address(element) in late}
+    if not ports:
+        return wanted
+    sending = {each for each in wanted.elements if each.table == SWITCH and each.key.partition(" . ")[0] in ports}
+    ends = addresses(sending)
+    reached = {
+        each for each in wanted.elements if each.set.startswith("published") and each.value.partition(" . ")[0] in ends
+    }
+    held = {each for each in sending | reached if each not in there}
+    return replace(wanted, elements=wanted.elements - held)
 
 
 class Flows:

@@ -171,6 +171,13 @@ class Kernel:
             outcome[position] = error
         return outcome
 
+    def late(self, plan: Plan) -> frozenset[str]:
+        """The addresses that get an owner by ``plan`` while an earlier one has flows; they are forgotten soon."""
+        found = self._flows.remembered(flows.addresses(plan.new_elements))
+        if found:
+            self._later(self._flows_thread, self._flows.forget)
+        return found
+
     def _taken(self, plan: Plan, leaving: Collection[str]) -> frozenset[str]:
         """The addresses that get an owner by ``plan`` while flows of an earlier one may be there."""
         arriving = flows.addresses(plan.new_elements)

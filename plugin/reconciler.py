@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from plugin import naming, upstreams
+from plugin import flows, naming, upstreams
 from plugin.dataplane import EMPTY, Dataplane, Element, desired, plan, union
 from plugin.kernel import Kernel, Observation
 from plugin.model import IPNet
@@ -253,12 +253,21 @@ class Reconciler:
     async def _compare(self, seen: Observation, wanted: dict[str, Dataplane]) -> None:
         whole, common = union(wanted.values()), self._common_wanted()
         elements = whole.elements | common
+        whole = Dataplane(whole.bridges, whole.ports, elements)
+        there = seen.elements or frozenset()
+        late = self._kernel.late(plan(whole, Dataplane(elements=there)))
+        if late:
+            # Nobody is kept waiting for one address: who gets it comes at another comparison.
+            wanted = {key: flows.hold_back(part, there, late) for key, part in wanted.items()}
+            whole = flows.hold_back(whole, there, late)
+            self._log.warning("connections of earlier owners are not forgotten yet", addresses=sorted(late))
+            asyncio.get_running_loop().call_later(RETRY, self._hear, Hint.LINKS)
         if seen.elements is None:
             # Rules first: a link without rules around it must not exist.
-            await self._kernel.install_firewall(elements)
+            await self._kernel.install_firewall(whole.elements)
             self._repaired("firewall", "the tables were missing or changed")
-        whole = Dataplane(whole.bridges, whole.ports, elements)
-        observed = Dataplane(seen.links.bridges, seen.links.ports, elements if seen.elements is None else seen.elements)
+            there = whole.elements
+        observed = Dataplane(seen.links.bridges, seen.links.ports, there)
         steps = plan(whole, observed)
         if steps:
             (error,) = await self._kernel.apply([steps])

@@ -88,6 +88,27 @@ async def test_the_udp_flows_to_a_port_go_and_no_others(tracking: None) -> None:
     assert tracked(4) == {f"udp {SOURCES[4]}1 54", f"tcp {SOURCES[4]}1 53"}
 
 
+@pytest.mark.parametrize("number", [2, FLOWS])
+async def test_a_flow_that_the_kernel_keeps_is_its_addresses_own_trouble(
+    tracking: None, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It refuses here what it cannot read."""
+    whole = conntrack._message
+    for host in range(1, number + 1):
+        begin(f"{SOURCES[4]}{host}", f"{TARGETS[4]}{host}")
+    kept = selection(f"{SOURCES[4]}2")
+
+    def message(kind: int, flags: int, version: int, attributes: bytes, number: int = 1) -> bytes:
+        if kind == conntrack._DELETE and kept.address in attributes:
+            attributes = conntrack._attribute(conntrack._ORIGINAL | conntrack._NESTED, b"\0")
+        return whole(kind, flags, version, attributes, number)
+
+    monkeypatch.setattr(conntrack, "_message", message)
+    wanted = {selection(f"{SOURCES[4]}{host}") for host in range(1, number + 1)}
+    assert conntrack.forget(wanted) == wanted - {kept}
+    assert tracked(4) == {f"udp {SOURCES[4]}2 9"}
+
+
 class Held:
     """Keeps the kernel from being told what to forget, as long as it is not let go."""
 
@@ -171,6 +192,29 @@ async def test_an_address_with_flows_is_not_given_to_another_environment(
                 await asyncio.wait_for(loop.sock_recv(client, 100), 30)
             assert heard(newcomer) == []
         client.close()
+
+
+async def test_an_address_whose_flows_stay_keeps_nobody_else_waiting(netns: None, tmp_path: Path, held: Held) -> None:
+    """Its container has left its network and comes back; what it had begun before cannot be forgotten."""
+    async with node(tmp_path) as made:
+        await made.network(1)
+        await made.container(2, 1)
+        await made.driver.leave(msgspec.convert(samples.reference(2), protocol.EndpointRef))
+        await made.reconciler.settle(network_id(1))
+        with pytest.raises(Unavailable, match=r"10\.192\.1\.2, fd00:1::2 before are not forgotten yet"):
+            await made.driver.join(msgspec.convert(samples.join(2), protocol.Join))
+        for number in (2, 3):
+            # What has failed makes the node look at everything, before it does anything else.
+            await made.network(number)
+            assert not sends("10.192.1.2")
+        held.let_go()
+        await eventually(lambda: sends("10.192.1.2") and sends("fd00:1::2"), "the container to be let in")
+
+
+def sends(address: str) -> bool:
+    """Whether the rules let anybody send from an address."""
+    family = "senders6" if ":" in address else "senders4"
+    return address in run("nft", "list", "set", "bridge", "stackpad", family)
 
 
 def listens(container: Namespace) -> socket.socket:
