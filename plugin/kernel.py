@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 import structlog
 
 from plugin import flows, loopback, upstreams
+from plugin.conntrack import Selection
 from plugin.dataplane import Dataplane, Element, Plan
 from plugin.firewall import Firewall
 from plugin.flows import Flows
@@ -123,9 +124,10 @@ class Kernel:
         found = await self._call(self._tunnel.path_mtus, tuple(addresses))
         return {address: mtu for address, mtu in found.items() if mtu is not None}
 
-    async def install_firewall(self, elements: frozenset[Element]) -> None:
-        """Replace our tables by whole ones holding ``elements``."""
+    async def install_firewall(self, elements: frozenset[Element], before: Iterable[Element] = ()) -> None:
+        """Replace our tables by whole ones holding ``elements``; who could send by what was there ``before`` has left."""
         await self._call(self._firewall.install, elements)
+        self._note(flows.addresses(before) - flows.addresses(elements))
 
     async def observe_firewall(self) -> frozenset[Element] | None:
         """The elements in our sets, ``None`` if the rules are not intact."""
@@ -171,12 +173,13 @@ class Kernel:
             outcome[position] = error
         return outcome
 
-    def late(self, plan: Plan) -> frozenset[str]:
+    def late(self, plan: Plan, *, moving: bool = False) -> frozenset[str]:
         """The addresses that get an owner by ``plan`` while an earlier one has flows; they are forgotten soon."""
-        found = self._flows.remembered(flows.addresses(plan.new_elements))
+        arriving = flows.addresses(plan.new_elements)
+        found = self._flows.remembered(arriving)
         if found:
             self._later(self._flows_thread, self._flows.forget)
-        return found
+        return found | arriving.intersection(flows.addresses(plan.old_elements)) if moving else found
 
     def _taken(self, plan: Plan, leaving: Collection[str]) -> frozenset[str]:
         """The addresses that get an owner by ``plan`` while flows of an earlier one may be there."""
@@ -195,14 +198,16 @@ class Kernel:
         if any(plan.old_links for plan in plans):
             self._later(self._trash_thread, self._trash.empty)
         gone = flows.addresses(element for plan in plans for element in plan.old_elements)
-        ports = flows.udp_ports(new)
-        if gone or ports:
-            self._flows.note(gone, ports)
-            self._later(self._flows_thread, self._flows.forget)
+        self._note(gone, flows.udp_ports(new))
         numbers = upstreams.numbers(new)
         if numbers:
             self._later(self._trash_thread, loopback.hurry, numbers, changed)
         return outcome
+
+    def _note(self, gone: frozenset[str], redirected: frozenset[Selection] = frozenset()) -> None:
+        if gone or redirected:
+            self._flows.note(gone, redirected)
+            self._later(self._flows_thread, self._flows.forget)
 
     def _apply(self, plans: Sequence[Plan]) -> tuple[list[StackpadError | None], float]:
         """What went wrong with each, and when the firewall changed (monotonic clock, seconds)."""

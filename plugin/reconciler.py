@@ -254,17 +254,20 @@ class Reconciler:
         whole, common = union(wanted.values()), self._common_wanted()
         elements = whole.elements | common
         whole = Dataplane(whole.bridges, whole.ports, elements)
-        there = seen.elements or frozenset()
-        late = self._kernel.late(plan(whole, Dataplane(elements=there)))
+        there, flushed = seen.elements, seen.elements is None
+        if there is None:
+            # Who could send before they were taken away has flows all the same.
+            there = union(self._applied.values()).elements
+        late = self._kernel.late(plan(whole, Dataplane(elements=there)), moving=flushed)
         if late:
             # Nobody is kept waiting for one address: who gets it comes at another comparison.
             wanted = {key: flows.hold_back(part, there, late) for key, part in wanted.items()}
             whole = flows.hold_back(whole, there, late)
             self._log.warning("connections of earlier owners are not forgotten yet", addresses=sorted(late))
             asyncio.get_running_loop().call_later(RETRY, self._hear, Hint.LINKS)
-        if seen.elements is None:
+        if flushed:
             # Rules first: a link without rules around it must not exist.
-            await self._kernel.install_firewall(whole.elements)
+            await self._kernel.install_firewall(whole.elements, there)
             self._repaired("firewall", "the tables were missing or changed")
             there = whole.elements
         observed = Dataplane(seen.links.bridges, seen.links.ports, there)

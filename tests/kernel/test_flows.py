@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from plugin.conntrack import Selection
 from plugin.dataplane import EMPTY, desired, plan
 from plugin.firewall import Firewall
 from plugin.kernel import Kernel
+from plugin.reconciler import Reconciler
+from plugin.state import State
 from stackpad.errors import Unavailable
 from tests import samples
 from tests.kernel.test_attacks import CLIENT, NODE, heard, listening
@@ -246,6 +249,37 @@ async def test_an_address_that_changes_hands_at_once_is_left_first(netns: None, 
         held.let_go()
         assert await opened.apply([plan(OTHER, EMPTY)]) == [None]
         assert await opened.observe_firewall() == third.elements | OTHER.elements
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_who_left_while_somebody_flushed_our_tables_has_flows_too(
+    netns: None, tmp_path: Path, held: Held, taken: bool
+) -> None:
+    """His address is given away after that, or at once; who gets it here has a link already, as else he comes later."""
+    one, other = network(1), endpoint(network(1), id=samples.endpoint_id(77))
+    async with State(tmp_path / "net.db") as state, Kernel(run=tmp_path, proc=PROC) as opened:
+        reconciler = Reconciler(state, opened)
+        await state.put_network(one)
+        await reconciler._compare_everything()
+        for there in (endpoint(one), replace(other, address4="10.192.1.9/24")):
+            await state.put_endpoint(there)
+        reconciler.touch(one.id)
+        await reconciler._apply_changes()
+        assert sends("10.192.1.2")
+
+        run("nft", "flush", "ruleset")
+        await state.drop_endpoint(endpoint(one).id)
+        if taken:
+            await state.put_endpoint(other)
+        await reconciler._compare_everything()
+        assert not sends("10.192.1.2")
+        await state.put_endpoint(other)
+        settled = asyncio.ensure_future(reconciler.settle(one.id))
+        await asyncio.sleep(0)
+        await reconciler._apply_changes()
+        with pytest.raises(Unavailable, match=r"10\.192\.1\.2 before are not forgotten yet"):
+            await settled
+        held.let_go()
 
 
 async def test_within_a_network_an_address_changes_hands_in_one_batch(netns: None, tmp_path: Path) -> None:
