@@ -144,7 +144,8 @@ class Reconciler:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._admitting.append(future)
-        self._wake.set()
+        # Also where the same is being done just now for somebody else: he alone would hear of it.
+        self._hear(Hint.NODE)
         await future
 
     def _common_wanted(self) -> frozenset[Element]:

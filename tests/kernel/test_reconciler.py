@@ -6,17 +6,19 @@ import asyncio
 import contextlib
 import json
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from plugin import naming
+from plugin.dataplane import FILTER, Element, Plan
 from plugin.kernel import Kernel
 from plugin.model import Endpoint, Network, Protocol, PublishedPort, Subnet
 from plugin.reconciler import Reconciler
 from plugin.state import State
+from stackpad.errors import StackpadError
 from tests.netns import PROC, eventually, ip, run
 
 RUN = Path("/run")
@@ -173,6 +175,30 @@ async def test_the_nodes_addresses_and_its_uplink_bridge(netns: None) -> None:
         assert "br0" in elements("uplink_bridges")
         ip("addr", "add", "192.0.2.6/24", "dev", "br0")
         await eventually(lambda: "192.0.2.6" in elements("node4"), "the node's new address")
+
+
+async def test_who_asks_for_the_same_while_it_is_done_is_answered_too(
+    netns: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else happens that would have it looked at."""
+    monkeypatch.setattr("plugin.reconciler.RESYNC", 1e6)
+    begun, go, apply = asyncio.Event(), asyncio.Event(), Kernel.apply
+
+    async def slow(self: Kernel, plans: Sequence[Plan]) -> list[StackpadError | None]:
+        begun.set()
+        await go.wait()
+        return await apply(self, plans)
+
+    door = frozenset({Element(FILTER, "web4", "10.1.0.2 . 80")})
+    async with filled() as state, running(state) as reconciler, asyncio.TaskGroup() as tasks:
+        monkeypatch.setattr(Kernel, "apply", slow)
+        one = tasks.create_task(reconciler.admit("web", door))
+        await begun.wait()
+        other = tasks.create_task(reconciler.admit("web", door))
+        await asyncio.sleep(0)
+        go.set()
+        await eventually(lambda: one.done() and other.done(), "both to be answered")
+        assert "10.1.0.2 . 80" in elements("web4")
 
 
 def _intact() -> bool:
