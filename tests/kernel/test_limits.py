@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from stackpad.errors import Unavailable
 from tests.kernel.workbench import node
-from tests.netns import eventually, run
+from tests.netns import eventually, ip, run
+
+_DELLINK, _REQUEST = 17, 1
 
 
 @contextlib.contextmanager
@@ -43,11 +48,22 @@ async def test_a_network_is_refused_for_now_and_made_later(netns: None, tmp_path
         await eventually(lambda: "table inet stackpad" in run("nft", "list", "tables"), "the rules to come back")
 
 
-async def test_what_is_destroyed_meanwhile_is_mended_later(netns: None, tmp_path: Path) -> None:
-    async with node(tmp_path) as made:
-        await made.network(1)
-        (bridge,) = (network.bridge for network in made.state.networks.values())
-        with no_more_files(), pytest.raises(Unavailable):
-            await made.reconciler.settle(next(iter(made.state.networks)))
-        run("ip", "link", "del", bridge)
-        await eventually(lambda: bridge in run("ip", "link"), "the bridge to come back")
+async def test_what_changes_meanwhile_is_seen_later(netns: None, tmp_path: Path) -> None:
+    """The node hears that an interface of its own is gone, and cannot look what is left."""
+    ip("link", "add", "eth9", "type", "veth", "peer", "name", "eth9-far")
+    ip("addr", "add", "192.0.2.5/24", "dev", "eth9")
+    ip("link", "set", "eth9", "up")
+    async with node(tmp_path):
+        assert "192.0.2.5" in run("nft", "list", "set", "inet", "stackpad", "node4")
+        delete = struct.pack("=IHHIIBxHiII", 32, _DELLINK, _REQUEST, 1, 0, 0, 0, socket.if_nametoindex("eth9"), 0, 0)
+        with _netlink() as channel, structlog.testing.capture_logs() as told, no_more_files():
+            channel.send(delete)
+            await eventually(lambda: any("brought in step" in each["event"] for each in told), "it to be told")
+        await eventually(
+            lambda: "192.0.2.5" not in run("nft", "list", "set", "inet", "stackpad", "node4"), "the address to go"
+        )
+
+
+def _netlink() -> socket.socket:
+    """A way to the kernel that is open before nothing more can be opened (rtnetlink(7))."""
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
