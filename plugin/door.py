@@ -3,24 +3,20 @@
 A guest is whoever has a token, and a token may have been found. So each has a few connections at a time, opens so many a
 second, and each of them ends after some seconds, whatever is said on it meanwhile and however slowly. Somebody else, such
 as a user of this node, who comes past the firewall, has none.
-
-Connections are taken from the kernel here and not by asyncio's server, as in :mod:`plugin.resolver.streams`: what is one
-too many costs two system calls.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import socket
-import struct
 from collections.abc import Callable
 
 import structlog
 from aiohttp import web
 
+from plugin.accepting import accept
 from plugin.resolver.limits import Limit, Pace
 
 EACH, ALL = 8, 256
@@ -34,15 +30,6 @@ PACE, BURST = 4.0, 32.0
 
 LINE, HEADERS = 2048, 32
 """Bytes of a line of a request's head, and its lines."""
-
-_AT_ONCE = 64
-"""Connections taken before others have a turn."""
-
-_AGAIN = 1.0
-"""Seconds until connections are taken again after the system had no room for one."""
-
-_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-_RESET = struct.pack("ii", 1, 0)
 
 _SILENT = logging.getLogger("stackpad.door")
 """aiohttp writes a trace for each request that is none, and whoever sends those would fill the log."""
@@ -60,46 +47,10 @@ class Door:
 
     def open(self, listener: socket.socket, server: web.Server, tasks: asyncio.TaskGroup) -> Callable[[], None]:
         """Take connections of a socket that is bound; each is a task of the group. Returns how to stop that."""
-        loop, stopped = asyncio.get_running_loop(), False
-        listener.setblocking(False)
-        listener.listen(socket.SOMAXCONN)
 
-        def resume() -> None:
-            if not stopped:
-                loop.add_reader(listener, take)
-
-        def take() -> None:
-            if not self._take(listener, server, tasks):
-                # The listener would be ready for ever.
-                loop.remove_reader(listener)
-                loop.call_later(_AGAIN, resume)
-
-        def stop() -> None:
-            nonlocal stopped
-            stopped = True
-            loop.remove_reader(listener)
-            listener.close()
-
-        resume()
-        return stop
-
-    def _take(self, listener: socket.socket, server: web.Server, tasks: asyncio.TaskGroup) -> bool:
-        """Take what waits; false if the system has no room."""
-        for _ in range(_AT_ONCE):
-            try:
-                connection, peer = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return True
-            except OSError as error:
-                if error.errno not in _NO_ROOM:
-                    self._log.warning("a connection could not be taken", reason=error.strerror)
-                return error.errno not in _NO_ROOM
-            guest = str(peer[0])
+        def meet(connection: socket.socket, guest: str) -> bool:
             if not self._admits(guest):
-                # A reset: the kernel is not to remember it any longer either.
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                connection.close()
-                continue
+                return False
             self._pace.spend(guest, 1)
             held = contextlib.ExitStack()
             held.callback(connection.close)
@@ -109,7 +60,9 @@ class Door:
             self._tasks.add(task)
             held.callback(self._tasks.discard, task)
             task.add_done_callback(_ends(held))
-        return True
+            return True
+
+        return accept(listener, meet, log="tunnel")
 
     def close(self) -> None:
         """End the connections that are left when the server has ended its own."""

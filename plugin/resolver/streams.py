@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
-import struct
 from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
+from plugin.accepting import accept
 from plugin.resolver.limits import Limit, Pace
 from plugin.resolver.wire import Verdict
 
@@ -28,15 +27,6 @@ IDLE = 10.0
 
 OPENED = 8
 """What a connection costs its asker, as much as an answer that is made."""
-
-_AT_ONCE = 64
-"""Connections taken before others have a turn."""
-
-_AGAIN = 1.0
-"""Seconds until connections are taken again after the system had no room for one."""
-
-_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-_RESET = struct.pack("ii", 1, 0)
 
 
 class Answers(Protocol):
@@ -59,52 +49,19 @@ class Streams:
 
     def listen(self, listener: socket.socket, tasks: asyncio.TaskGroup) -> Callable[[], None]:
         """Take connections of a socket that is bound; returns how to stop that."""
-        loop, stopped = asyncio.get_running_loop(), False
-        listener.listen(socket.SOMAXCONN)
 
-        def resume() -> None:
-            if not stopped:
-                loop.add_reader(listener, take)
-
-        def take() -> None:
-            if not self._take(listener, tasks):
-                # The listener would be ready for ever.
-                loop.remove_reader(listener)
-                loop.call_later(_AGAIN, resume)
-
-        def stop() -> None:
-            nonlocal stopped
-            stopped = True
-            loop.remove_reader(listener)
-            listener.close()
-
-        resume()
-        return stop
-
-    def _take(self, listener: socket.socket, tasks: asyncio.TaskGroup) -> bool:
-        """Take what waits; false if the system has no room."""
-        for _ in range(_AT_ONCE):
-            try:
-                connection, peer = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return True
-            except OSError as error:
-                if error.errno not in _NO_ROOM:
-                    self._log.warning("a connection could not be taken", reason=error.strerror)
-                return error.errno not in _NO_ROOM
-            client = str(peer[0])
+        def meet(connection: socket.socket, client: str) -> bool:
             if not self.limit.free(client):
-                # A reset: the kernel is not to remember it any longer either.
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                connection.close()
-                continue
+                return False
             self._pace.spend(client, OPENED)
             held = contextlib.ExitStack()
             held.callback(connection.close)
             held.enter_context(self.limit.one(client))
             # Not within the task: one that is cancelled before its first step has no end of its own.
             tasks.create_task(self._serve(connection, client), name="stream").add_done_callback(_ends(held))
-        return True
+            return True
+
+        return accept(listener, meet, log="resolver")
 
     async def _serve(self, connection: socket.socket, client: str) -> None:
         connection.setblocking(False)

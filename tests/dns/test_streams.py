@@ -16,6 +16,7 @@ from typing import Any
 import dns.message
 import pytest
 
+from plugin import accepting
 from plugin.resolver import streams
 from plugin.resolver.limits import Pace
 from plugin.resolver.server import PACE
@@ -252,14 +253,14 @@ def _no_more_files() -> Iterator[None]:
 
 async def test_a_connection_waits_where_no_file_is_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = list[bool]()
-    takes = world.resolver.streams._take
+    takes = accepting._take
 
     def take(*args: Any) -> bool:
         looked.append(takes(*args))
         return looked[-1]
 
-    monkeypatch.setattr(world.resolver.streams, "_take", take)
-    monkeypatch.setattr(streams, "_AGAIN", 0.5)
+    monkeypatch.setattr(accepting, "_take", take)
+    monkeypatch.setattr(accepting, "AGAIN", 0.5)
     caller = socket.socket()
     caller.bind((SHOP, 0))
     with _no_more_files():
