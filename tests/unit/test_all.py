@@ -38,7 +38,19 @@ def replayed(text: str) -> Iterator[tuple[str, str]]:
 
 def test_every_replayed_scenario_is_in_the_table_with_its_tests() -> None:
     document = (HERE.parent / "docs" / "testing.md").read_text()
-    rows = re.findall(r"^\| (S\d+) \|.*\| ([^|]*) \|$", document, re.MULTILINE)
-    told = {(scenario, test) for scenario, tests in rows for test in re.findall(r"`(\w+)`", tests)}
+    table = re.findall(r"^\| (S\d+) \|.*\| ([^|]*) \|$", document, re.MULTILINE)
+    told = {(scenario, test) for scenario, tests in table for test in re.findall(r"`(\w+)`", tests)}
     assert told == {pair for file in HERE.rglob("test_*.py") for pair in replayed(file.read_text())}
-    assert len(rows) == len({scenario for scenario, _ in rows})
+    assert len(table) == len({scenario for scenario, _ in table})
+
+
+@pytest.mark.parametrize("package", ["plugin", "ingress"])
+def test_every_module_is_in_the_picture_of_its_layers(package: str) -> None:
+    document = (HERE.parent / "docs" / "architecture.md").read_text()
+    picture = document.partition(f"## Layers of the {package}\n")[2].split("```")[1]
+    told = [name for line in re.findall(r"^(\S.*?)  ", picture, re.MULTILINE) for name in line.split(", ")]
+    directory = HERE.parent / package
+    there = {file.stem for file in directory.glob("*.py")} | {
+        file.parent.name for file in directory.glob("*/__init__.py")
+    }
+    assert sorted(told) == sorted(there - {"__init__"})
