@@ -89,6 +89,7 @@ class Cluster:
         self.changing = asyncio.Lock()
         """Held by whoever changes the membership or the key, or gives out a token, from its first look to its end."""
         self.mesh = MeshLoop(kernel, reconciler, state, backend, self._wanted, Sightings(directory_path), self._fence)
+        self.mesh.unreached_changed = lambda: self.names_changed(())
         self._services = Services(
             settings,
             self.mesh,
@@ -116,6 +117,11 @@ class Cluster:
     def view(self) -> View:
         """Everything known of the cluster."""
         return self._seen.view()
+
+    @property
+    def unreached(self) -> Mapping[str, frozenset[IPNet]]:
+        """By node, the ranges in which its containers are not reached from here."""
+        return self.mesh.unreached
 
     @property
     def store(self) -> StoreLoop | None:
@@ -202,7 +208,8 @@ class Cluster:
         services = [mesh.STORE_PORT] if membership.embeds(self._settings.store) else []
         services += [mesh.METRICS_PORT] if self._settings.mesh_metrics else []
         now, view = time.time(), wants.with_gateway(self.view, membership)
-        lawful = wants.lawful(view, membership.node, self.grounds(), membership.cluster)
+        grounds = self.grounds()
+        lawful = wants.lawful(view, membership.node, grounds, membership.cluster)
         view = lawful.view
         mine = records.Node(owner=membership.node, name=membership.name, public_keys=self.keys.public_keys)
         members = {**view.nodes, membership.node: mine}
@@ -215,8 +222,8 @@ class Cluster:
         wanted = wants.of_member(
             membership, view, self.keys.private_key, port, guests=self.guests.peers(now), services=services, keys=choices
         )
-        barred = wants.barred(view, membership.node, lawful.left, wanted)
-        return replace(wanted, due=self._handover.due, refused=lawful.problems, barred=barred)
+        wanted = replace(wanted, due=self._handover.due, refused=lawful.problems, left=lawful.left)
+        return replace(wanted, barred=wants.barred(view, membership.node, grounds, wanted))
 
     def grounds(self, *, claiming: bool = False) -> Grounds:
         """What the ranges of networks are judged by: other nodes', or one that this node is ``claiming``."""

@@ -68,6 +68,8 @@ class MeshLoop:
         self.routes: frozenset[IPNet] = frozenset()
         self.problem = ""
         self.contested: tuple[str, ...] = ()
+        self.unreached: Mapping[str, frozenset[IPNet]] = {}
+        self.unreached_changed: Callable[[], None] = lambda: None
         self.implementation = ""
         self.settled = asyncio.Event()
         self._kernel, self._reconciler, self._state = kernel, reconciler, state
@@ -225,6 +227,12 @@ class MeshLoop:
         for problem in set(problems) - set(self.contested):
             self._log.warning(problem)
         self.contested = problems
+        self._not_reached(wants.unreached(wanted, found.left))
+
+    def _not_reached(self, unreached: Mapping[str, frozenset[IPNet]]) -> None:
+        if unreached != self.unreached:
+            self.unreached = unreached
+            self.unreached_changed()
 
     def _tunnel(self, wanted: Wanted, mtus: Mapping[IPNet, int]) -> Tunnel:
         addresses = wanted.plan.addresses
@@ -272,6 +280,7 @@ class MeshLoop:
     async def _take_down(self) -> None:
         """This node is in no cluster any more."""
         self.contested, self._mtu = (), None
+        self._not_reached({})
         await (await self._backend()).remove()
         await self._apply(Tunnel(0))
         self.observed = None

@@ -7,11 +7,12 @@ is about are made anew.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import structlog
 
 from plugin.cluster import Cluster
+from plugin.model import IPNet
 from plugin.resolver import table
 from plugin.resolver.forwarder import Forwarder
 from plugin.resolver.server import Resolver
@@ -34,6 +35,7 @@ class Names:
         self._scheduled = False
         self._view: View | None = None
         self._alive: frozenset[str] = frozenset()
+        self._unreached: Mapping[str, frozenset[IPNet]] = {}
         self._changed: set[str] = set()
         self._log = structlog.get_logger("resolver")
 
@@ -65,9 +67,11 @@ class Names:
             self.resolver.update(View())
         else:
             cluster = self._cluster.view
-            changed = self._changed | table.of_nodes(cluster, cluster.alive ^ self._alive)
-            self._view = table.view(cluster, membership.node, self._own(), self._view, changed)
-            self._alive = cluster.alive
+            unreached, before = self._cluster.unreached, self._unreached
+            others = {node for node in {**unreached, **before} if unreached.get(node) != before.get(node)}
+            changed = self._changed | table.of_nodes(cluster, others | (cluster.alive ^ self._alive))
+            self._view = table.view(cluster, membership.node, self._own(), self._view, changed, unreached)
+            self._alive, self._unreached = cluster.alive, unreached
             self.resolver.update(self._view)
         self._changed = set()
 

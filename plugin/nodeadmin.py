@@ -13,10 +13,12 @@ from aiohttp import web
 from plugin import blocks, joining, mesh
 from plugin.admission import Admission
 from plugin.cluster import Cluster
+from plugin.resolver.table import reached
 from plugin.rotation import Rotation
 from plugin.roundtrip import round_trips
 from stackpad import jsontext, records
 from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError
+from stackpad.prefixes import Prefixes
 
 Say = Callable[[str], None]
 """Told each step of something that takes long."""
@@ -118,6 +120,7 @@ class NodeAdmin:
     async def _services(self, _: web.Request) -> web.Response:
         view = self._cluster.view
         names = {node.owner: node.name for node in view.nodes.values()}
+        unreached = {node: Prefixes(nets) for node, nets in self._cluster.unreached.items()}
         return _json(
             [
                 {
@@ -126,6 +129,7 @@ class NodeAdmin:
                     "container": endpoint.container,
                     "node": names.get(endpoint.owner, endpoint.owner),
                     "alive": endpoint.owner in view.alive,
+                    "reached": bool(reached(endpoint, unreached.get(endpoint.owner)) or not endpoint.addresses),
                     "addresses": list(endpoint.addresses),
                     "ports": list(endpoint.ports),
                 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -23,7 +23,8 @@ from stackpad.errors import plain
 class Wanted:
     """The plan, and what belongs to it: the device's key and port, and the ranges that never leave in clear.
 
-    ``cluster`` are those of them that are the cluster's by agreement. ``refused`` are problems: ranges that are left out.
+    ``cluster`` are those of them that are the cluster's by agreement. ``left`` are ranges that are left out, and
+    ``refused`` what is wrong with them.
     ``barred`` are those of them, by environment, that its containers are kept from: only the way out would lead there.
     ``due`` is when the plan will be another one by itself (Unix time), 0 for never.
     """
@@ -36,6 +37,7 @@ class Wanted:
     due: float = 0.0
     extra: Mapping[str, Peer] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
+    left: tuple[records.Range, ...] = ()
     barred: Mapping[str, frozenset[IPNet]] = field(default_factory=dict)
 
 
@@ -103,9 +105,7 @@ def with_gateway(view: View, membership: Membership) -> View:
 
 
 class Lawful(NamedTuple):
-    """A ``view`` without what is not lawful in it, what a person should know of that, and those of it that are ``left``
-    out although networks may be there: other nodes' containers may be called at such addresses.
-    """
+    """A ``view`` without what is not lawful in it, what a person should know of that, and the ranges ``left`` out."""
 
     view: View
     problems: tuple[str, ...] = ()
@@ -135,19 +135,21 @@ def lawful(view: View, me: str, grounds: Grounds, cluster: records.Cluster) -> L
         )
     )
     left = against.keys() - agreed
-    kept = tuple(view.ranges[key] for key in sorted(left) if grounds.allows(ip_network(view.ranges[key].net)))
-    return Lawful(replace(view, ranges={key: one for key, one in view.ranges.items() if key not in left}), problems, kept)
+    out = tuple(view.ranges[key] for key in sorted(left))
+    return Lawful(replace(view, ranges={key: one for key, one in view.ranges.items() if key not in left}), problems, out)
 
 
-def barred(view: View, me: str, left: Iterable[records.Range], wanted: Wanted) -> Mapping[str, frozenset[IPNet]]:
-    """What of the ranges ``left`` out is to be closed to this node's containers, by the environment it is a part of.
+def barred(view: View, me: str, grounds: Grounds, wanted: Wanted) -> Mapping[str, frozenset[IPNet]]:
+    """What of the ranges left out is to be closed to this node's containers, by the environment it is a part of.
 
-    They are called by its names there, and would go out by the node's own way, in clear. Others mean something else by
-    such an address, as the node itself does. What is routed into the tunnel, or closed to all anyway, is not in it.
+    They call others of the environment there, and would do so by the node's own way, in clear. Others mean something else
+    by such an address, as the node itself does. What is routed into the tunnel, or closed to all anyway, is not in it.
+    Nor is what is not private: nobody closes the internet to others by a record.
     """
     by_owner: dict[str, list[IPNet]] = {}
-    for record in left:
-        by_owner.setdefault(record.owner, []).append(ip_network(record.net))
+    for record in wanted.left:
+        if grounds.allows(net := ip_network(record.net)):
+            by_owner.setdefault(record.owner, []).append(net)
     if not by_owner:
         return {}
     others = wanted.plan.routes | wanted.cluster
@@ -156,6 +158,21 @@ def barred(view: View, me: str, left: Iterable[records.Range], wanted: Wanted) -
         for environment, nets in mesh.by_environment(view, me, by_owner).items()
     }
     return {environment: nets for environment, nets in parts.items() if nets}
+
+
+def unreached(wanted: Wanted, contested: Collection[IPNet]) -> Mapping[str, frozenset[IPNet]]:
+    """By node, the ranges in which its containers are not reached from here: left out, or ``contested``."""
+    ways: dict[str, set[IPNet]] = {}
+    for peer in (*wanted.plan.peers.values(), *wanted.plan.keyless):
+        ways.setdefault(peer.node, set()).update(peer.allowed)
+    none = {node: nets.intersection(contested) for node, nets in ways.items() if node}
+    for record in wanted.left:
+        none.setdefault(record.owner, set()).add(ip_network(record.net))
+    return {
+        node: frozenset(part for net in nets for part in blocks.without(net, ways.get(node, set()).difference(contested)))
+        for node, nets in none.items()
+        if nets
+    }
 
 
 def _is_agreed(record: records.Range, cluster: records.Cluster) -> bool:

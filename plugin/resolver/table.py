@@ -9,13 +9,17 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
+from types import MappingProxyType
+
+import msgspec
 
 from plugin.mesh import View as ClusterView
-from plugin.model import IPAddress
+from plugin.model import IPAddress, IPNet
 from plugin.resolver.zone import Environment, Replica, View
 from stackpad import records
+from stackpad.prefixes import Prefixes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,17 @@ def of_nodes(cluster: ClusterView, nodes: Set[str]) -> set[str]:
 
 
 def view(
-    cluster: ClusterView, me: str, own: Iterable[Own], before: View | None = None, changed: Set[str] = frozenset()
+    cluster: ClusterView,
+    me: str,
+    own: Iterable[Own],
+    before: View | None = None,
+    changed: Set[str] = frozenset(),
+    unreached: Mapping[str, Iterable[IPNet]] = MappingProxyType({}),
 ) -> View:
     """The names of every environment that has a container on this node (``me``, a node's id).
 
     Given the view ``before``, only environments that have ``changed`` since, or are new here, are made anew.
+    ``unreached`` are, by node, ranges in which its containers are not reached from here: who is there is somebody else.
     """
     clients, internal = _here(own)
     kept = before.environments if before is not None else {}
@@ -54,7 +64,7 @@ def view(
     new = {name: closed for name, closed in internal.items() if name not in environments}
     # Without a name there are no names of others; but whether there is a way outside holds from the beginning.
     environments.update({name: Environment(name, internal=new.pop(name)) for name in _UNNAMED.values() if name in new})
-    environments.update(_environments(cluster, me, new))
+    environments.update(_environments(cluster, me, new, {node: Prefixes(nets) for node, nets in unreached.items()}))
     return View(clients, environments)
 
 
@@ -71,7 +81,16 @@ def _here(own: Iterable[Own]) -> tuple[dict[str, tuple[str, ...]], dict[str, boo
     return clients, internal
 
 
-def _environments(cluster: ClusterView, me: str, wanted: dict[str, bool]) -> dict[str, Environment]:
+def reached(there: records.Endpoint, unreached: Prefixes | None) -> tuple[str, ...]:
+    """Those of a container's addresses that are in none of the ranges of its node's that are not reached."""
+    if unreached is None:
+        return there.addresses
+    return tuple(address for address in there.addresses if ipaddress.ip_address(address) not in unreached)
+
+
+def _environments(
+    cluster: ClusterView, me: str, wanted: dict[str, bool], unreached: Mapping[str, Prefixes]
+) -> dict[str, Environment]:
     """``wanted`` says of each whether it is internal."""
     if not wanted:
         return {}
@@ -85,6 +104,12 @@ def _environments(cluster: ClusterView, me: str, wanted: dict[str, bool]) -> dic
         if there.owner != me and there.owner not in cluster.alive:
             hidden[there.environment].update(there.names)
             continue
+        addresses = reached(there, unreached.get(there.owner))
+        if addresses != there.addresses:
+            if not addresses:
+                hidden[there.environment].update(there.names)
+                continue
+            there = msgspec.structs.replace(there, addresses=addresses)
         replica = _replica(there, local=there.owner == me)
         for name in dict.fromkeys(there.names):
             table.setdefault(name, []).append(replica)

@@ -32,7 +32,8 @@ class Replica:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Environment:
-    """``names`` in lower case; ``hidden`` are those whose node is not alive; ``internal`` has no way outside.
+    """``names`` in lower case; ``hidden`` are those whose node is not alive, or where nobody is reached from here;
+    ``internal`` has no way outside.
 
     Two of them are equal only if they are the same object: what is kept for one is not taken for its successor.
     """

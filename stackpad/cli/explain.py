@@ -72,7 +72,7 @@ def _walk(
     found = _targets(whom, networks, services)
     yield _name(whom, found, environments)
     shared = [target for target in found if target.environment in environments]
-    target = (shared or found)[0]
+    target = next((target for target in shared if target.alive and target.reached), (shared or found)[0])
     yield _environment(whom, target, environments)
     network, end = next((n, e) for n, e in own if (n.environment or n.shown_name) == target.environment)
     yield _sender(network, end)
@@ -96,6 +96,7 @@ class _Target:
     node: str
     alive: bool
     local: bool
+    reached: bool = True
 
 
 def _targets(whom: str, networks: Sequence[NetworkReport], services: Sequence[ServiceReport]) -> list[_Target]:
@@ -111,9 +112,8 @@ def _targets(whom: str, networks: Sequence[NetworkReport], services: Sequence[Se
         called = {*service.names, *(f"{name}.{service.environment}" for name in service.names), *service.addresses}
         if whom.lower() in called and not known & set(service.addresses):
             local = any(set(service.addresses) & set(end.addresses) for n in networks for end in n.endpoints)
-            found.append(
-                _Target(service.environment, service.container, service.addresses, service.node, service.alive, local)
-            )
+            node, alive, reached = service.node, service.alive, service.reached
+            found.append(_Target(service.environment, service.container, service.addresses, node, alive, local, reached))
     return found
 
 
@@ -126,6 +126,10 @@ def _name(whom: str, found: Sequence[_Target], environments: set[str]) -> Step:
     if shared and not any(target.alive for target in shared):
         gone = ", ".join(sorted({target.node for target in shared}))
         return Step(kind, False, f"{whom} is on {gone}, which gives no sign of life", "its name is hidden until it does")
+    if shared and not any(target.alive and target.reached for target in shared):
+        there = ", ".join(sorted({f"{', '.join(target.addresses)} on {target.node}" for target in shared}))
+        text = f"{whom} is {there}, in a range that is not reached from here"
+        return Step(kind, False, text, "its name is hidden; stackpad status says what is in the way")
     shown = ", ".join(f"{', '.join(t.addresses)} on {t.node}" for t in shared or found)
     return Step(kind, True, f"{whom} is {shown}")
 

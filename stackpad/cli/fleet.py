@@ -58,7 +58,7 @@ def services(reports: Iterable[ServiceReport]) -> Grid:
         (
             clean(report.environment),
             "\n".join(map(clean, report.names)),
-            clean(report.node) + ("" if report.alive else " (gone)"),
+            clean(report.node) + _beside(report),
             "\n".join(report.addresses),
             " ".join(report.ports) or NOTHING,
         )
@@ -68,6 +68,12 @@ def services(reports: Iterable[ServiceReport]) -> Grid:
     return Grid(
         heads, rows, empty="no names; they come with running containers: docker run --network NETWORK --name NAME …"
     )
+
+
+def _beside(report: ServiceReport) -> str:
+    if not report.alive:
+        return " (gone)"
+    return "" if report.reached else " (not reached from here)"
 
 
 def tokens(given: Iterable[Mapping[str, Any]], now: float) -> Grid:

@@ -97,13 +97,17 @@ class ClusterReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of ``GET /services``: a running container's names in an environment."""
+    """One entry of ``GET /services``: a running container's names in an environment.
+
+    ``reached`` is false where this node has another way to its addresses, or none.
+    """
 
     environment: str = ""
     names: tuple[str, ...] = ()
     container: str = ""
     node: str = ""
     alive: bool = True
+    reached: bool = True
     addresses: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
 

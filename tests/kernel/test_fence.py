@@ -284,18 +284,23 @@ async def test_a_range_this_node_has_itself_is_left_alone_and_told(netns: None, 
     link("br-x")
     ip("addr", "add", "172.18.0.1/16", "dev", "br-x")
     own = ip("route", "show", "172.18.0.0/16")
+    heard: list[int] = []
     async with looping(tmp_path, Still()) as made, asyncio.TaskGroup() as tasks:
+        made.mesh.unreached, made.mesh.unreached_changed = {}, lambda: heard.append(1)
+        made.mesh._left_of = None
         running = tasks.create_task(made.mesh.run())
         await made.mesh.wait_settled()
         assert MESH_LINK in ip("route", "show", "10.192.64.0/18")
         assert ip("route", "show", "172.18.0.0/16") == own
         assert "172.18.0.0/16" not in unreachable()
+        assert made.mesh.unreached == {"n2": {ip_network("172.18.0.0/16")}}
         (problem,) = made.mesh.contested
         assert "172.18.0.0/16 of node third" in problem
         assert "device br-x" in problem
         ip("addr", "del", "172.18.0.1/16", "dev", "br-x")
         await eventually(lambda: MESH_LINK in ip("route", "show", "172.18.0.0/16"), "the range to be routed")
         assert not made.mesh.contested
+        assert (made.mesh.unreached, heard) == ({}, [1, 1])
         assert made.wanted is not None
         made.wanted = replace(made.wanted, refused=("a range that no network may have",))
         await eventually(lambda: made.mesh.contested == made.wanted.refused, "it to be told")  # type: ignore[union-attr]

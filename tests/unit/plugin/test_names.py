@@ -13,7 +13,7 @@ import pytest
 from plugin.attachments import Attachment
 from plugin.cluster import Cluster
 from plugin.mesh import View
-from plugin.model import Endpoint
+from plugin.model import Endpoint, IPNet, ip_network
 from plugin.names import Names
 from plugin.resolver.forwarder import Forwarder
 from plugin.resolver.wire import Verdict
@@ -42,6 +42,7 @@ class Known:
     alive: set[str] = field(default_factory=lambda: {ME, OTHER})
     membership: Membership | None = field(default_factory=Membership)
     attachments: Attachments = field(default_factory=Attachments)
+    unreached: dict[str, frozenset[IPNet]] = field(default_factory=dict)
 
     @property
     def view(self) -> View:
@@ -179,6 +180,26 @@ async def test_nodes_come_and_go(world: World) -> None:
     world.known.alive.add(OTHER)
     world.names.touch()
     assert await world.finds("db")
+
+
+async def test_who_is_not_reached_has_no_name(world: World) -> None:
+    """Neither here nor, for it is the environment's, outside; and has it again with the way there."""
+    await world.state.put_endpoint(world.here)
+    world.known.put("db", "shop")
+    assert await world.finds("db")
+    world.known.unreached = {OTHER: frozenset({ip_network("10.200.0.0/24")})}
+    world.names.touch()
+    assert not await world.finds("db")
+    query = dns.message.make_query("db", "A").to_wire()
+    answer = world.names.resolver.answer(query, "10.192.1.2")
+    assert not isinstance(answer, Verdict)
+    assert dns.message.from_wire(answer).rcode() == dns.rcode.NXDOMAIN
+    world.known.put("cache", "shop", "10.200.1.9")
+    world.names.touch(["shop"])
+    assert await world.finds("cache"), "what its node has in other ranges is"
+    world.known.unreached = {"node-c": frozenset({ip_network("10.200.0.0/24")})}
+    world.names.touch()
+    assert await world.finds("db"), "the range is refused to another node"
 
 
 async def test_who_leaves_the_cluster_knows_nothing_of_it(world: World) -> None:

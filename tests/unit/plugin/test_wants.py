@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import msgspec
 import pytest
 
-from plugin import mesh, wants
+from plugin import blocks, mesh, wants
 from plugin.grounds import Grounds
 from plugin.membership import Membership
 from plugin.mesh import View
@@ -136,16 +136,19 @@ def test_a_record_takes_nothing_that_no_network_may_have(net: str, said: str) ->
     network = records.Network(owner="n0", id="x", environment="shop", subnets=(net,))
     seen = wants.with_gateway(View(), MINE)
     seen = replace(seen, ranges={**seen.ranges, "x": claim}, networks={"x": network})
-    found = wants.lawful(seen, MINE.node, Grounds(needed=needed, cluster=CLUSTER), MINE.cluster)
+    grounds = Grounds(needed=needed, cluster=CLUSTER)
+    found = wants.lawful(seen, MINE.node, grounds, MINE.cluster)
     (problem,) = found.problems
     made = wants.of_member(MINE, found.view, generate(), 51820, guests=(), services=(), keys={})
+    made = replace(made, left=found.left)
     assert made.plan.routes == {ip_network(BLOCK.net)} == made.plan.peers["k0"].allowed
     assert made.plan.remote == {}
     assert made.fenced == set(CLUSTER)
     assert problem.startswith("a range of node first is not reached from here: ")
     assert said in problem
     closed = {"shop": {ip_network(net)}} if net.startswith("172.") else {}
-    assert wants.barred(seen, MINE.node, found.left, made) == closed, "not the internet, nor the cluster's, closed anyway"
+    assert wants.barred(seen, MINE.node, grounds, made) == closed, "not the internet, nor the cluster's, closed anyway"
+    assert wants.unreached(made, ()) == {"n0": set(blocks.without(ip_network(net), [ip_network(BLOCK.net)]))}
 
 
 def test_a_refused_range_is_closed_to_its_environment_but_for_what_goes_through_the_tunnel() -> None:
@@ -160,11 +163,26 @@ def test_a_refused_range_is_closed_to_its_environment_but_for_what_goes_through_
     grounds = Grounds(needed={ip_address("172.20.0.53"): "a name server"}, cluster=CLUSTER)
     found = wants.lawful(seen, MINE.node, grounds, MINE.cluster)
     made = wants.of_member(MINE, found.view, generate(), 51820, guests=(), services=(), keys={})
-    closed = wants.barred(seen, MINE.node, found.left, made)
+    made = replace(made, left=found.left)
+    closed = wants.barred(seen, MINE.node, grounds, made)
     assert set(closed) == {"shop", "blog"}, "of whom it is not is not believed"
     assert not any(net.overlaps(ip_network(CLAIM.net)) for net in closed["shop"])
     assert sum(net.num_addresses for net in closed["shop"]) == 2**20 - 2**8
     assert closed["blog"] == {ip_network("172.31.0.0/16")}
+
+
+def test_contested_ranges_are_not_reached_but_for_what_else_their_node_has_there() -> None:
+    wide = ip_network("172.16.0.0/12")
+    view = replace(wants.with_gateway(View(), MINE), ranges={"b": BLOCK, "c": CLAIM})
+    choices = {"n0": mesh.Choice("k0", standby="k1")}
+    made = wants.of_member(MINE, view, generate(), 51820, guests=(), services=(), keys=choices)
+    assert wants.unreached(made, ()) == {}
+    assert wants.unreached(made, {ip_network(CLAIM.net)}) == {"n0": {ip_network(CLAIM.net)}}
+    made = replace(made, left=tuple(records.Range(owner=who, net=str(wide)) for who in ("n0", "n2")))
+    found = wants.unreached(made, ())
+    assert found["n2"] == {wide}, "the one's word is not the other's"
+    assert sum(net.num_addresses for net in found["n0"]) == wide.num_addresses - 256
+    assert wants.unreached(made, {ip_network(CLAIM.net)})["n0"] >= {wide}
 
 
 def test_a_block_stays_whatever_address_in_it_somebody_has_come_to() -> None:

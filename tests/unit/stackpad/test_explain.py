@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from stackpad.cli.explain import Step, explain, grid
+from stackpad.cli.fleet import services
 from stackpad.cli.reports import ClusterReport, EndpointReport, NetworkReport, NodeReport, PartReport, ServiceReport
 
 WEB = EndpointReport(id="e1", container="web", addresses=("10.192.0.66",))
@@ -75,6 +76,26 @@ def test_on_one_node_there_is_no_tunnel() -> None:
 )
 def test_the_step_that_stops_is_the_last(who: str, whom: str, changes: dict[str, Any], last: str) -> None:
     assert ask(who, whom, **changes)[-1] == last
+
+
+@pytest.mark.parametrize("whom", ["postgres", "10.192.64.66"])
+def test_what_this_node_reaches_in_no_way_stops_at_its_name(whom: str) -> None:
+    there = msgspec.structs.replace(POSTGRES, reached=False)
+    *_, step = explain("web", whom, [SHOP], [there], ClusterReport(member=True, node="m", nodes=(ME, WORKER)))
+    assert not step.ok
+    assert step.text == f"{whom} is 10.192.64.66 on worker, in a range that is not reached from here"
+    assert "stackpad status" in step.remedy
+    beside = msgspec.structs.replace(POSTGRES, addresses=("10.192.64.67",))
+    steps = explain("web", "db", [SHOP], [there, beside], ClusterReport(member=True, node="m", nodes=(ME, WORKER)))
+    assert steps[-1].ok, "another replica is"
+    assert "10.192.64.67" in steps[-1].text
+
+
+def test_services_say_which_of_them_are_not_reached() -> None:
+    away = msgspec.structs.replace(POSTGRES, reached=False)
+    gone = msgspec.structs.replace(away, alive=False)
+    shown = [row[2] for row in services([POSTGRES, away, gone]).rows]
+    assert shown == ["worker", "worker (not reached from here)", "worker (gone)"]
 
 
 def test_a_container_whose_name_is_not_known_yet_is_no_wrong_name() -> None:
