@@ -95,11 +95,12 @@ def desired(
     uplink_mtu: int,
     lost: Collection[str] = (),
     remote: Iterable[IPNet] = (),
+    barred: bool = False,
 ) -> Dataplane:
     """What ``network`` with ``endpoints`` needs in the kernel.
 
     ``uplink_mtu`` (bytes) is what a container gets when the network names none. ``remote`` are the ranges of other
-    nodes' parts of the same environment. Endpoints whose id is in
+    nodes' parts of the same environment; with ``barred``, flows that are under way end as well. Endpoints whose id is in
     ``lost`` have no veth pair any more although Docker has not taken them back: they get nothing, because a
     pair made anew would not be in their container.
     """
@@ -107,6 +108,7 @@ def desired(
     attached = [endpoint for endpoint in endpoints if endpoint.sandbox and endpoint.id not in lost]
     live = [endpoint for endpoint in attached if not endpoint.left]
     elements = {*_network_elements(network), *_remote_elements(network, remote)}
+    elements |= {Element(FILTER, "barred", network.bridge)} if barred else set()
     ports = {}
     for endpoint in attached:
         port = Port(

@@ -57,6 +57,10 @@ class Overlay:
     overhead: int = 0
     barred: Mapping[str, frozenset[IPNet]] = field(default_factory=dict)
 
+    def parts(self, network_id: str) -> tuple[frozenset[IPNet] | None, frozenset[IPNet] | None]:
+        """All that the rules have of it for a network."""
+        return self.remote.get(network_id), self.barred.get(network_id)
+
     def known(self, network_id: str) -> frozenset[IPNet]:
         """The ranges that the rules know as other nodes' parts of a network: they are left for by the tunnel only."""
         return self.remote.get(network_id, frozenset()) | self.barred.get(network_id, frozenset())
@@ -122,7 +126,7 @@ class Reconciler:
         """Take over what the cluster says now; the kernel follows soon, and nobody waits for it."""
         before, self._overlay = self._overlay, given
         for network_id in self._state.networks:
-            if before.mtu != given.mtu or before.known(network_id) != given.known(network_id):
+            if before.mtu != given.mtu or before.parts(network_id) != given.parts(network_id):
                 self.touch(network_id)
         if before.beyond != given.beyond:
             self._beyond = Prefixes(given.beyond)
@@ -364,8 +368,8 @@ class Reconciler:
         if network is None:
             return EMPTY
         endpoints = self._state.endpoints_of(network.id)
-        remote = self._overlay.known(network.id)
-        return desired(network, endpoints, uplink_mtu=self.mtu, lost=self._lost, remote=remote)
+        remote, barred = self._overlay.known(network.id), bool(self._overlay.barred.get(network.id))
+        return desired(network, endpoints, uplink_mtu=self.mtu, lost=self._lost, remote=remote, barred=barred)
 
     def _desired_upstream(self, number: int) -> Dataplane:
         targets = self._state.upstreams.get(number)

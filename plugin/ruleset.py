@@ -27,7 +27,8 @@ is closed to all others where packets come in: a published port is redirected be
 kernel's own for 127.0.0.0/8 among them, sees the address that was asked for.
 
 What belongs to the cluster leaves through the tunnel or not at all: its ranges are closed to containers on every other
-way (``tunnel_only``, before anything that lets established flows pass), whatever the routes say at that moment.
+way (``tunnel_only``, before anything that lets established flows pass), whatever the routes say at that moment. To the
+containers of one environment so are ranges of it that this node refuses (``barred``), but for answers to published ports.
 
 What the node itself sends to a *stable upstream*, a port of an address that stands for a web service, goes on to one of
 the service's containers. Where there is none at the moment, or the one there is refuses, the sender hears nothing: a
@@ -55,6 +56,7 @@ SETS = {
     (FILTER, "same_network"): "type ifname . ifname",
     (FILTER, "internal"): "typeof iifname",
     (FILTER, "no_egress"): "typeof iifname",
+    (FILTER, "barred"): "typeof iifname",
     (FILTER, "own_gateway4"): "type ifname . ipv4_addr",
     (FILTER, "own_gateway6"): "type ifname . ipv6_addr",
     (FILTER, "node4"): "typeof ip daddr",
@@ -286,6 +288,7 @@ chain forward_guard {
 chain from_container {
   oifname != "sp-*" ip daddr @tunnel_only4 counter drop comment "only through the tunnel"
   oifname != "sp-*" ip6 daddr @tunnel_only6 counter drop comment "only through the tunnel"
+  iifname @barred ct status & dnat == 0 jump elsewhere
   iifname @internal counter drop comment "internal network"
   fib saddr . iif oif missing counter drop comment "not a source of this network"
   ct state established,related return
@@ -294,9 +297,13 @@ chain from_container {
   ip daddr 169.254.0.0/16 counter drop comment "metadata"
   ip6 daddr { fd00:ec2::254, fd20:ce::254 } counter drop comment "metadata"
   oifname "sp-*" counter drop comment "other network"
-  REMOTE_ELSEWHERE
+  jump elsewhere
   oifname @uplink_bridges return
   meta oifkind "bridge" counter drop comment "Docker's own bridges"
+}
+
+chain elsewhere {
+  REMOTE_ELSEWHERE
 }
 
 chain to_mesh {

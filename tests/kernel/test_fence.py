@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from plugin import wants
+from plugin import protocol, wants
 from plugin.cluster import Cluster
 from plugin.fence import Fence
 from plugin.kernel import Kernel
@@ -33,6 +33,7 @@ from plugin.wireguard.model import Changes, Observed
 from stackpad import records
 from stackpad.engine import Engine
 from stackpad.errors import Unavailable
+from tests import samples
 from tests.kernel.frames import dropped
 from tests.kernel.workbench import node
 from tests.netns import PROC, Namespace, eventually, ip, run
@@ -43,6 +44,7 @@ from tests.unit.plugin.test_wants import MINE
 CLUSTER = frozenset(map(ip_network, ("10.192.0.0/10", "fd00:53::/48")))
 ELSEWHERE, CLAIMED = "10.200.0.5", "172.18.0.5"
 """Containers of another node's: in its block, and in a range it has claimed."""
+PORT = 8081
 CLOSED = "only through the tunnel"
 
 
@@ -143,6 +145,35 @@ async def test_a_claimed_range_is_closed_to_its_environment_and_to_nobody_else(
         assert await talks[1].passes() == b"word"
         for talk in talks:
             talk.close()
+
+
+async def test_a_flow_that_is_under_way_ends_where_its_range_is_refused(outside: Namespace, tmp_path: Path) -> None:
+    """Its packets would follow the node's own route from that moment on. Another environment's are nobody's business."""
+    async with node(tmp_path) as made:
+        for number in (1, 2):
+            await made.network(number)
+        one, two = [await made.container(1 + number, number) for number in (1, 2)]
+        there = opened(outside, bind=CLAIMED)
+        talks = [Talk(opened(container, connect=CLAIMED), there) for container in (one, two)]
+        for talk in talks:
+            assert await talk.passes() == b"word"
+        made.reconciler.overlay(Overlay(barred={network_id(1): frozenset({ip_network("172.18.0.0/16")})}))
+        await made.reconciler.settle(network_id(1))
+        await talks[0].is_dropped()
+        assert await talks[1].passes() == b"word"
+        for talk in talks:
+            talk.close()
+
+        body = samples.publish(2, samples.binding(2000, PORT, proto=socket.IPPROTO_UDP))
+        await made.driver.program_external_connectivity(msgspec.convert(body, protocol.ProgramExternalConnectivity))
+        visit = Talk(opened(outside, bind=CLAIMED), opened(one, bind="0.0.0.0"))
+        visit.here.connect(("198.51.100.1", PORT))
+        for _ in range(2):
+            assert await visit.passes() == b"word", "who has such an address outside visits a published port as before"
+        visit.close()
+        reference = msgspec.convert(samples.reference(2), protocol.EndpointRef)
+        await made.driver.leave(reference)
+        await made.driver.delete_endpoint(reference)  # and with it the port
 
 
 class Broken:

@@ -34,7 +34,7 @@ def sample() -> str:
     }
     remote = [ip_network(f"10.0.0.0/{length}") for length in (*PREFIXES[4], 25)]
     remote += [ip_network(f"fd00::/{length}") for length in (*PREFIXES[6], 47)]
-    elements |= desired(networks[0], [], uplink_mtu=1420, remote=remote).elements
+    elements |= desired(networks[0], [], uplink_mtu=1420, remote=remote, barred=True).elements
     elements |= {
         Element(FILTER, "tunnel_only4", "10.192.0.0/10"),
         Element(FILTER, "tunnel_only6", "fd00::/48"),
