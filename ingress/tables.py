@@ -14,7 +14,7 @@ from dataclasses import replace
 from ingress.deciding import Ask, Decision, Standing, decide, is_kept
 from ingress.ledger import HERE, Claim, How, Ledger, Owner, Released, kept, remembered
 from ingress.replicas import differing, route
-from ingress.routes import HostRoute, Made, Problem, Table, Waiting, WebContainer
+from ingress.routes import HostRoute, Made, Problem, State, Table, Waiting, WebContainer
 from stackpad.hosts import above
 
 _NOTHING: Mapping[str, Made] = {}
@@ -45,6 +45,7 @@ def table(
         name = container.request.platform_host(base_domain)
         for host in dict.fromkeys((name, *container.request.domains)) if container.request.domains else (name,):
             asking.setdefault(host, []).append(container)
+    _leave_out_who_lost_by_hand(asking, ledger)
     claims: dict[str, Claim] = {}
     released: dict[str, Released] = {}
     routed: list[tuple[str, Claim, list[str]]] = []
@@ -102,6 +103,23 @@ def table(
     operators = {one.host for one in waiting if _is_the_operators(one.host, base_domain, nodes)}
     rest = tuple(_strict(one, claims, marks, operators) for one in waiting)
     return Table(tuple(hosts[host] for host in sorted(hosts)), found, told, rest, made_before)
+
+
+def _leave_out_who_lost_by_hand(asking: dict[str, list[WebContainer]], ledger: Ledger) -> None:
+    """Take out of ``asking`` who does not run and would claim anew what the operator has just taken from its owner.
+
+    A container that is asked to stop is there for some seconds longer, so that the next one finds its names: it must not
+    undo the release meanwhile. Once it runs again it asks as others do.
+    """
+    for host in asking.keys() & ledger.released.keys():
+        mark, claim = ledger.released[host], ledger.claims.get(host)
+        if not mark.by_hand or (claim is not None and claim.owner == mark.owner):
+            continue
+        left = [c for c in asking[host] if c.owner != mark.owner or c.state is not State.DOWN]
+        if left:
+            asking[host] = left
+        else:
+            del asking[host]
 
 
 def _may_be_kept(host: str, claim: Claim, there: list[WebContainer], base_domain: str) -> bool:

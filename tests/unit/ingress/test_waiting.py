@@ -10,7 +10,7 @@ import pytest
 from ingress import ledger as book
 from ingress.deciding import KEPT, KEPT_PLATFORM, Standing
 from ingress.ledger import Claim, How, Ledger, Proof, Ruling
-from ingress.routes import Table, Waiting, WebContainer
+from ingress.routes import State, Table, Waiting, WebContainer
 from ingress.tables import table
 from tests.unit.ingress.test_routes import BASE, HOST, container
 
@@ -67,6 +67,21 @@ def test_until_somebody_has_proved_it_everybody_may() -> None:
     assert (problem.name, problem.conflict) == ("a", True)
     assert f"{DOMAIN} belongs to {RIVAL}" in problem.text
     assert not after.waiting
+
+
+@pytest.mark.parametrize("host", [HOST, DOMAIN])
+def test_who_is_just_going_does_not_undo_a_release(host: str) -> None:
+    """A container that was asked to stop lingers for some seconds, and would claim its names again."""
+    before = made(shop(), believe=True)
+    assert before.claims[host].owner == SHOP
+    going = shop(state=State.DOWN)
+    assert made(going, ledger=before.ledger, believe=True).claims[host] == before.claims[host], "nobody has released it"
+    released = made(going, ledger=book.release(before.ledger, host, 50.0), believe=True)
+    assert released.claims.keys() == {HOST, DOMAIN} - {host}, "its other name stays its owner's"
+    assert host not in {route.host for route in released.hosts}
+    again = made(shop(), ledger=released.ledger, believe=True)
+    assert again.claims[host].owner == SHOP, "nobody else has asked meanwhile"
+    assert made(going, ledger=again.ledger, believe=True).claims[host] == again.claims[host], "a release counts once"
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
