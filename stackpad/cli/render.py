@@ -151,20 +151,22 @@ def published(reports: Iterable[PortReport]) -> list[str]:
 
 def routes(report: Routes, now: float) -> Grid:
     """The hosts, a row for each path; below them what is not served, and why."""
+    there = sorted(report.routes, key=lambda route: (route.host, route.path))
     rows = tuple(
         (
-            clean(route.host + ("" if route.path == "/" else route.path)),
-            route.state + (f": {clean(route.reason)}" if route.reason else ""),
+            clean(_place(route)),
+            route.state,
             clean(route.owner),
             clean(route.service),
             "\n".join(route.upstreams) or NOTHING,
             certificate(route),
             f"{duration(now - route.since)} ago",
         )
-        for route in sorted(report.routes, key=lambda route: (route.host, route.path))
+        for route in there
     )
     heads = ("HOST", "STATE", "OWNER", "SERVICE", "UPSTREAMS", "CERTIFICATE", "SINCE")
-    notes = tuple(map(clean, _ingress_problems(report)))
+    reasons = (f"{_place(route)} is {route.state}: {route.reason}" for route in there if route.reason)
+    notes = tuple(map(clean, [*reasons, *_ingress_problems(report)]))
     empty = "no routes; label a container with stackpad.type=web"
     if report.control is False:
         names = ", ".join(clean(node.name) for node in report.nodes if node.control)
@@ -184,7 +186,7 @@ def route(reports: Iterable[RouteReport], now: float) -> Grid:
     rows: list[tuple[str, str]] = []
     for report in sorted(reports, key=lambda report: report.path):
         rows += [
-            ("host", clean(report.host + ("" if report.path == "/" else report.path))),
+            ("host", clean(_place(report))),
             ("state", report.state + (f": {clean(report.reason)}" if report.reason else "")),
             ("owner", clean(report.owner)),
             ("service", clean(report.service)),
@@ -196,6 +198,10 @@ def route(reports: Iterable[RouteReport], now: float) -> Grid:
             ("since", f"{duration(now - report.since)} ago"),
         ]
     return Grid((), tuple(rows), prose=True)
+
+
+def _place(route: RouteReport) -> str:
+    return route.host + ("" if route.path == "/" else route.path)
 
 
 def _container(container: ContainerReport) -> str:
@@ -269,7 +275,7 @@ def _ingress_problems(routes_: Routes) -> list[str]:
     if routes_.stale:
         lines.append("ingress: the Docker engine does not answer; the routes are those known last")
     lines += [f"certificate: {problem}" for problem in routes_.certificate_problems]
-    return lines + [f"container {p.container or p.id[:12]}: {p.problem}" for p in routes_.problems]
+    return lines + sorted(f"container {p.container or p.id[:12]}: {p.problem}" for p in routes_.problems)
 
 
 def _host_addresses(report: PortReport) -> Sequence[str]:

@@ -135,7 +135,8 @@ def _table(host: str, path: str, report: Routes, found: RouteReport | None) -> S
         )
     told = [f"{one.container}: {one.problem}" for one in report.problems if host in one.problem]
     if told:
-        return Step("table", False, "; ".join(told[:3]))
+        more = f"stackpad routes lists {len(told) - 3} more" if len(told) > 3 else ""
+        return Step("table", False, "; ".join(sorted(told)[:3]), more)
     near = difflib.get_close_matches(host, {route.host for route in report.routes}, n=1)
     remedy = f"did you mean {near[0]}? " if near else ""
     remedy += "stackpad routes lists the hosts and what is not served; a container asks for a name with its labels"

@@ -144,6 +144,23 @@ def test_routes_say_who_is_not_served(tmp_path: Path) -> None:
     assert "container evil\\x1b[2J: no network of ours" in result.stdout
 
 
+def test_reasons_are_below_the_table_in_order(tmp_path: Path) -> None:
+    """A sentence in a column would make every row as long as it is."""
+    sentence = "nobody has proved it yet; have a TXT record say so, " * 4
+    report = {**ROUTES, "routes": [ROUTES["routes"][0], {**ROUTES["routes"][1], "reason": sentence}]}
+    report["problems"] = [{"container": name, "id": "cc" * 32, "problem": "no"} for name in ("web-3", "web-1", "web-2")]
+    with served(tmp_path / "ingress.sock", {"/routes": report}) as ingress:
+        lines = run("routes", "--socket", ingress).stdout.splitlines()
+    assert max(len(line) for line in lines[:3]) < 150
+    assert (
+        " ".join(lines[3:]).split()
+        == (
+            f"my-app.acme.stackpad.test/api is down: {sentence}"
+            " container web-1: no container web-2: no container web-3: no"
+        ).split()
+    )
+
+
 @pytest.mark.parametrize("command", ["status", "networks", "ports", "routes"])
 def test_nobody_there_is_3_and_a_sentence(tmp_path: Path, command: str) -> None:
     result = run(command, "--socket", tmp_path / "none.sock", "--json")
