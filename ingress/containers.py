@@ -45,7 +45,10 @@ def concern(entry: Mapping[str, Any]) -> bool:
 
 
 def fingerprint(entry: Mapping[str, Any]) -> tuple[object, ...]:
-    """What of an entry of the list changes when the container does, as far as we care: no inspection is due without."""
+    """What of an entry of the list changes when the container does, as far as we care: no inspection is due without.
+
+    One that was started again has another endpoint, and may be the same in all else: its engine has kept its address.
+    """
     status = str(entry.get("Status", ""))
     return (
         tuple(entry.get("Names") or ()),
@@ -53,7 +56,7 @@ def fingerprint(entry: Mapping[str, Any]) -> tuple[object, ...]:
         status[status.find("(") :] if str(entry.get("State")) == "running" and "(" in status else "",
         tuple(
             sorted(
-                (name, str(there.get("NetworkID")), str(there.get("IPAddress")), str(there.get("GlobalIPv6Address")))
+                (name, *(str(there.get(key)) for key in ("NetworkID", "EndpointID", "IPAddress", "GlobalIPv6Address")))
                 for name, there in _attached(entry).items()
             )
         ),

@@ -173,13 +173,14 @@ def test_an_unknown_label_of_any_container_is_told() -> None:
     assert "did you mean stackpad.environment?" in problem(inspected(Config__Labels=labels))
 
 
+ATTACHED = {"NetworkID": NET, "EndpointID": "e1" * 32, "IPAddress": "10.0.0.2", "GlobalIPv6Address": ""}
 LISTED: dict[str, Any] = {
     "Id": ID,
     "Names": ["/web-1"],
     "State": "running",
     "Status": "Up 3 minutes (healthy)",
     "Labels": {"stackpad.type": "web"},
-    "NetworkSettings": {"Networks": {"x": {"NetworkID": NET, "IPAddress": "10.0.0.2", "GlobalIPv6Address": ""}}},
+    "NetworkSettings": {"Networks": {"x": ATTACHED}},
 }
 
 
@@ -191,7 +192,8 @@ LISTED: dict[str, Any] = {
         ({"Status": "Up 3 minutes (Paused)", "State": "paused"}, False),
         ({"State": "exited", "Status": "Exited (0) 3 seconds ago"}, False),
         ({"Names": ["/other"]}, False),
-        ({"NetworkSettings": {"Networks": {"x": {"NetworkID": NET, "IPAddress": "10.0.0.3"}}}}, False),
+        ({"NetworkSettings": {"Networks": {"x": {**ATTACHED, "IPAddress": "10.0.0.3"}}}}, False),
+        ({"NetworkSettings": {"Networks": {"x": {**ATTACHED, "EndpointID": "e2" * 32}}}}, False),
         ({"NetworkSettings": {"Networks": {}}}, False),
         ({"Created": 5, "SizeRw": 3}, True),
     ],

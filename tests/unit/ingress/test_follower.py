@@ -280,6 +280,22 @@ async def test_one_that_its_engine_has_started_again_unheard(case: Case) -> None
         assert case.states() == {"a": State.UP}
 
 
+async def test_one_that_its_engine_has_ended_and_started_again_unheard(case: Case) -> None:
+    """The list shows it as it was but for its endpoint, which is what visitors are sent to."""
+    networks = {"x": {"NetworkID": NET, "EndpointID": "e1" * 32, "IPAddress": "10.0.0.2"}}
+    case.engine.put("a", State={"Running": True, "StartedAt": "2026-01-01T00:00:00Z"}, NetworkSettings__Networks=networks)
+    async with case.running():
+        assert case.follower.view.containers["a"].endpoint == "e1" * 32
+        networks = {"x": {**networks["x"], "EndpointID": "e2" * 32}}
+        case.engine.put(
+            "a", State={"Running": True, "StartedAt": "2026-01-01T00:00:09Z"}, NetworkSettings__Networks=networks
+        )
+        case.engine.queue.put_nowait(RESYNC)
+        await case.settle()
+        found = case.follower.view.containers["a"]
+        assert (found.endpoint, found.started) == ("e2" * 32, "2026-01-01T00:00:09Z")
+
+
 async def test_connecting_and_disconnecting(case: Case) -> None:
     case.engine.put("a", State=HEALTHY, NetworkSettings__Networks={})
     async with case.running():
