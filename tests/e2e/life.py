@@ -43,20 +43,23 @@ class Life:
 
     @contextlib.contextmanager
     def pinging(self, number: int, who: str, address: str) -> Iterator[list[int]]:
-        """A container pings twenty times a second; at the end the list has how many were sent, and how many answered."""
+        """A container pings twenty times a second; at the end the list has how many were sent, and how many answered.
+
+        The last one, if it is under way as ping is told to end, is not counted: its answer is not waited for.
+        """
         counts: list[int] = []
-        stop = (
-            f"ping -q -i 0.05 -W 5 {address} & while [ ! -e /stop ]; do sleep 0.1; done; sleep 1; kill -INT $!; wait $!"
-        )
+        stop = f"ping -i 0.05 {address} & while [ ! -e /stop ]; do sleep 0.1; done; sleep 1; kill -INT $!; wait $!"
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(self.bench[number].node.inside, who, "sh", "-c", stop, timeout=400)
             try:
                 yield counts
             finally:
                 self.bench[number].docker("exec", who, "touch", "/stop")
-            found = re.search(r"(\d+) packets transmitted, (\d+) received", running.result()[1])
-            assert found is not None, running.result()
-            counts += map(int, found.groups())
+            said = running.result()[1]
+            found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
+            assert found is not None, said
+            sent, received = map(int, found.groups())
+            counts += [sent if f"icmp_seq={sent} " in said else sent - 1, received]
 
     def join(self, number: int, token: str, *options: str) -> tuple[int, str]:
         """What joining ends with, and what it says."""
