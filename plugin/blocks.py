@@ -98,11 +98,6 @@ def _bars(record: records.Range, now: float, owner: str) -> bool:
     return record.owner != owner and now - record.freed < COOL_DOWN
 
 
-def cooled_down(record: records.Range, now: float) -> bool:
-    """Whether a range was given back, and long enough ago to be forgotten."""
-    return bool(record.freed) and now - record.freed > COOL_DOWN
-
-
 def own_part(block: IPNet, network_prefix: int) -> IPNet:
     """The part of a block that is the node's own and no network's."""
     prefix = NETWORK6_PREFIX if block.version == 6 else max(network_prefix, block.prefixlen)

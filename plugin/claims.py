@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import msgspec
 import structlog
@@ -25,6 +25,7 @@ from plugin.mesh import View
 from plugin.model import IPNet, Network, ip_network
 from plugin.naming import RESOLVER, RESOLVER6
 from plugin.settings import Settings
+from plugin.steady import Moments
 from stackpad import records
 from stackpad.errors import Conflict, Unavailable
 from stackpad.etcd import Delete
@@ -33,8 +34,9 @@ from stackpad.etcd import Delete
 class Claims:
     """Implements :class:`plugin.ipam.Ranges`."""
 
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, moments: Moments | None = None) -> None:
         self._cluster, self._settings = cluster, settings
+        self._moments = moments or Moments()
         self._one_at_a_time = asyncio.Lock()
         self._log = structlog.get_logger("ranges")
 
@@ -152,6 +154,7 @@ class Claims:
                 msgspec.structs.replace(r, freed=time.time()) if r.network == network_id and not r.freed else r
                 for r in membership.ranges
             )
+            self._note(freed)
             await self._cluster.keep(msgspec.structs.replace(membership, ranges=freed))
         self._cluster.networks_changed()
 
@@ -172,30 +175,46 @@ class Claims:
         while True:
             await asyncio.sleep(blocks.COOL_DOWN / 10)
             with contextlib.suppress(Unavailable):
-                await self.collect(time.time())
+                await self.collect()
 
-    async def collect(self, now: float) -> None:
+    async def collect(self) -> None:
         """Forget what this node has given back long enough ago, and what nodes that are gone have left behind.
 
-        Raises :class:`Unavailable`; what could not be deleted is seen in the store at the next turn.
+        What was seen given back cools down by a clock that does not jump. Raises :class:`Unavailable`; what could not be
+        deleted is seen in the store at the next turn.
         """
         async with self._one_at_a_time:
             membership, store = self._cluster.membership, self._cluster.store
             if membership is None or store is None:
                 return
+            view = self._cluster.view
+            self._moments.keep(self._note([*membership.ranges, *view.ranges.values()]))
             # First here: what this node still had on its disk would be written into the store again.
-            kept = tuple(record for record in membership.ranges if not blocks.cooled_down(record, now))
+            kept = tuple(record for record in membership.ranges if not self._cooled_down(record))
             if kept != membership.ranges:
                 await self._cluster.keep(msgspec.structs.replace(membership, ranges=kept))
-            view, mine = self._cluster.view, {record.net for record in kept}
+            mine = {record.net for record in kept}
             over = [
                 record
                 for record in view.ranges.values()
-                if blocks.cooled_down(record, now)
+                if self._cooled_down(record)
                 and (record.owner in view.removed or (record.owner == membership.node and record.net not in mine))
             ]
             if over:
                 await store.ranges.collect(over)
+
+    def _cooled_down(self, record: records.Range) -> bool:
+        """Whether a range was given back, and long enough ago to be forgotten."""
+        return bool(record.freed) and self._moments.age(_lease(record), record.freed) > blocks.COOL_DOWN
+
+    def _note(self, there: Iterable[records.Range]) -> set[Hashable]:
+        """See when ranges were given back; returns what :attr:`_moments` has them under."""
+        freed: set[Hashable] = set()
+        for record in there:
+            if record.freed:
+                self._moments.of(_lease(record), record.freed)
+                freed.add(_lease(record))
+        return freed
 
     def _refuse_own_part(self, network: Network, membership: Membership) -> None:
         for version_ in (4, 6):
@@ -207,6 +226,10 @@ class Claims:
                             f"range {subnet.pool} overlaps {own}, this node's own addresses in the tunnel; "
                             "choose another with --subnet, or leave it out"
                         )
+
+
+def _lease(record: records.Range) -> Hashable:
+    return record.net, record.owner, record.generation, record.freed
 
 
 def outside(network: Network, held: Sequence[IPNet]) -> list[IPNet]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import msgspec
 import structlog
 
-from plugin import joining, mesh, troubles, wants
+from plugin import joining, mesh, steady, troubles, wants
 from plugin.attachments import Attachments
 from plugin.dataplane import Element
 from plugin.fence import Fence
@@ -207,8 +207,7 @@ class Cluster:
             return None
         services = [mesh.STORE_PORT] if membership.embeds(self._settings.store) else []
         services += [mesh.METRICS_PORT] if self._settings.mesh_metrics else []
-        now, view = time.time(), wants.with_gateway(self.view, membership)
-        grounds = self.grounds()
+        view, grounds = wants.with_gateway(self.view, membership), self.grounds()
         lawful = wants.lawful(view, membership.node, grounds, membership.cluster)
         view = lawful.view
         mine = records.Node(owner=membership.node, name=membership.name, public_keys=self.keys.public_keys)
@@ -216,11 +215,17 @@ class Cluster:
         choices = self._handover.choose(
             (node for node in members.values() if node.owner not in view.removed),
             self.mesh.observed,
-            now,
+            steady.now(),
             first=(membership.node, membership.cluster.owner),
         )
         wanted = wants.of_member(
-            membership, view, self.keys.private_key, port, guests=self.guests.peers(now), services=services, keys=choices
+            membership,
+            view,
+            self.keys.private_key,
+            port,
+            guests=self.guests.peers(time.time()),
+            services=services,
+            keys=choices,
         )
         wanted = replace(wanted, due=self._handover.due, refused=lawful.problems, left=lawful.left)
         return replace(wanted, barred=wants.barred(view, membership.node, grounds, wanted))

@@ -44,7 +44,8 @@ STUCK = 10.0
 class Handover:
     """Remembers since when each key has its place in its node's record.
 
-    ``due`` is when to choose again (Unix time), 0 for never. ``problems`` are keys that two nodes say are theirs.
+    ``due`` is when to choose again (:func:`plugin.steady.now`), 0 for never. ``problems`` are keys that two nodes say are
+    theirs.
     """
 
     def __init__(self) -> None:
@@ -60,7 +61,8 @@ class Handover:
     ) -> dict[str, Choice]:
         """The key for each node that says it has one, by node id: an empty one, if none of these is its own.
 
-        ``now`` is Unix time. ``first`` are nodes that a key belongs to before all others, where nobody had it first.
+        ``now`` is of :func:`plugin.steady.now`. ``first`` are nodes that a key belongs to before all others, where nobody
+        had it first.
         """
         said = [node for node in nodes if node.public_keys]
         known = [node for node in self._own(said, first) if node.public_keys]

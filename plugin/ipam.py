@@ -23,6 +23,7 @@ from plugin.node import Route
 from plugin.options import range_of
 from plugin.settings import Settings
 from plugin.state import State
+from plugin.steady import Moments
 from stackpad.errors import Conflict, Exhausted, InvalidRequest, NotFound
 
 SPACE = "stackpad"
@@ -98,12 +99,14 @@ class Ipam:
         settings: Settings,
         routes: Callable[[], Awaitable[list[Route]]],
         ranges: Ranges | None = None,
+        moments: Moments | None = None,
     ) -> None:
         self._state, self._settings, self._routes = state, settings, routes
         self._ranges: Ranges = ranges or Alone()
         self._range6 = settings.range6 or state.unique_local_range
         self._last_carved: dict[int, IPNet] = {}
         self._last_given: dict[str, IPAddress] = {}
+        self._moments = moments or Moments()
 
     async def request_pool(self, request: protocol.RequestPool) -> dict[str, object]:
         """A range: the one asked for, or the next free one of the node's."""
@@ -148,7 +151,9 @@ class Ipam:
             if not is_gateway:
                 self._last_given[pool.id] = address
         if address not in taken:
-            await self._state.put_allocation(address, Allocation(pool.id, str(address), kind, time.time()))
+            given = Allocation(pool.id, str(address), kind, time.time())
+            self._moments.age((pool.id, address), given.created)
+            await self._state.put_allocation(address, given)
         return {"Address": f"{address}/{pool.net.prefixlen}", "Data": {}}
 
     async def release_address(self, request: protocol.ReleaseAddress) -> dict[str, object]:
@@ -168,16 +173,23 @@ class Ipam:
                 await self._state.drop_pool(pool.id)
 
     async def collect(self, grace: float) -> None:
-        """Drop what no network or endpoint has taken up within ``grace`` seconds: Docker died in between."""
-        before = time.time() - grace
+        """Drop what no network or endpoint has taken up within ``grace`` seconds: Docker died in between.
+
+        What this process has given away itself keeps its grace, however the clock is set meanwhile.
+        """
+        over = self._moments
         for pool in list(self._state.pools.values()):
-            if self._user(pool) is None and pool.created < before:
+            if over.age(pool.id, pool.created) > grace and self._user(pool) is None:
                 await self._state.drop_pool(pool.id)
                 continue
             in_use = self._in_use(pool)
             for address, allocation in list(self._state.allocations_of(pool.id).items()):
-                if allocation.kind is AddressKind.ENDPOINT and allocation.created < before and address not in in_use:
+                if allocation.kind is not AddressKind.ENDPOINT or address in in_use:
+                    continue
+                if over.age((pool.id, address), allocation.created) > grace:
                     await self._state.drop_allocation(pool.id, address)
+        pools = self._state.pools
+        over.keep([*pools, *((pool, address) for pool in pools for address in self._state.allocations_of(pool))])
 
     async def _named(self, net: IPNet, sub_pool: IPNet | None) -> Pool:
         if sub_pool is not None and (sub_pool.prefixlen < net.prefixlen or not sub_pool.overlaps(net)):
@@ -223,6 +235,7 @@ class Ipam:
 
     async def _keep(self, pool: Pool) -> Pool:
         pool = replace(pool, created=time.time())
+        self._moments.age(pool.id, pool.created)
         await self._state.put_pool(pool)
         return pool
 

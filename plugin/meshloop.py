@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import structlog
 
-from plugin import mesh, wants
+from plugin import mesh, steady, wants
 from plugin.fence import Fence
 from plugin.kernel import Kernel
 from plugin.mesh import MeshPeer, MeshPlan
@@ -29,6 +29,7 @@ from plugin.tunnel import Tunnel, resolvers
 from plugin.wants import Wanted
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.calling import Calling
+from plugin.wireguard.handshakes import Handshakes
 from plugin.wireguard.model import Address, Device, Observed, Peer, PeerState, has_session
 from plugin.wireguard.model import plan as wireguard_plan
 from stackpad import records
@@ -77,6 +78,7 @@ class MeshLoop:
         self._wake = asyncio.Event()
         self._sightings, self._fence = sightings, fence
         self._calling, self._kept, self._keep_at = Calling(), dict[str, Address](), 0.0
+        self._handshakes = Handshakes()
         self._path_mtus: dict[str, int] = {}
         self._measured = self._due = self._check_at = self._checked = 0.0
         self._applied: Tunnel | None = None
@@ -111,7 +113,7 @@ class MeshLoop:
             raise Unavailable(f"the tunnel could not be set up: {reason}") from error
 
     def last_handshake(self, key: str) -> float:
-        """When the last handshake with a public key was (Unix time); 0 if there was none."""
+        """When the last handshake with a public key was (:func:`plugin.steady.now`); 0 if there was none."""
         seen = self._seen(key)
         return 0.0 if seen is None else seen.last_handshake
 
@@ -151,7 +153,7 @@ class MeshLoop:
                     self.settled.set()
             pause = max(LOOK, (time.process_time() - began) / SHARE)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(pause, self._due - time.time()) if self._due else pause):
+                async with asyncio.timeout(min(pause, self._due - steady.now()) if self._due else pause):
                     await self._wake.wait()
 
     async def _round(self) -> None:
@@ -170,10 +172,10 @@ class MeshLoop:
         backend = await self._backend()
         self.implementation = backend.name
         made = await backend.ensure(MESH_LINK, self._device_mtu())
-        observed = await backend.observe()
+        observed = await self._observe(backend)
         nodes = {key: peer.node for key, peer in wanted.plan.peers.items()}
         self._calling.keep(nodes.values(), nodes)
-        self._calling.look(nodes, observed, time.time())
+        self._calling.look(nodes, observed, steady.now())
         peers = {**{key: self._peer(peer, observed) for key, peer in wanted.plan.peers.items()}, **wanted.extra}
         taken = {key for key, peer in wanted.plan.peers.items() if _taken_over(peer, observed)}
         if taken:
@@ -198,7 +200,7 @@ class MeshLoop:
         if changes:
             await backend.apply(changes)
             self._measured = 0.0
-            observed = await backend.observe()
+            observed = await self._observe(backend)
         configured = {key: peer.endpoint for key, peer in peers.items() if peer.endpoint is not None}
         for key in taken:
             # It stays where it was last seen; calling it at a candidate has its turn when it is silent there.
@@ -215,6 +217,10 @@ class MeshLoop:
             await self._apply(tunnel)
         self._mtu = min([*mtus.values(), self._device_mtu()])
         self._reconciler.overlay(self._overlay(wanted, self._mtu))
+
+    async def _observe(self, backend: Backend) -> Observed:
+        looked = steady.now()
+        return self._handshakes.translated(await backend.observe(), looked)
 
     async def _look_around(self, wanted: Wanted) -> None:
         """See which of the others' ranges are this node's own already, as other programs' networks are."""
@@ -307,7 +313,7 @@ class MeshLoop:
             endpoint = observed.peers[peer.former].endpoint
             if endpoint is not None:
                 return Peer(key, peer.preshared_key, endpoint, peer.allowed, peer.keepalive)
-        now, state = time.time(), observed.peers.get(key)
+        now, state = steady.now(), observed.peers.get(key)
         announced = [records.split_endpoint(text) for text in peer.endpoints]
         candidates = self._calling.candidates(key, peer.node, announced, state)
         return Peer(

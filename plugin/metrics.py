@@ -5,13 +5,13 @@ No label has a network's or a container's name: a node with a thousand of them w
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from plugin import steady
 from plugin.cluster import Cluster
 from plugin.names import Names
 from plugin.reconciler import Reconciler
@@ -61,7 +61,7 @@ class _Cluster(Collector):
         cluster, counts = self._cluster, self._names.resolver.counts
         view, observed = cluster.view, cluster.mesh.observed
         peers = observed.peers.values() if observed is not None else ()
-        fresh = sum(time.time() - peer.last_handshake < STALE for peer in peers)
+        fresh = sum(steady.now() - peer.last_handshake < STALE for peer in peers)
         gauges = {
             "cluster_nodes": (len(view.nodes), "Nodes of the cluster"),
             "cluster_nodes_alive": (len(view.alive), "Nodes that give a sign of life"),

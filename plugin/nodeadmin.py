@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from plugin import blocks, joining, mesh
+from plugin import blocks, joining, mesh, steady
 from plugin.admission import Admission
 from plugin.cluster import Cluster
 from plugin.resolver.table import reached
@@ -78,7 +78,7 @@ class NodeAdmin:
                     "ranges": [str(net) for net in mesh.held_by(view, node.owner, block=False)],
                     "networks": sum(network.owner == node.owner for network in view.networks.values()),
                     "endpoint": None if seen is None or seen.endpoint is None else "{}:{}".format(*seen.endpoint),
-                    "handshake": None if seen is None or not seen.last_handshake else now - seen.last_handshake,
+                    "handshake": None if seen is None or not seen.last_handshake else steady.now() - seen.last_handshake,
                     "received": None if seen is None else seen.received,
                     "sent": None if seen is None else seen.sent,
                     "round_trip": taken.get(node.mesh4),

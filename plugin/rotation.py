@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from plugin import steady
 from plugin.cluster import Cluster
 from plugin.storeloop import REMEMBER
 from stackpad import records
@@ -64,7 +65,7 @@ class Rotation:
             await asyncio.sleep(KNOWN)
             await asyncio.to_thread(keys.commit)
             void = self._cluster.guests.void()
-            since = time.time()
+            since = steady.now()
             await self._published("the new key is used as soon as the store answers")
             say(f"the new public key is {keys.public_keys[0]}")
             return Rotated(await self._silent(others, since), void)

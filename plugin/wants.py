@@ -26,7 +26,7 @@ class Wanted:
     ``cluster`` are those of them that are the cluster's by agreement. ``left`` are ranges that are left out, and
     ``refused`` what is wrong with them.
     ``barred`` are those of them, by environment, that its containers are kept from: only the way out would lead there.
-    ``due`` is when the plan will be another one by itself (Unix time), 0 for never.
+    ``due`` is when the plan will be another one by itself (:func:`plugin.steady.now`), 0 for never.
     """
 
     plan: MeshPlan

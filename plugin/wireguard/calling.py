@@ -28,8 +28,8 @@ _INITIATION = 148
 
 @dataclass(frozen=True, slots=True)
 class Ear:
-    """The counters of a peer at the last look; more was sent ``since`` then (Unix time, 0: it was answered) and ``until``
-    then, and nothing has come back.
+    """The counters of a peer at the last look; more was sent ``since`` then (by a clock that does not jump, 0: it was
+    answered) and ``until`` then, and nothing has come back.
     """
 
     received: int = 0
@@ -61,7 +61,7 @@ class Calling:
         self._before: dict[str, Address] = {}
 
     def look(self, nodes: Mapping[str, str], observed: Observed, now: float) -> None:
-        """Take in what is observed at ``now`` (Unix time); ``nodes`` are the peers' ids by public key."""
+        """Take in what is observed at ``now`` (a clock that never jumps); ``nodes`` are the peers' ids by public key."""
         for key, node in nodes.items():
             state = observed.peers.get(key)
             if state is None:

@@ -44,7 +44,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class PeerState:
-    """A peer as it is. ``last_handshake`` is Unix time (0: never), the counters are bytes."""
+    """A peer as it is. ``last_handshake`` is Unix time (0: never), the counters are bytes.
+
+    As observed it is by the clock of the day; :mod:`plugin.wireguard.handshakes` makes of it one that does not jump.
+    """
 
     preshared_key: str = field(default="", repr=False)
     endpoint: Address | None = None
@@ -131,7 +134,7 @@ def plan(wanted: Device, observed: Observed, configured: Mapping[str, Address]) 
 
 
 def has_session(state: PeerState | None, now: float) -> bool:
-    """Whether a peer has answered a handshake that is still good at ``now`` (Unix time)."""
+    """Whether a peer has answered a handshake that is still good at ``now``, by the same clock."""
     return state is not None and now - state.last_handshake < STALE
 
 
@@ -146,9 +149,9 @@ def failover(
 ) -> Address | None:
     """The endpoint to call a peer at, ``None`` to leave it as it is.
 
-    ``current`` was set at ``since`` (Unix time, seconds). While there is a session nothing is changed; without one, or
-    when the peer is ``silent`` in spite of it, the next candidate has its turn after :data:`PATIENCE`. Without
-    ``current``, after a restart of this process, a session that has outlived it stays at its endpoint.
+    ``current`` was set at ``since`` (seconds, by the clock of ``now``). While there is a session nothing is changed;
+    without one, or when the peer is ``silent`` in spite of it, the next candidate has its turn after :data:`PATIENCE`.
+    Without ``current``, after a restart of this process, a session that has outlived it stays at its endpoint.
     """
     answers = has_session(state, now) and not silent
     if not candidates or (current is None and answers):

@@ -24,11 +24,13 @@ from plugin.model import IPNet, Network, Subnet, ip_network
 from plugin.node import Route
 from plugin.settings import Settings
 from plugin.state import State
+from plugin.steady import Moments
 from plugin.storeloop import StoreLoop
 from stackpad import records
 from stackpad.engine import Engine
 from stackpad.errors import Conflict, Unavailable
 from stackpad.etcd import Etcd, Put
+from tests.clock import HOUR, Clock
 from tests.etcd.server import BOUND, running
 from tests.samples import network, network_id
 from tests.served import Recorder
@@ -209,16 +211,40 @@ async def test_what_has_cooled_down_and_is_nobodys_is_collected(
         await node.put(records.Removed(owner=owner, name="gone"), records.key(records.REMOVED, owner))
     left = msgspec.structs.replace(GIVEN_BACK, owner=owner, freed=freed)
     await node.put(left, records.range_key(left.net))
-    await node.claims.collect(time.time())
+    await node.claims.collect()
     assert (left.net in await node.stored()) is stays
 
 
 async def test_what_has_cooled_down_is_forgotten_on_the_disk_as_well(node: Node) -> None:
     await node.cluster.keep(msgspec.structs.replace(MINE, ranges=(FIRST, GIVEN_BACK)))
     await node.put(GIVEN_BACK, records.range_key(GIVEN_BACK.net))
-    await node.claims.collect(time.time())
+    await node.claims.collect()
     assert node.remembered() == {FIRST.net}
     assert await node.stored() == {}
+
+
+@pytest.mark.parametrize("jump", [HOUR, -HOUR])
+@pytest.mark.parametrize("seen", ["as it was given back", "by the next look", "after the jump"])
+async def test_what_was_given_back_cools_down_however_the_clock_is_set(node: Node, jump: float, seen: str) -> None:
+    """But for what is seen only after a jump ahead: nothing tells that from what was given back an hour ago."""
+    clock = Clock(time.time())
+    node.claims._moments = Moments(clock.day, clock.steady)
+    left = msgspec.structs.replace(GIVEN_BACK, network=network_id(1), freed=0.0)
+    await node.cluster.keep(msgspec.structs.replace(MINE, ranges=(FIRST, left)))
+    if seen == "as it was given back":
+        await node.claims.release(network_id(1))
+    else:
+        left = msgspec.structs.replace(left, freed=clock.day())
+        await node.cluster.keep(msgspec.structs.replace(MINE, ranges=(FIRST, left)))
+        if seen == "by the next look":
+            await node.claims.collect()
+    clock.set(jump)
+    await node.claims.collect()
+    early = seen == "after the jump" and jump > 0
+    assert node.remembered() == ({FIRST.net} if early else {FIRST.net, left.net})
+    clock.run(blocks.COOL_DOWN + 1)
+    await node.claims.collect()
+    assert node.remembered() == {FIRST.net}, "and no hour longer"
 
 
 async def test_an_older_generation_is_not_written_over_a_newer_one(node: Node) -> None:

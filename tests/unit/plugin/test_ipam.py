@@ -15,7 +15,9 @@ from plugin.model import AddressKind, Subnet
 from plugin.node import Route
 from plugin.settings import Settings
 from plugin.state import State
+from plugin.steady import Moments
 from stackpad.errors import Conflict, Exhausted, InvalidRequest, NotFound
+from tests.clock import HOUR, Clock
 from tests.samples import endpoint, network
 
 SMALL = Settings(range4=IPv4Network("10.192.0.0/24"), range6=IPv6Network("fd00::/62"), block_prefix=24, network_prefix=26)
@@ -282,3 +284,24 @@ async def test_asking_again_begins_the_grace_anew(docker: Caller) -> None:
     await docker.pool("10.5.0.0/24")
     await docker.ipam.collect(grace=1800)
     assert docker.state.pools.keys() == {pool}
+
+
+@pytest.mark.parametrize("jump", [HOUR, -HOUR])
+async def test_what_is_in_flight_keeps_its_grace_when_the_clock_is_set(
+    state: State, jump: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(time.time())
+    docker = Caller(state)
+    docker.ipam = Ipam(state, SMALL, docker._routes, moments=Moments(clock.day, clock.steady))
+    monkeypatch.setattr(time, "time", clock.day)
+    pool, live = await docker.pool("10.5.0.0/24"), await docker.pool("10.192.1.0/24")
+    await state.put_network(network(1))
+    address = await docker.address(live, "10.192.1.7")
+    clock.set(jump)
+    await docker.ipam.collect(grace=60)
+    assert pool in state.pools, "asked for a moment ago"
+    assert [f"{ip}/24" for ip in state.allocations_of(live)] == [address]
+    clock.run(61)
+    await docker.ipam.collect(grace=60)
+    assert state.pools.keys() == {live}, "and no hour longer"
+    assert not state.allocations_of(live)
