@@ -1,7 +1,9 @@
 """The operator's certificates in a directory: pairs ``NAME.crt`` and ``NAME.key``, looked at again and again.
 
 A file that has changed is read once it has stayed the same for two looks, so that nobody meets a half-written one, or a
-new certificate beside the old key. What cannot be used costs itself only, and is told with what to do about it.
+new certificate beside the old key. What cannot be used costs itself only, and is told with what to do about it. One that
+was valid stays so until it expires: a clock that is set back is no reason to take it from visitors, who have clocks of
+their own.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class CertificateFiles:
         self._directory, self._now = directory, now
         self._judged: dict[str, tuple[Mark, Pair | str]] = {}
         self._glimpsed: dict[str, Mark] = {}
+        self._begun: set[str] = set()
 
     def look(self) -> Found:
         """What is there now."""
@@ -66,12 +69,20 @@ class CertificateFiles:
         self._judged = judged
         pairs: list[Pair] = []
         for _, verdict in judged.values():
-            why = verdict if isinstance(verdict, str) else verdict.unusable(self._now())
+            why = verdict if isinstance(verdict, str) else verdict.unusable(self._moment(verdict))
             if isinstance(verdict, Pair) and why is None:
                 pairs.append(verdict)
             else:
                 problems.append(str(why))
+        self._begun &= {pair.digest for pair in pairs}
         return Found(tuple(pairs), tuple(missing or problems))
+
+    def _moment(self, pair: Pair) -> float:
+        """The time by which to judge a pair: not before its first moment, once that has come."""
+        now = self._now()
+        if now >= pair.not_before:
+            self._begun.add(pair.digest)
+        return max(now, pair.not_before) if pair.digest in self._begun else now
 
     def _judge(self, directory: Path, stem: str) -> tuple[Mark, Pair | str]:
         paths = directory / f"{stem}.crt", directory / f"{stem}.key"

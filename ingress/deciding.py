@@ -73,12 +73,12 @@ def decide(
         if is_kept(left, now=now, platform=platform) and allowed != before.owner:
             before = left
         else:
-            ended, before = Released(before.owner, now), None
+            ended, before = Released(before.owner, max(now, before.since)), None
     if allowed in owners and not platform and (before is None or before.owner != allowed):
         before, owners = None, [str(allowed)]
     if before is None and not owners:
         return Decision(None, Standing.ACTIVE, ended)
-    claim = _claim(asks, before or Claim(owners[0], now, nodes=()), heard)
+    claim = _claim(asks, before or Claim(owners[0], _since(owners[0], ended or released, now), nodes=()), heard)
     proof = claim.proof
     if platform:
         proof = Proof(claim.since, How.PLATFORM)
@@ -96,7 +96,12 @@ def is_kept(claim: Claim, *, now: float, platform: bool) -> bool:
     if claim.gone is None or claim.nodes:
         return False
     proved = claim.proof is not None and claim.proof.how is not How.PLATFORM
-    return now - claim.gone < (KEPT_PLATFORM if platform else KEPT if proved else 0.0)
+    # Set back, the clock would have what is not kept at all kept until then.
+    return max(0.0, now - claim.gone) < (KEPT_PLATFORM if platform else KEPT if proved else 0.0)
+
+
+def _since(owner: Owner, mark: Released | None, now: float) -> float:
+    return now if mark is None else mark.after(owner, now)
 
 
 def _claim(asks: Sequence[Ask], claim: Claim, heard: Collection[str]) -> Claim:

@@ -4,10 +4,13 @@ A claim says who asked first and how control of the name was proved, for a while
 ruling is the operator's word about a domain, with or without a claim. What was released leaves a mark for a while, so
 that a ledger of another node, or one restored from a copy, does not bring it back: :func:`merge` is the same whichever of
 the two is named first.
+
+What comes later has the later time, also where the clock was set back in between: else the word before it would stand.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -83,6 +86,10 @@ class Released:
         """Whether ``claim`` is one of those that ended; a successor's may begin in the same moment."""
         return claim.since < self.at or (claim.since == self.at and claim.owner == self.owner)
 
+    def after(self, owner: Owner, now: float) -> float:
+        """Since when a claim is that ``owner`` makes ``now``, so that it is none of those that ended."""
+        return _later_than(now, self.at) if owner == self.owner else max(now, self.at)
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
@@ -134,7 +141,9 @@ def prove(ledger: Ledger, host: str, owner: Owner, proof: Proof) -> Ledger:
         return ledger
     if claim is not None and claim.proof is not None:
         return ledger
-    mine = claim if claim is not None and claim.owner == owner else Claim(owner, proof.at, nodes=())
+    mark = ledger.released.get(host)
+    since = proof.at if mark is None else mark.after(owner, proof.at)
+    mine = claim if claim is not None and claim.owner == owner else Claim(owner, since, nodes=())
     return replace(ledger, claims={**ledger.claims, host: replace(mine, proof=proof)})
 
 
@@ -146,10 +155,10 @@ def allow(ledger: Ledger, host: str, owner: Owner, now: float) -> Ledger:
             f"{host} belongs to {claim.owner} ({claim.proof.how}); end that first with stackpad domain release {host}"
         )
     mine = claim if claim is not None and claim.owner == owner else None
-    claims = dict(ledger.claims)
+    claims, at = dict(ledger.claims), _next_word(ledger, host, now)
     if mine is not None:
-        claims[host] = replace(mine, proof=Proof(now, How.OPERATOR))
-    return replace(ledger, claims=claims, rulings={**ledger.rulings, host: Ruling(True, owner, now)})
+        claims[host] = replace(mine, proof=Proof(at, How.OPERATOR))
+    return replace(ledger, claims=claims, rulings={**ledger.rulings, host: Ruling(True, owner, at)})
 
 
 def forbid(ledger: Ledger, host: str, now: float) -> Ledger:
@@ -157,7 +166,8 @@ def forbid(ledger: Ledger, host: str, now: float) -> Ledger:
     claims = dict(ledger.claims)
     if host in claims:
         claims[host] = replace(claims[host], proof=None)
-    return replace(ledger, claims=claims, rulings={**ledger.rulings, host: Ruling(False, "", now)})
+    at = _next_word(ledger, host, now)
+    return replace(ledger, claims=claims, rulings={**ledger.rulings, host: Ruling(False, "", at)})
 
 
 def release(ledger: Ledger, host: str, now: float) -> Ledger:
@@ -168,10 +178,11 @@ def release(ledger: Ledger, host: str, now: float) -> Ledger:
     if claim is None and ruling is None:
         raise NotFound(f"{host} is claimed by nobody; stackpad domain ls lists what is")
     loser = claim.owner if claim is not None else ruling.owner if ruling is not None else ""
+    at = _next_word(ledger, host, now if claim is None else max(now, claim.since))
     return Ledger(
         {name: claim for name, claim in ledger.claims.items() if name != host},
         {name: ruling for name, ruling in ledger.rulings.items() if name != host},
-        {**ledger.released, host: Released(loser, now, by_hand=True)},
+        {**ledger.released, host: Released(loser, at, by_hand=True)},
     )
 
 
@@ -208,6 +219,17 @@ def owner(text: str) -> Owner:
             f"{ascii(text)[:80]} is no owner; write organisation, project and environment, as in acme/my-app/production"
         )
     return "/".join(parts)
+
+
+def _next_word(ledger: Ledger, host: str, now: float) -> float:
+    """The time of what the operator says ``now``: later than all he has said of the name, and than what has ended."""
+    before = [said.at for side in (ledger.rulings, ledger.released) if (said := side.get(host)) is not None]
+    return _later_than(now, *before)
+
+
+def _later_than(now: float, *moments: float) -> float:
+    """``now``, or the next moment that is later than all of ``moments``."""
+    return max([now, *(math.nextafter(moment, math.inf) for moment in moments)])
 
 
 T = TypeVar("T", Ruling, Released)

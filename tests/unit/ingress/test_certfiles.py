@@ -12,6 +12,7 @@ import pytest
 from ingress import certfiles
 from ingress.certfiles import CertificateFiles
 from tests import certs
+from tests.clock import HOUR
 
 
 def names(files: CertificateFiles) -> list[str]:
@@ -96,6 +97,20 @@ def test_time_passes(tmp_path: Path) -> None:
     moment += 2 * 86400 + 1
     found = files.look()
     assert (found.pairs, "has expired" in found.problems[0]) == ((), True)
+
+
+def test_a_clock_that_is_set_back_takes_no_certificate_away(tmp_path: Path) -> None:
+    certs.put(tmp_path, "a", "a.example", first=-0.01)
+    moment = time.time()
+    files = CertificateFiles(tmp_path, lambda: moment)
+    assert names(files) == ["a"]
+    moment -= HOUR
+    assert (names(files), files.look().problems) == (["a"], ())
+    certs.put(tmp_path, "a", "a.example", first=-0.01)
+    files.look()
+    assert names(files) == [], "another one, of which nothing says that its time has come"
+    moment += HOUR
+    assert names(files) == ["a"]
 
 
 def test_a_directory_that_is_not_there_yet_and_one_that_goes(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ingress import ledger as book
 from ingress.ledger import Claim, How, Ledger, Proof, Released, Ruling, merge
 from stackpad.errors import Conflict, InvalidRequest, NotFound
+from tests.clock import HOUR
 
 A, B = "acme/a/production", "acme/b/production"
 HOST = "www.example.org"
@@ -130,6 +131,30 @@ def test_the_operators_word() -> None:
     with pytest.raises(NotFound, match="is claimed by nobody; stackpad domain ls"):
         book.release(released, HOST, 14.0)
     assert book.release(of(ruling=Ruling(True, B, 1.0)), HOST, 2.0) == of(released=Released(B, 2.0, by_hand=True))
+
+
+def test_the_operators_later_word_stands_though_the_clock_was_set_back() -> None:
+    """What another node has, or the store, is the ledger as it was before the last word."""
+    ahead, now = 1000.0 + HOUR, 1000.0
+    start = of(Claim(A, ahead, {"": "web"}))
+    allowed = book.allow(start, HOST, A, ahead)
+    forbidden = book.forbid(allowed, HOST, now)
+    assert not merge(forbidden, allowed).rulings[HOST].allowed
+    again = book.allow(forbidden, HOST, B, now)
+    assert merge(again, forbidden).rulings[HOST].owner == B
+    released = book.release(again, HOST, now)
+    assert merge(released, again) == released
+    assert released.released[HOST].voids(start.claims[HOST])
+    once_more = book.allow(released, HOST, A, now)
+    assert merge(once_more, released).rulings[HOST].owner == A
+
+
+@pytest.mark.parametrize("owner", [A, B])
+def test_a_proof_of_after_a_release_is_not_lost_though_the_clock_was_set_back(owner: str) -> None:
+    ended = book.release(of(Claim(A, 1.0)), HOST, 1000.0 + HOUR)
+    proved = book.prove(ended, HOST, owner, Proof(1000.0, How.DNS))
+    for other in (ended, proved):
+        assert merge(proved, other).claims[HOST].proof == Proof(1000.0, How.DNS)
 
 
 def test_marks_of_what_was_released_are_kept_for_a_while_and_not_without_end() -> None:

@@ -12,6 +12,7 @@ from ingress.deciding import KEPT, KEPT_PLATFORM, Standing
 from ingress.ledger import Claim, How, Ledger, Proof, Ruling
 from ingress.routes import State, Table, Waiting, WebContainer
 from ingress.tables import table
+from tests.clock import HOUR
 from tests.unit.ingress.test_routes import BASE, HOST, container
 
 SHOP, RIVAL = "acme/shop/production", "acme/rival/production"
@@ -52,6 +53,29 @@ def test_a_clock_that_jumps_takes_nothing_from_anybody(now: float) -> None:
     after = table([early, shop()], before.ledger, base_domain=BASE, now=now, believe=True)
     assert after.claims[DOMAIN] == before.claims[DOMAIN]
     assert {host.host: host.owner for host in after.hosts}[DOMAIN] == SHOP
+
+
+def test_names_change_hands_though_the_clock_was_set_back() -> None:
+    """What the others have of it, or the store, ends nothing that has begun since, and brings back nothing that ended."""
+    ahead, now = 1000.0 + HOUR, 1000.0
+    shops = table([shop()], Ledger(), base_domain=BASE, now=ahead)
+    proved = book.prove(shops.ledger, DOMAIN, SHOP, DNS)
+    gone = table([], proved, base_domain=BASE, now=ahead)
+    assert gone.claims[DOMAIN].owner == SHOP
+    over = table([rival()], gone.ledger, base_domain=BASE, now=ahead + KEPT)
+    assert over.claims[DOMAIN].owner == RIVAL
+    later = table([rival()], book.merge(over.ledger, proved), base_domain=BASE, now=now)
+    assert later.claims[DOMAIN].owner == RIVAL, "what has ended stays ended"
+    rivals = book.prove(later.ledger, DOMAIN, RIVAL, Proof(now, How.DNS))
+    kept = table([rival()], book.merge(rivals, later.ledger), base_domain=BASE, now=now)
+    assert DOMAIN in {host.host for host in kept.hosts}, "and what was proved since stays proved"
+
+
+def test_a_name_that_is_not_kept_is_free_at_once_though_the_clock_was_set_back() -> None:
+    asked = table([shop()], Ledger(), base_domain=BASE, now=1000.0 + HOUR)
+    claim = replace(asked.claims[DOMAIN], nodes=(), paths={}, gone=1000.0 + HOUR)
+    after = table([rival()], Ledger({DOMAIN: claim}), base_domain=BASE, now=1000.0)
+    assert after.claims[DOMAIN].owner == RIVAL
 
 
 def test_until_somebody_has_proved_it_everybody_may() -> None:
