@@ -12,6 +12,10 @@ import time
 from collections.abc import Callable, Collection, Hashable
 
 
+def _day() -> float:
+    return time.time()
+
+
 def _running() -> float:
     """Seconds that this machine has been up, asleep or not: a session of WireGuard ages in a machine that sleeps, too."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -28,7 +32,7 @@ def now() -> float:
 class Moments:
     """Moments of the clock of the day, translated to :func:`now` as each is first seen."""
 
-    def __init__(self, day: Callable[[], float] = time.time, steady: Callable[[], float] = now) -> None:
+    def __init__(self, day: Callable[[], float] = _day, steady: Callable[[], float] = now) -> None:
         self._day, self._steady = day, steady
         self._known: dict[Hashable, tuple[float, float]] = {}
 

@@ -21,10 +21,14 @@ LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 needed = pytest.mark.skipif(not LIBRARIES, reason="missing: libfaketime (package faketime)")
 
-_START = (
-    "import os, runpy, sys; os.environ.pop('LD_PRELOAD'); "
-    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
-)
+# libfaketime 0.9.10 refuses to sleep until a moment of the monotonic clock, as Python's time.sleep() does.
+_START = """
+import os, runpy, select, sys, time
+os.environ.pop("LD_PRELOAD")
+time.sleep = lambda seconds: select.select((), (), (), seconds) and None
+exec(sys.argv.pop(2))
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
 
 
 @dataclass
@@ -76,9 +80,12 @@ class Adjustable:
         }
 
     @staticmethod
-    def module(name: str) -> list[str]:
-        """Python's arguments for ``-m name`` in a process whose children have clocks that nobody sets."""
-        return ["-c", _START, name]
+    def module(name: str, first: str = "") -> list[str]:
+        """Python's arguments for ``-m name`` in a process whose children have clocks that nobody sets.
+
+        ``first`` is a statement that is obeyed before.
+        """
+        return ["-c", _START, name, first]
 
     def set(self, ahead: int) -> None:
         """Have the clock of the day so many seconds ahead of the machine's (negative: behind it), from now on."""

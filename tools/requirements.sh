@@ -14,6 +14,7 @@ elif [ "${1:-}" != python ]; then
     [wg]=wireguard-tools [wireguard-go]=wireguard-go [dnsmasq]=dnsmasq-base [dig]=bind9-dnsutils [tcpdump]=tcpdump
     [openssl]=openssl [pebble]=pebble [chromium]=chromium [gtlsclient]=ngtcp2-client
     [qemu-system-x86_64]=qemu-system-x86 [busybox]=busybox-static [cpio]=cpio [modprobe]=kmod
+    [faketime]=faketime
   )
 fi
 

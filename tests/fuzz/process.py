@@ -107,10 +107,12 @@ class Process:
 
 
 @contextlib.contextmanager
-def plugin(directory: Path, *, before: Sequence[str] = (), **settings: str) -> Iterator[Process]:
+def plugin(
+    directory: Path, *, before: Sequence[str] = (), python: Sequence[str] = ("-m", "plugin"), **settings: str
+) -> Iterator[Process]:
     """A plugin in a fresh namespace, in which this thread is meanwhile, too; it is ready.
 
-    ``before`` are words in front of its command, such as those of setpriv(1).
+    ``before`` are words in front of its command, such as those of setpriv(1); ``python`` are Python's arguments.
     """
     with private():
         log = directory / "plugin.log"
@@ -122,7 +124,7 @@ def plugin(directory: Path, *, before: Sequence[str] = (), **settings: str) -> I
         environment = {"HOST_RUN": "/run", "HOST_PROC": "/proc", "HOST_LIB": "/var/lib", "LOG_LEVEL": "warning"}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-c", _SCRIPT, "sh", *before, sys.executable, "-m", "plugin"],
+                ["unshare", "--mount", "sh", "-c", _SCRIPT, "sh", *before, sys.executable, *python],
                 env={**os.environ, **environment, **settings, "PYTHONPATH": path},
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin import meshloop
+from plugin import meshloop, steady
 from plugin.fence import Fence
 from plugin.kernel import Kernel
 from plugin.mesh import MeshPeer, MeshPlan
@@ -23,7 +23,8 @@ from plugin.state import State
 from plugin.wants import Wanted
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.keys import public_key
-from plugin.wireguard.model import PeerState, has_session
+from plugin.wireguard.model import PATIENCE, PeerState, has_session
+from tests.clock import HOUR
 from tests.mesh.conftest import Other
 from tests.mesh.test_wireguard import PORT, PRIVATE, reaches
 from tests.netns import PROC, eventually, ip
@@ -98,9 +99,12 @@ async def test_a_peer_behind_a_nat_is_called_at_once_by_the_next_process(
 
 
 async def test_an_address_in_use_that_stops_answering_gives_way_while_the_session_lasts(
-    backend: Backend, other: Other, tmp_path: Path
+    backend: Backend, other: Other, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without that it would be called there until the session is three minutes old; the bound here is two."""
+    """Without that it would be called there until the session is three minutes old; the bound here is two.
+
+    And for an hour more with the clock set back: whoever goes by the date takes all that was before it for just now.
+    """
     ip("addr", "add", "198.51.100.1/24", "dev", "wire")
     other.run("ip", "addr", "add", "198.51.100.2/24", "dev", "wire")
     other.admit(OURS, "10.192.0.0/18")
@@ -115,14 +119,35 @@ async def test_an_address_in_use_that_stops_answering_gives_way_while_the_sessio
         ):
             other.run("nft", *words)
         before = seen(loop, other).last_handshake
+        set_clock(monkeypatch, -HOUR)
         ping = await asyncio.create_subprocess_exec(
             "ping", "-i", "0.2", THEIRS, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )
         try:
             await eventually(lambda: seen(loop, other).endpoint == ("198.51.100.2", 51900), "the next address", 120)
-            assert has_session(PeerState(last_handshake=before), time.time())
+            assert has_session(PeerState(last_handshake=before), steady.now())
             assert await reaches(THEIRS)
             assert seen(loop, other).endpoint == ("198.51.100.2", 51900)
         finally:
             ping.kill()
             await ping.wait()
+
+
+async def test_a_clock_that_is_set_ahead_has_nobody_called_elsewhere(
+    backend: Backend, other: Other, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the date the session would have ended an hour ago, and each of the addresses would have its turn."""
+    other.admit(OURS, "10.192.0.0/18")
+    async with looping(tmp_path, backend, other, "192.0.2.2:51900", "198.51.100.2:51900") as loop:
+        assert await reaches(THEIRS)
+        await eventually(lambda: has_session(seen(loop, other), steady.now()), "a session")
+        set_clock(monkeypatch, HOUR)
+        for _ in range(int(PATIENCE) + 3):
+            await asyncio.sleep(1.0)
+            assert seen(loop, other).endpoint == ("192.0.2.2", 51900)
+        assert await reaches(THEIRS)
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
+    """Have this process's clock of the day so far ahead; WireGuard keeps the machine's."""
+    monkeypatch.setattr(time, "time", lambda real=time.time: real() + ahead)
