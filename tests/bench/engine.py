@@ -61,11 +61,13 @@ class SyntheticEngine:
         """How many containers there are."""
         return len(self._containers)
 
-    def add(self, numbers: Iterable[int], *, checked: bool = True) -> list[str]:
+    def add(self, numbers: Iterable[int], *, checked: bool = True, domains: str = "") -> list[str]:
         """Containers that run; ``checked`` have a health check that has passed. Nobody is told; returns their ids."""
         made = []
         for number in numbers:
             container = _container(number, self._port, checked=checked)
+            if domains:
+                container["Config"]["Labels"]["stackpad.domains"] = domains
             self._containers[container["Id"]] = container
             made.append(container["Id"])
         return made

@@ -23,6 +23,7 @@ import aiohttp
 from ingress.settings import Settings
 from tests.bench.engine import BASE, SyntheticEngine, host
 from tests.caddy.workshop import CaddyProcess
+from tests.clock import Adjustable
 from tests.freeport import free_port
 from tests.testbed.shell import ROOT
 
@@ -34,9 +35,12 @@ PATIENCE = 600.0
 class Site:
     """The processes; made by :func:`site`."""
 
-    def __init__(self, home: Path, binary: str, port: int) -> None:
+    def __init__(self, home: Path, binary: str, port: int, clock: Adjustable | None = None) -> None:
         self.home, self.upstream = home, port
         self.https, self._http, self._ask = free_port(), free_port(), free_port()
+        self._python, self._clock = ["-m", "ingress"], dict[str, str]()
+        if clock is not None:
+            self._python, self._clock = clock.module("ingress"), dict(clock.environment)
         self.engine = SyntheticEngine(home / "docker.sock", port)
         settings = Settings(BASE, caddy_admin=home / "admin.sock")
         self.caddy = CaddyProcess(binary, home, settings)
@@ -80,8 +84,8 @@ class Site:
         }  # fmt: skip
         with (self.home / "ingress.log").open("ab") as log:
             self._ingress = subprocess.Popen(  # noqa: ASYNC220 - it starts in no time, and waits are elsewhere
-                [sys.executable, "-m", "ingress"], env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
-                stdout=log, stderr=log,
+                [sys.executable, *self._python],
+                env={**os.environ, **environment, "PYTHONPATH": str(ROOT), **self._clock}, stdout=log, stderr=log,
             )  # fmt: skip
         until = time.monotonic() + PATIENCE
         while not await self._holds():
@@ -214,14 +218,17 @@ async def _page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name
 
 
 @contextlib.asynccontextmanager
-async def site(home: Path, binary: str) -> AsyncIterator[Site]:
-    """A Caddy with an empty configuration, another one that is every container's server, and no host yet."""
+async def site(home: Path, binary: str, clock: Adjustable | None = None) -> AsyncIterator[Site]:
+    """A Caddy with an empty configuration, another one that is every container's server, and no host yet.
+
+    ``clock`` is the ingress's, where it is not the machine's.
+    """
     port = free_port()
     server = CaddyProcess(binary, home / "upstream", Settings(BASE, caddy_admin=home / "upstream.sock"))
     server.home.mkdir()
     hello = {"handle": [{"handler": "static_response", "body": "hello"}]}
     routes = {"listen": [f"127.0.0.1:{port}"], "routes": [hello], "automatic_https": {"disable": True}}
-    made = Site(home, binary, port)
+    made = Site(home, binary, port, clock)
     async with made.engine:
         try:
             await server.start({"apps": {"http": {"servers": {"hello": routes}}}})

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, domain, report
+from tests import clock
+from tests.clock import HOUR, Adjustable
+from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, domain, report, routes, told
 from tests.e2e.workbench import SERVER, eventually
 from tests.testbed import images
 from tests.testbed.proxy import ADMIN
@@ -170,3 +174,36 @@ def _problem(visitor: Visitor) -> object:
         return report(visitor.bench)["problem"]
     except Exception:
         return None  # its socket is not there yet
+
+
+@clock.needed
+def test_the_clock_of_the_day_jumps(visitor: Visitor, tmp_path: Path) -> None:
+    """That of the ingress alone: the engine and Caddy, as every program in Go, keep the machine's."""
+    bench, times, own = visitor.bench, Adjustable.made(tmp_path), "shop.example.test"
+    proxy = bench.bed.proxy
+    proxy.stop_ingress()
+    proxy.start_ingress(python=times.module("ingress"), **times.environment)
+    try:
+        bench.serve("web", NETWORK, *WEB, "--label", f"stackpad.domains={own}")
+        eventually(lambda: routes(bench) is not None and route(visitor, own).get("state") == "unproved", "it to ask")
+        domain(bench, "allow", own)
+        visitor.sees(own, 200, "web ")
+        visitor.sees(HOST, 200, "web ")
+        before = told(bench, "/domains")
+        with visitor.steady(own) as statuses:
+            for project, ahead in (("ahead", HOUR), ("behind", -HOUR), ("right", 0)):
+                host = f"{project}.acme.stackpad.test"
+                times.set(ahead)
+                bench.serve("other", NETWORK, *WEB, "--label", f"stackpad.project={project}")
+                visitor.sees(host, 200, "other ")
+                assert abs(float(str(route(visitor, host)["since"])) - ahead - time.time()) < HOUR / 4, "it has jumped"
+                bench.docker("rm", "--force", "other")
+                eventually(lambda: route(visitor, host).get("state") != "up", "it to be taken out")
+                visitor.sees(host, 404)
+                domain(bench, "release", host)
+                assert told(bench, "/domains") == before
+        assert set(statuses) == {200}
+    finally:
+        proxy.stop_ingress()
+        proxy.start_ingress()
+        eventually(lambda: routes(bench) is not None, "the ingress")

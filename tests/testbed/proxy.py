@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,9 +80,9 @@ class Proxy:
         """End Caddy."""
         self._stop("caddy", how)
 
-    def start_ingress(self, **settings: str) -> None:
-        """Start the ingress from the checkout, in the node's network."""
-        enter = ["nsenter", f"--net=/run/netns/{self.node.spec.netns}", sys.executable, "-m", "ingress"]
+    def start_ingress(self, *, python: Sequence[str] = ("-m", "ingress"), **settings: str) -> None:
+        """Start the ingress from the checkout, in the node's network; ``python`` are Python's arguments."""
+        enter = ["nsenter", f"--net=/run/netns/{self.node.spec.netns}", sys.executable, *python]
         pid = spawn(enter, self.node.home / "ingress.log", env={**self.environment, **settings})
         (self.node.home / "ingress.pid").write_text(str(pid))
 
