@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ipaddress
 import json
 import os
 import signal
 import subprocess
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
@@ -16,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from stackpad import records
+from tests.clock import HOUR
 from tests.e2e.life import ENVIRONMENT, Life
-from tests.e2e.workbench import Target, eventually, everything, hold
+from tests.e2e.workbench import Target, Workbench, eventually, everything, hold
 
 ROUND = 20
 """Networks that each node makes at once."""
@@ -56,28 +60,67 @@ def test_a_closed_port_is_told(life: Life) -> None:
     eventually(lambda: life.nodes()[life.name(3)] == "alive", "the node to be back")
 
 
-def test_a_wrong_clock_is_told(life: Life) -> None:
-    """The machine has one clock for all nodes; so it is the plugin's own that is put ahead, from outside of it."""
-    bench = life.bench[3]
-    bench.node.stackpad("node", "leave", "--yes", configures=True)
+@contextlib.contextmanager
+def adjustable(bench: Workbench) -> Iterator[Callable[[int], None]]:
+    """Have the clock of a plugin so many seconds ahead of the machine's, which all nodes share, from outside of it."""
     (packages,) = (bench.node.home / "data/plugins").glob("*/rootfs/opt/stackpad/lib/python3*/site-packages")
-    ahead = packages / "ahead.pth"
-    ahead.write_text("import time; time.time = lambda real=time.time: real() + 600\n")
+    patch, ahead = packages / "ahead.pth", packages / "ahead"
+    inside = f"/{ahead.relative_to(next(one for one in ahead.parents if one.name == 'rootfs'))}"
 
     def again() -> None:
         os.kill(bench.node.plugin_pid(), signal.SIGKILL)
         hold(0.5)
         bench.wait_plugin()
 
+    def put(seconds: int) -> None:
+        fresh = ahead.with_suffix(".new")
+        fresh.write_text(str(seconds))
+        fresh.rename(ahead)
+
+    put(0)
+    # Where there are two names for the place, Python obeys it twice.
+    real = "vars(time).setdefault('unset', time.time)"
+    patch.write_text(f"import time; time.time = lambda real={real}: real() + float(open({inside!r}).read())\n")
+    again()
+    try:
+        yield put
+    finally:
+        patch.unlink()
+        again()
+        ahead.unlink()
+
+
+def test_a_wrong_clock_is_told(life: Life) -> None:
+    bench = life.bench[3]
+    bench.node.stackpad("node", "leave", "--yes", configures=True)
     token = life.token()
-    again()
-    status, said = life.join(3, token)
-    ahead.unlink()
-    again()
+    with adjustable(bench) as put:
+        put(600)
+        status, said = life.join(3, token)
     assert (status, "minutes ahead of the cluster" in said) == (1, True), said
     status, said = life.join(3, token)
     assert status == 0, "the token is still good: " + said
     eventually(lambda: life.nodes()[life.name(3)] == "alive", "the node to be back")
+
+
+def test_a_clock_that_jumps_is_not_noticed(life: Life) -> None:
+    """That of the second node's plugin: the others, the engine, WireGuard and the store keep the machine's."""
+    bench, (_, two) = life.bench[2], life.pair()
+    with adjustable(bench) as put:
+        eventually(lambda: life.connected(2) and life.finds(1, "one", "two"), "the node to be back")
+        with life.pinging(1, "one", two) as counts:
+            for ahead in (HOUR, -HOUR, 0):
+                put(ahead)
+                expires = json.loads(bench.node.stackpad("node", "token", "--lifetime", "1h", "--json").stdout)["expires"]
+                assert abs(expires - HOUR - ahead - time.time()) < HOUR / 4, "it has jumped"
+                bench.serve("new", ENVIRONMENT)
+                eventually(lambda: life.finds(1, "one", "new"), "the name of a new one")
+                assert life.meet(1, "one", two)
+                bench.docker("rm", "--force", "new")
+                eventually(lambda: not life.finds(1, "one", "new"), "its name to go")
+                assert life.connected(2)
+                assert set(life.nodes().values()) == {"alive"}
+        assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize("how", ["pools", "ours", "ours, IPv6", "named"])
