@@ -24,7 +24,10 @@ needed = pytest.mark.skipif(not LIBRARIES, reason="missing: libfaketime (package
 # libfaketime 0.9.10 refuses to sleep until a moment of the monotonic clock, as Python's time.sleep() does.
 _START = """
 import os, runpy, select, sys, time
-os.environ.pop("LD_PRELOAD")
+if "LD_PRELOAD" not in os.environ:
+    os.environ["LD_PRELOAD"] = os.environ["FAKETIME_LIBRARY"]
+    os.execv(sys.executable, sys.orig_argv)
+del os.environ["LD_PRELOAD"]
 time.sleep = lambda seconds: select.select((), (), (), seconds) and None
 exec(sys.argv.pop(2))
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
@@ -70,9 +73,12 @@ class Adjustable:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What puts libfaketime before the process's C library; times of files stay as they are."""
+        """What :meth:`module` needs to put libfaketime before the process's C library; times of files stay as they are.
+
+        Not before that: what only ends by becoming another program leaves its shared memory behind.
+        """
         return {
-            "LD_PRELOAD": str(LIBRARIES[0]),
+            "FAKETIME_LIBRARY": str(LIBRARIES[0]),
             "FAKETIME_TIMESTAMP_FILE": str(self.file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
