@@ -80,8 +80,8 @@ def listed(given_labels: dict[str, str] | None) -> dict[str, Any]:
         "Id": ID, "Names": ["/web-1"], "Image": HIDDEN, "ImageID": HIDDEN, "Command": HIDDEN, "Created": 1764334800,
         "Ports": [{"IP": HIDDEN}], "Labels": given_labels, "State": "running", "Status": "Up 3 seconds (healthy)",
         "HostConfig": {"NetworkMode": HIDDEN}, "Mounts": [{"Source": HIDDEN}],
-        "NetworkSettings": {"Networks": {"x": {"NetworkID": NET, "IPAddress": "10.0.0.2", "GlobalIPv6Address": "",
-        "Aliases": [HIDDEN]}}},
+        "NetworkSettings": {"Networks": {"x": {"NetworkID": NET, "EndpointID": "e1" * 32, "IPAddress": "10.0.0.2",
+        "GlobalIPv6Address": "", "Aliases": [HIDDEN]}}},
     }  # fmt: skip
 
 
