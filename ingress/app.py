@@ -95,7 +95,7 @@ class Ingress:
         async with contextlib.AsyncExitStack() as stack:
             answers = asked(self.asked, self._ownership.answer)
             await sites.serve(stack, answers, host=self._settings.ask_host, port=self._settings.ask_port)
-            commands = admin(self.report, self.registry, self._ownership, self.plan)
+            commands = admin(self.report, self.registry, self._ownership, self.plan, self.elsewhere)
             await sites.serve(stack, commands, path=str(self._settings.admin_socket))
             await self._serve_page(stack)
             if self._settings.role != "node":
@@ -147,7 +147,7 @@ class Ingress:
     async def plan(self) -> Plan:
         """What Caddy would be told now; raises :class:`stackpad.errors.Unavailable` without a table or a Caddy."""
         if not self.control:
-            raise Unavailable("this node has no Caddy to write to: visitors come in on a control node")
+            raise Unavailable(f"this node has no Caddy to write to: {self.elsewhere()}")
         if self._wanted is None:
             raise Unavailable(f"there is no table yet: {self._waiting_for() or 'starting'}")
         return await rehearse(self._caddy, self._wanted)
@@ -183,6 +183,13 @@ class Ingress:
     def control(self) -> bool:
         """Whether visitors come in here."""
         return self._settings.role == "control" or (self._settings.role == "auto" and self._fleet.seen.control)
+
+    def elsewhere(self) -> str | None:
+        """Where visitors come in instead, on a node where they do not."""
+        if self.control:
+            return None
+        names = ", ".join(self._fleet.seen.controls()) or "a control node; none is known here"
+        return f"visitors do not come in on this node; ask on {names}"
 
     def _tell(self) -> None:
         """Tell the other nodes what runs here."""

@@ -125,6 +125,9 @@ class Lookups:
             raise Absent(f"there is no {name} in DNS") from error
         except dns.resolver.NoAnswer as error:
             raise Absent(f"{name} has no {kind} record") from error
+        except dns.resolver.NoNameservers as error:
+            # Its own words are one long line about each server, and hide that the name may well be there.
+            raise Absent(f"{name} cannot be looked up: the name servers refuse, or fail for it") from error
         except dns.exception.Timeout as error:
             raise Absent(f"no name server has answered for {name} within {self._patience:.0f} seconds") from error
         except (dns.exception.DNSException, OSError, EOFError) as error:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ingress.report import Facts
-from ingress.routes import HostRoute, Member, PathRoute, State
+from ingress.routes import HostRoute, Member, PathRoute, Problem, State
 
 ROUTES, PROBLEMS, NODES, ENVIRONMENTS, SERVICES = 200, 50, 24, 24, 24
 """Most that are shown: of routes and problems in all, of nodes, of environments of a node, of services of one."""
@@ -159,12 +159,12 @@ def overview(facts: Facts, word: PluginWord, *, base_domain: str, query: str = "
     states.update(one.standing for one in facts.table.waiting)
     services = _services(pairs, word, names, here)
     nodes = [_node(node, services, wanted) for node in _nodes(facts, here, services)]
-    problems = [*(f"{p.name or p.container[:12]}: {p.text}" for p in facts.problems), *facts.certificate_problems]
+    problems = [*(_problem(p, names, facts.seen.node) for p in facts.problems), *facts.certificate_problems]
     problems += [word.problem] if word.problem else []
     return Overview(
         base_domain=base_domain,
         control=facts.control,
-        controls=tuple(sorted(names.get(i.owner, i.owner) for i in facts.seen.ingresses.values() if i.control)),
+        controls=facts.seen.controls(),
         problem=facts.problem or "",
         nodes=tuple(nodes[:NODES]),
         more_nodes=max(0, len(nodes) - NODES),
@@ -293,6 +293,11 @@ def _view(name: str, containers: Mapping[str, str], hosts: Sequence[str], *, ali
     up = sum(state in WELL for state in containers.values())
     state = next((state for state in _ORDER if state in states), RUNNING)
     return ServiceView(name, state, up, len(containers), web=bool(hosts), hosts=tuple(hosts))
+
+
+def _problem(problem: Problem, names: Mapping[str, str], here: str) -> str:
+    node = names.get(problem.node or here, "")
+    return f"{problem.name or problem.container[:12]}{f' on {node}' if node else ''}: {problem.text}"
 
 
 def _route(facts: Facts, names: Mapping[str, str], here: str, host: HostRoute, path: PathRoute) -> RouteView:

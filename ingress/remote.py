@@ -41,6 +41,11 @@ class Seen:
     networks: Mapping[str, bytes] = field(default_factory=dict)
     secret: bytes = field(default=b"", repr=False)
 
+    def controls(self) -> tuple[str, ...]:
+        """Names of the nodes where visitors come in."""
+        there = (ingress.owner for ingress in self.ingresses.values() if ingress.control)
+        return tuple(sorted(self.nodes[node].name if node in self.nodes else node for node in there))
+
     def heard(self, asked: Iterable[str], *, own: bool) -> frozenset[str]:
         """The nodes whose list of web containers is whole and of now; this one too if ``own`` is.
 
@@ -195,11 +200,11 @@ class Others:
             if key != f"{records.WEB}{record.owner}/{record.id}":
                 continue
             if record.state == REFUSED:
-                return Problem(record.id, record.name, record.reason)
+                return Problem(record.id, record.name, record.reason, node=record.owner)
             try:
                 return _container(record, self._base_domain)
             except (InvalidRequest, ValueError) as error:
-                return Problem(record.id, record.name, str(error))
+                return Problem(record.id, record.name, str(error), node=record.owner)
         return None
 
 

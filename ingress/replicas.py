@@ -57,7 +57,7 @@ def _differing(replicas: list[WebContainer]) -> Iterable[Problem]:
                 f"it says something else in {', '.join(labels)} than {first.name}, the oldest of {first.request.service} "
                 "that is up; it is served when that one is gone, or when both say the same"
             )
-            yield Problem(other.id, other.name, text)
+            yield Problem(other.id, other.name, text, node=other.node)
 
 
 def _in_order(containers: Iterable[WebContainer]) -> list[WebContainer]:

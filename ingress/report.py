@@ -42,7 +42,10 @@ def report(facts: Facts) -> dict[str, Any]:
         "problem": facts.problem,
         "stale": facts.stale,
         "routes": routes + [_waiting(one, facts.reason(one)) for one in facts.table.waiting],
-        "problems": [{"container": p.name, "id": p.container, "problem": p.text} for p in facts.problems],
+        "problems": [
+            {"container": p.name, "id": p.container, "problem": p.text, "node": names.get(p.node or seen.node, "")}
+            for p in facts.problems
+        ],
         "certificate_problems": list(facts.certificate_problems),
     }
 

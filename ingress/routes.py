@@ -143,12 +143,16 @@ class HostRoute:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a container is not served, or not at a name it asked for; ``conflict`` if that is because another is."""
+    """Why a container is not served, or not at a name it asked for; ``conflict`` if that is because another is.
+
+    ``node`` is the id of its node, empty for this one.
+    """
 
     container: str
     name: str
     text: str
     conflict: bool = False
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)

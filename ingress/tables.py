@@ -176,7 +176,7 @@ def _above(
     held = before.owner if before is not None else ""
     late = [c for c in there if c.owner not in {wide.owner, held} and c.since > begun]
     text = f"{host} lies under {wildcard}, which belongs to {wide.owner}; ask for another name, or remove that one first"
-    return [c for c in there if c not in late], [Problem(c.id, c.name, text, conflict=True) for c in late]
+    return [c for c in there if c not in late], [Problem(c.id, c.name, text, conflict=True, node=c.node) for c in late]
 
 
 def _losers(host: str, there: list[WebContainer], made: Decision) -> Iterable[Problem]:
@@ -194,13 +194,13 @@ def _losers(host: str, there: list[WebContainer], made: Decision) -> Iterable[Pr
                         f"{host} is kept for {claim.owner}, whose containers have gone; ask for another name, or have "
                         f"the operator end that with stackpad domain release {host}"
                     )
-                yield Problem(container.id, container.name, text, conflict=True)
+                yield Problem(container.id, container.name, text, conflict=True, node=container.node)
         elif claim.paths[path] != service:
             text = (
                 f"{host}{path or '/'} is served by {claim.paths[path]} of the same environment; "
                 f"give {service} a path of its own with stackpad.path"
             )
-            yield Problem(container.id, container.name, text, conflict=True)
+            yield Problem(container.id, container.name, text, conflict=True, node=container.node)
 
 
 def _waiting(host: str, there: list[WebContainer], made: Decision, ledger: Ledger) -> Iterable[Waiting]:

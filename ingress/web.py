@@ -85,14 +85,20 @@ async def _unplanned() -> Any:
     raise NotFound("nothing is planned here")
 
 
+def _here() -> None:
+    return None
+
+
 def admin(
     report: Callable[[], Json],
     registry: CollectorRegistry,
     domains: Domains,
     plan: Callable[[], Awaitable[Any]] = _unplanned,
+    elsewhere: Callable[[], str | None] = _here,
 ) -> web.Application:
     """Answers ``/routes``, ``/domains``, ``/plan``, ``/metrics`` and ``/healthz``, and takes commands about domains, on a
-    socket that only root can open. ``plan`` is what would be written to Caddy next.
+    socket that only root can open. ``plan`` is what would be written to Caddy next. While ``elsewhere`` has a reason why
+    no domain is served from this node, commands are refused with it: what they changed would be heeded by nobody.
     """
 
     async def routes(_: web.Request) -> web.Response:
@@ -132,8 +138,19 @@ def admin(
     application.router.add_get("/metrics", metrics)
     application.router.add_get("/healthz", health)
     for command in (allow, forbid, release, check):
-        application.router.add_post(f"/domain/{command.__name__}", _guarded(command))
+        application.router.add_post(f"/domain/{command.__name__}", _guarded(_unless(elsewhere, command)))
     return application
+
+
+def _unless(
+    elsewhere: Callable[[], str | None], command: Callable[[web.Request], Awaitable[Json]]
+) -> Callable[[web.Request], Awaitable[Json]]:
+    async def here(request: web.Request) -> Json:
+        if reason := elsewhere():
+            raise Conflict(reason)
+        return await command(request)
+
+    return here
 
 
 def _guarded(command: Callable[[web.Request], Awaitable[Json]]) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -74,7 +74,7 @@ def _options(
 
 @app.command(epilog="Example: stackpad status --json")
 def status(socket: Socket = PLACES.plugin, ingress_socket: IngressSocket = PLACES.ingress, as_json: Json = False) -> None:
-    """Show plugin and ingress at a glance; ends with 1 if there is a problem."""
+    """Show plugin, cluster and ingress at a glance. Ends with 1 if there is a problem."""
     with answering():
         report = client.fetch(client.plugin(socket), "/status", Status)
         cluster = _cluster(socket)
@@ -82,7 +82,7 @@ def status(socket: Socket = PLACES.plugin, ingress_socket: IngressSocket = PLACE
     troubled = not report.ready or bool(report.problems) or (served is not None and served.troubled)
     grid = fleet.extended(render.status(report, served, time.time()), cluster)
     value = {"plugin": report, "cluster": cluster, "ingress": served}
-    show(value, grid, as_json=as_json, troubled=troubled or bool(cluster.problems))
+    show(value, grid, as_json=as_json, troubled=troubled or bool(fleet.troubles(cluster)))
 
 
 @app.command(epilog="Example: stackpad networks my-app-production")
@@ -111,7 +111,7 @@ def networks(
 
 @app.command(epilog="Example: stackpad ports --json")
 def ports(socket: Socket = PLACES.plugin, as_json: Json = False) -> None:
-    """List published ports, which docker ps cannot show for a plugin's networks."""
+    """List published ports. docker ps cannot show them for a plugin's networks."""
     with answering():
         reports = client.fetch(client.plugin(socket), "/ports", tuple[PortReport, ...])
     show(reports, render.ports(reports), as_json=as_json)
@@ -142,7 +142,7 @@ def explain_connection(
     ingress_socket: IngressSocket = PLACES.ingress,
     as_json: Json = False,
 ) -> None:
-    """Say why a container reaches another, or a visitor a host, or which step stops them; ends with 1 if one does."""
+    """Say why a container or a visitor gets where it wants, or not. Shows the step that stops it; ends with 1 then."""
     if whom is None:
         if not visit.is_visit(who):
             output.complain(f"explain {who}: what does it reach? Name a container or an address after it, or give a host")
@@ -190,7 +190,7 @@ def routes(
     socket: OnlyIngressSocket = PLACES.ingress,
     as_json: Json = False,
 ) -> None:
-    """List the hosts the ingress serves, and what it does not serve and why."""
+    """List the hosts that are served, and what is not and why."""
     if diff:
         with answering():
             plan = client.fetch(client.ingress(socket), "/plan", Plan, timeout=SLOW)
@@ -227,7 +227,7 @@ def doctor(
     ] = PLACES.daemon_json,
     as_json: Json = False,
 ) -> None:
-    """Check the node, and say what to do about what is wrong; ends with 1 if something is."""
+    """Check the node, and say what to do about what is wrong. Ends with 1 if something is."""
     if not docker_host.startswith("unix://"):
         output.complain(f"--docker {docker_host} is not a socket of this node, such as unix:///run/docker.sock")
         raise typer.Exit(USAGE)

@@ -47,9 +47,16 @@ def extended(grid: Grid, report: ClusterReport) -> Grid:
         ("WireGuard", report.wireguard + (", behind a NAT" if report.nat else "")),
     ]
     rows += [(f"  {clean(node.name)}", _peer(node)) for node in report.nodes if not node.self]
-    if report.problems:
-        rows.append(("cluster problems", "\n".join(map(clean, report.problems))))
+    if problems := troubles(report):
+        rows.append(("cluster problems", "\n".join(map(clean, problems))))
     return replace(grid, rows=(*grid.rows, *rows))
+
+
+def troubles(report: ClusterReport) -> list[str]:
+    """What is wrong in the cluster, its nodes that give no sign of life among it, each with what to do."""
+    gone = [node.name for node in report.nodes if not (node.alive or node.joining)]
+    told = "{0} gives no sign of life: see there with stackpad doctor, or free what it holds: stackpad node rm {0}"
+    return [*report.problems, *(told.format(name) for name in gone)]
 
 
 def services(reports: Iterable[ServiceReport]) -> Grid:

@@ -59,7 +59,7 @@ def init(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Begin a cluster: this node holds its store, and others join through it."""
+    """Begin a cluster. This node holds its store, and others join through it."""
     with answering():
         client.ask(client.plugin(socket), "/node/init", {"name": name}, timeout=SLOW)
         report = _cluster(socket)
@@ -100,7 +100,7 @@ def configure(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Write this node's ranges and resolver into Docker's configuration, as init and join offer it."""
+    """Write this node's ranges and resolver into daemon.json. Does what init and join offer."""
     with answering():
         report = _cluster(socket)
     docker = _configure_docker(report, daemon_json, docker_socket, dns=dns, yes=yes)
@@ -119,7 +119,7 @@ def token(
     socket: Socket = PLACES.plugin,
     as_json: Json = False,
 ) -> None:
-    """Print a token: leave to join for one node, once, through this node."""
+    """Print a token: leave to join for one node, once. It joins through this node."""
     server = client.plugin(socket)
     with answering():
         if revoke:
@@ -139,7 +139,7 @@ def token(
 
 @app.command("ls", epilog="Example: stackpad node ls")
 def list_nodes(socket: Socket = PLACES.plugin, as_json: Json = False) -> None:
-    """List the cluster's nodes with their blocks and how this node reaches them."""
+    """List the nodes, their blocks and how this node reaches them."""
     with answering():
         report = _cluster(socket, "/cluster?round-trip")
     show(report, fleet.nodes(report), as_json=as_json, troubled=bool(report.problems))
@@ -152,7 +152,7 @@ def rm(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Remove a node and free all it held, also one that is gone for good."""
+    """Remove a node, also one that is gone for good. All it held is free then."""
     with answering():
         report = _cluster(socket)
         nodes = {node.id: node for node in report.nodes}
@@ -178,7 +178,7 @@ def roles(
     socket: Socket = PLACES.plugin,
     as_json: Json = False,
 ) -> None:
-    """Print what gives a node leave to write its own records in an etcd with users."""
+    """Print a node's rights for an etcd with users. With them it may write its own records."""
     lines = etcdroles.shared_commands()
     if name:
         with answering():
@@ -199,7 +199,7 @@ def rotate_key(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Give this node a new WireGuard key pair; its connections go on."""
+    """Give this node a new WireGuard key pair. Its connections go on."""
     with answering():
         done = _told(socket, "/node/rotate-key", {"force": force})
     _done({"silent": done.get("silent") or [], "void_tokens": done.get("void") or 0}, as_json=as_json)
@@ -215,7 +215,7 @@ def rotate_key(
 def leave(
     socket: Socket = PLACES.plugin, daemon_json: DaemonJson = DAEMON_JSON, yes: Yes = False, as_json: Json = False
 ) -> None:
-    """Take this node out of its cluster; its networks stay, on this node only."""
+    """Take this node out of its cluster. Its networks stay, on this node only."""
     with answering():
         report = _cluster(socket)
         if not yes:

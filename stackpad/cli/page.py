@@ -29,7 +29,7 @@ PageSocket = Annotated[
 
 
 def page(listen: Listen = "127.0.0.1:8377", socket: PageSocket = PLACES.page, as_json: Json = False) -> None:
-    """Show the status page to browsers on this machine until Ctrl-C; everybody on it can read it meanwhile."""
+    """Show the status page to browsers here until Ctrl-C. Everybody on this machine can read it meanwhile."""
     address, port = _address(listen)
 
     def ready(url: str) -> None:

@@ -25,6 +25,9 @@ from stackpad.cli.reports import (
 
 NOTHING = "-"
 
+SHORT = 60
+"""Characters of a reason that stands beside its state; a longer one is told below the table."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -155,7 +158,7 @@ def routes(report: Routes, now: float) -> Grid:
     rows = tuple(
         (
             clean(_place(route)),
-            route.state,
+            route.state + (f": {clean(route.reason)}" if route.reason and len(route.reason) <= SHORT else ""),
             clean(route.owner),
             clean(route.service),
             "\n".join(route.upstreams) or NOTHING,
@@ -165,8 +168,8 @@ def routes(report: Routes, now: float) -> Grid:
         for route in there
     )
     heads = ("HOST", "STATE", "OWNER", "SERVICE", "UPSTREAMS", "CERTIFICATE", "SINCE")
-    reasons = (f"{_place(route)} is {route.state}: {route.reason}" for route in there if route.reason)
-    notes = tuple(map(clean, [*reasons, *_ingress_problems(report)]))
+    long = sorted({f"{r.host} ({r.owner}): {r.reason}" for r in there if len(r.reason or "") > SHORT})
+    notes = tuple(map(clean, [*long, *_ingress_problems(report)]))
     empty = "no routes; label a container with stackpad.type=web"
     if report.control is False:
         names = ", ".join(clean(node.name) for node in report.nodes if node.control)
@@ -230,7 +233,10 @@ def domain_check(report: DomainCheck) -> Grid:
     rows = tuple(
         (clean(one.owner), clean(one.how), "proved" if one.good else "no", clean(one.found)) for one in report.checks
     )
-    notes = tuple(clean(f"{one.owner} needs: {one.record}") for one in report.checks if one.record and not one.good)
+    proved = {one.owner for one in report.checks if one.good}
+    notes = tuple(
+        clean(f"{one.owner} needs: {one.record}") for one in report.checks if one.record and one.owner not in proved
+    )
     return Grid(("OWNER", "BY", "PROOF", "FOUND"), rows, notes, f"{clean(report.domain)} can only be allowed", prose=True)
 
 
@@ -275,7 +281,9 @@ def _ingress_problems(routes_: Routes) -> list[str]:
     if routes_.stale:
         lines.append("ingress: the Docker engine does not answer; the routes are those known last")
     lines += [f"certificate: {problem}" for problem in routes_.certificate_problems]
-    return lines + sorted(f"container {p.container or p.id[:12]}: {p.problem}" for p in routes_.problems)
+    return lines + sorted(
+        f"container {p.container or p.id[:12]}{f' on {p.node}' if p.node else ''}: {p.problem}" for p in routes_.problems
+    )
 
 
 def _host_addresses(report: PortReport) -> Sequence[str]:

@@ -227,11 +227,12 @@ class RouteReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RouteProblem(msgspec.Struct, frozen=True, kw_only=True):
-    """A container that is not served, or not at a name it asked for."""
+    """A container that is not served, or not at a name it asked for; ``node`` is empty where there is only one."""
 
     container: str = ""
     id: str = ""
     problem: str = ""
+    node: str = ""
 
 
 class IngressNode(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,9 @@ CONTAINER_REMEDIES = {
 }
 
 
+SILENT = "gives no sign of life"
+"""What the reason of a container ends with whose node is silent: the container itself may well run."""
+
 WAITING = frozenset({"unproved", "forbidden"})
 """States of a domain that is not served for the one who asks for it."""
 
@@ -137,10 +140,19 @@ def _table(host: str, path: str, report: Routes, found: RouteReport | None) -> S
     if told:
         more = f"stackpad routes lists {len(told) - 3} more" if len(told) > 3 else ""
         return Step("table", False, "; ".join(sorted(told)[:3]), more)
-    near = difflib.get_close_matches(host, {route.host for route in report.routes}, n=1)
-    remedy = f"did you mean {near[0]}? " if near else ""
+    near = _near(host, report)
+    remedy = f"did you mean {near}? " if near else ""
     remedy += "stackpad routes lists the hosts and what is not served; a container asks for a name with its labels"
     return Step("table", False, "no container asks for this name", remedy)
+
+
+def _near(host: str, report: Routes) -> str | None:
+    """A host that is alike also in its first label: of most hosts, all that follows is the same."""
+    label = host.partition(".")[0]
+    for near in difflib.get_close_matches(host, {route.host for route in report.routes}):
+        if difflib.get_close_matches(label, [near.partition(".")[0]]):
+            return near
+    return None
 
 
 def _owner(route: RouteReport, entries: Sequence[DomainReport], now: float) -> Step:
@@ -187,6 +199,8 @@ def _upstreams(route: RouteReport) -> Step:
     said = "; ".join(f"{_named(one)} is {one.state}{f': {one.reason}' if one.reason else ''}" for one in route.containers)
     first = next((one for one in route.containers if one.state in CONTAINER_REMEDIES), None)
     remedy = "" if first is None else CONTAINER_REMEDIES[first.state].format(name=first.name)
+    if first is not None and first.node and (first.reason or "").endswith(SILENT):
+        remedy = f"see on {first.node} whether the plugin and the engine run: stackpad doctor"
     return Step("upstreams", False, said or route.reason or "nobody is up", remedy)
 
 

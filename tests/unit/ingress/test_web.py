@@ -94,6 +94,19 @@ async def test_commands_and_what_they_are_refused_with(path: str, body: bytes, s
         assert (await client.get(f"/domain/{path}")).status == 405, "what only reads changes nothing"
 
 
+@pytest.mark.parametrize("path", ["allow", "forbid", "release", "check"])
+async def test_commands_are_refused_where_no_visitors_come_in(path: str) -> None:
+    reason: str | None = "ask on trial"
+    commands = admin(dict, CollectorRegistry(), Commanded(), elsewhere=lambda: reason)
+    async with TestClient(TestServer(commands)) as client:
+        given = await client.post(f"/domain/{path}", data=b'{"domain":"a.b"}')
+        assert (given.status, await given.json()) == (409, {"error": "ask on trial"})
+        assert (await client.get("/domains")).status == 200, "what is only read"
+        reason = None
+        given = await client.post(f"/domain/{path}", data=b'{"domain":"a.b"}')
+        assert given.status != 409, "it has become a control node"
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"[]", b"{}", b'{"domain":5}', b'{"domain":"a.b","owners":"x"}', b'{"domain":"\xff"}', b" " * 5000],

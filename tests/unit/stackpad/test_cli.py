@@ -133,6 +133,27 @@ def test_routes(tmp_path: Path) -> None:
     assert rows[2][:5] == ["my-app.acme.stackpad.test/api", "down", "acme/my-app/production", "api", "-"]
 
 
+def test_a_long_reason_stands_below_the_table(tmp_path: Path) -> None:
+    long = "not proved: " + "x" * 99
+    waiting = {**ROUTES["routes"][1], "host": "shop.example", "path": "/", "state": "unproved", "reason": long}
+    down = {**ROUTES["routes"][1], "reason": "api: it has ended"}
+    with served(tmp_path / "ingress.sock", {"/routes": {**ROUTES, "routes": [down, waiting]}}) as ingress:
+        result = run("routes", "--socket", ingress)
+    _, first, second, note = result.stdout.splitlines()
+    assert "down: api: it has ended" in first
+    assert second.split()[:3] == ["shop.example", "unproved", "acme/my-app/production"]
+    assert "not proved" not in second
+    assert note == f"shop.example (acme/my-app/production): {long}"
+
+
+@pytest.mark.parametrize("words", [[], ["node"], ["domain"]])
+def test_what_commands_are_for_is_said_whole(words: list[str]) -> None:
+    told = run(*words, "--help", env={"COLUMNS": "80"})
+    commands = told.stdout.partition("Commands:")[2].splitlines()
+    assert len(commands) > 4
+    assert not [line for line in commands if line.endswith("...")]
+
+
 def test_routes_say_who_is_not_served(tmp_path: Path) -> None:
     report = {**ROUTES, "problem": "Caddy is away", "stale": True}
     report["problems"] = [{"container": "evil\x1b[2J", "id": "cc" * 32, "problem": "no network of ours"}]
@@ -142,6 +163,10 @@ def test_routes_say_who_is_not_served(tmp_path: Path) -> None:
     assert "ingress: Caddy is away" in result.stdout
     assert "the routes are those known last" in result.stdout
     assert "container evil\\x1b[2J: no network of ours" in result.stdout
+    report["problems"][0]["node"] = "worker-1"
+    with served(tmp_path / "ingress.sock", {"/routes": report}) as ingress:
+        result = run("routes", env={"STACKPAD_INGRESS_SOCKET": str(ingress)})
+    assert "container evil\\x1b[2J on worker-1: no network of ours" in result.stdout
 
 
 def test_reasons_are_below_the_table_in_order(tmp_path: Path) -> None:
@@ -155,7 +180,7 @@ def test_reasons_are_below_the_table_in_order(tmp_path: Path) -> None:
     assert (
         " ".join(lines[3:]).split()
         == (
-            f"my-app.acme.stackpad.test/api is down: {sentence}"
+            f"my-app.acme.stackpad.test (acme/my-app/production): {sentence}"
             " container web-1: no container web-2: no container web-3: no"
         ).split()
     )

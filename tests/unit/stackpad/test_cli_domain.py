@@ -20,6 +20,8 @@ from ingress.settings import Settings
 from ingress.tables import table
 from ingress.web import admin
 from stackpad.cli.app import app
+from stackpad.cli.render import domain_check
+from stackpad.cli.reports import Attempt, DomainCheck
 from tests.unit.ingress.test_routes import BASE
 from tests.unit.ingress.test_waiting import DOMAIN, RIVAL, SHOP, rival, shop
 from tests.unit.stackpad.canned import hosted, served
@@ -132,6 +134,21 @@ def test_check_says_what_was_found(ingress: Ingress) -> None:
     assert ingress.state() == [(SHOP, "active")]
 
 
+def test_a_record_is_asked_for_only_where_nothing_else_has_proved_the_domain() -> None:
+    dns = Attempt(owner="a/b/c", how="dns", record="_stackpad.x. TXT")
+    http = Attempt(owner="a/b/c", how="http", good=True)
+    rival = Attempt(owner="d/e/f", how="dns", record="_stackpad.x. TXT other")
+    grid = domain_check(DomainCheck(domain="x", proved=True, checks=(dns, http, rival)))
+    assert grid.notes == ("d/e/f needs: _stackpad.x. TXT other",)
+
+
+def test_a_node_without_visitors_says_where_domains_are(tmp_path: Path) -> None:
+    routes = {"control": False, "nodes": [{"name": "control-1", "control": True}, {"name": "me"}]}
+    with served(tmp_path / "i.sock", {"/domains": [], "/routes": routes}) as socket:
+        result = CliRunner().invoke(app, ["domain", "ls", "--socket", str(socket)])
+    assert result.stdout == "domains are served from other nodes; ask on a control node: control-1\n"
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -172,7 +189,7 @@ def test_what_tenants_wrote_is_safe_to_show(tmp_path: Path) -> None:
         "proved": True,
         "checks": [{"owner": "a\x1b", "how": "b\x1b", "found": "c\x1b", "good": True}],
     }
-    with served(tmp_path / "i.sock", {"/domains": [entry], "/domain/check": checks}) as socket:
+    with served(tmp_path / "i.sock", {"/domains": [entry], "/domain/check": checks, "/routes": {}}) as socket:
         for words in (["ls"], ["check", "x"]):
             result = CliRunner().invoke(app, ["domain", *words, "--socket", str(socket)])
             assert result.exit_code == 0, result.output

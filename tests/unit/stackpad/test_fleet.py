@@ -35,6 +35,13 @@ def test_status_tells_what_does_not_answer(alive: bool, words: str) -> None:
     assert "round trip" not in told
 
 
+def test_status_has_nodes_without_a_sign_of_life_among_the_problems() -> None:
+    assert "cluster problems" not in status(ME, OTHER, NodeReport(id="j", name="new", joining=True))
+    problems = status(ME, NodeReport(id="o", name="other\x1b"))["cluster problems"]
+    assert problems.startswith("other\\x1b gives no sign of life")
+    assert "stackpad node rm other" in problems
+
+
 def test_a_node_that_has_just_come_is_not_gone() -> None:
     others = (NodeReport(id="o", joining=True), NodeReport(id="p"))
     rows = fleet.nodes(ClusterReport(member=True, nodes=(ME, *others))).rows

@@ -94,6 +94,10 @@ def test_the_route_that_a_request_meets(host: str, path: str, service: str) -> N
         (of(state="maintenance"), "answer", "maintenance page", "stackpad.maintenance"),
         (of(state="down", upstreams=[], containers=[DOWN]), "upstreams", "on a is down: it has ended", "docker logs"),
         (
+            of(state="down", upstreams=[], containers=[{**DOWN, "reason": "its node a gives no sign of life"}]),
+            "upstreams", "gives no sign of life", "see on a whether the plugin and the engine run: stackpad doctor",
+        ),
+        (
             of(state="unhealthy", upstreams=[], containers=[{**DOWN, "state": "unhealthy"}]),
             "upstreams", "is unhealthy", "{{json .State.Health}}",
         ),
@@ -113,6 +117,10 @@ def test_a_name_that_dns_does_not_know_stops_and_the_walk_goes_on() -> None:
     assert found[1].remedy == "have an A or AAAA record point to 192.0.2.1"
     assert found[-1].name == "container"
     assert steps(answer=Answer(("198.51.100.9",)))[1].ok, "another node, or a router in front"
+
+
+def test_a_name_is_not_suggested_for_the_domain_it_shares_with_all_others() -> None:
+    assert "did you mean" not in steps(**of(host="other.acme.example.org"))[-1].remedy
 
 
 def test_a_first_visit_has_its_certificate_made() -> None:
