@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 from ingress.app import Ingress
-from ingress.routes import Table
+from ingress.report import Facts, report
+from ingress.routes import Problem, Table
 from ingress.settings import Settings
 from stackpad.engine import Engine
 from stackpad.routeoptions import RouteOptions
+from tests.browser import fleet
 from tests.unit.ingress.test_routes import HOST, container, made
 
 HASH = "$2b$04$ekq4YyCSNQvhXlC66UeCD.m0v2NoNXC9WfG8gkjskhpiw7rfIt4EO"
@@ -40,3 +42,11 @@ def test_a_certificate_may_be_had_below_a_wildcard_of_the_table(tmp_path: Path) 
     assert all(there.knows(name) for name in known)
     unknown = ("x.example", "a.b.x.example", "*.x.example", "a.stackpad.test", "")
     assert not any(there.knows(name) for name in unknown)
+
+
+def test_what_is_not_served_is_told_with_its_node() -> None:
+    seen, table = fleet.facts(*fleet.CONTAINERS).seen, made()
+    problems = (Problem("a", "here", "x"), Problem("b", "there", "y", node=min(seen.nodes.keys() - {seen.node})))
+    told = report(Facts(control=True, problem=None, stale=False, seen=seen, table=table, problems=problems))["problems"]
+    names = {node.owner: node.name for node in seen.nodes.values()}
+    assert [one["node"] for one in told] == [names[seen.node], names[problems[1].node]]
