@@ -34,6 +34,9 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DaemonJson = Annotated[
     Path, typer.Option("--daemon-json", metavar="PATH", help="Docker's configuration, to which ranges and DNS are added.")
 ]
+LeftJson = Annotated[
+    Path, typer.Option("--daemon-json", metavar="PATH", help="Docker's configuration; ours is taken out of it.")
+]
 NoDaemonJson = Annotated[bool, typer.Option("--no-daemon-json", help="Leave Docker's configuration alone.")]
 Dns = Annotated[
     str, typer.Option("--dns", metavar="ADDRESSES", help="Name servers after ours; those of this machine by default.")
@@ -213,7 +216,7 @@ def rotate_key(
 
 @app.command(epilog="Example: stackpad node leave")
 def leave(
-    socket: Socket = PLACES.plugin, daemon_json: DaemonJson = DAEMON_JSON, yes: Yes = False, as_json: Json = False
+    socket: Socket = PLACES.plugin, daemon_json: LeftJson = DAEMON_JSON, yes: Yes = False, as_json: Json = False
 ) -> None:
     """Take this node out of its cluster. Its networks stay, on this node only."""
     with answering():
