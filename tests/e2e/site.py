@@ -66,6 +66,9 @@ class Site:
 @pytest.fixture(scope="module")
 def served(fleet: Testbed) -> Iterator[Site]:
     """Caddy and the ingress on the first node, the ingress on the others."""
+    for proxy in (fleet.proxy, *fleet.agents):
+        # A testbed that was up already may have them: a second Caddy would share the port, and answer half of all visits.
+        proxy.stop()
     fleet.proxy.start()
     for agent in fleet.agents:
         agent.start_ingress()
