@@ -261,12 +261,14 @@ class Admission:
         if store is not None and freed:
             gone = records.Removed(owner=membership.node, name=membership.name, since=time.time())
             tombstone = Put(records.key(records.REMOVED, membership.node), records.encode(gone))
-            # The tombstone last: this node forgets everything as soon as it sees it.
+            self._cluster.leaving = True
             try:
                 await self._farewell(store, membership, tombstone)
             except Unavailable:
                 # The others end the tunnel as soon as they see it, and the answer may have been in it.
                 freed = False
+            finally:
+                self._cluster.leaving = False
         self._cluster.forget()
         return freed
 

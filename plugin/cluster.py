@@ -88,6 +88,8 @@ class Cluster:
         self._changed = asyncio.Event()
         self.changing = asyncio.Lock()
         """Held by whoever changes the membership or the key, or gives out a token, from its first look to its end."""
+        self.leaving = False
+        """Whether this node is just taking itself out: it may see that in the store before it is answered."""
         self.mesh = MeshLoop(kernel, reconciler, state, backend, self._wanted, Sightings(directory_path), self._fence)
         self.mesh.unreached_changed = lambda: self.names_changed(())
         self._services = Services(
@@ -162,6 +164,8 @@ class Cluster:
     def heard(self, touched: Touched) -> None:
         """The store has changed."""
         if self.membership is not None and self.membership.node in self._seen.view().removed:
+            if self.leaving:
+                return
             self._log.warning("this node was removed from the cluster; leaving it")
             try:
                 self.forget()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -51,8 +52,11 @@ class Site:
         return report(self.bench[1])["nodes"]
 
     def numbers(self) -> int:
-        """How many numbers Caddy has been told."""
-        told = caddy(self.bench[1], "GET", "/id/stackpad")
+        """How many numbers Caddy has been told; none while it has nothing of ours."""
+        try:
+            told = caddy(self.bench[1], "GET", "/id/stackpad")
+        except subprocess.CalledProcessError:
+            return 0
         return len(set(re.findall(r'"dial":"169\.254\.53\.\{sp_turn\}:(\d+)"', told)))
 
     def settle(self) -> None:

@@ -240,6 +240,30 @@ async def test_a_node_that_leaves_while_it_removes_another_does_one_after_the_ot
         assert set(await there(etcd, records.REMOVED)) == {records.key(records.REMOVED, name) for name in ("n0", "n1")}
 
 
+async def test_a_node_that_sees_that_it_has_left_before_it_is_answered_waits_for_the_answer(tmp_path: Path) -> None:
+    """Else its connection to the store ends under it, and it says that nothing was freed."""
+    async with running(tmp_path / "one") as server, member(tmp_path / "node", server) as (cluster, admission, etcd):
+        store = cluster.store
+        assert store is not None
+        commit, stayed = store.commit, []
+
+        async def slowly(*words: Any) -> Any:
+            answer = await commit(*words)
+            async with asyncio.timeout(BOUND):
+                while CONTROL.node not in cluster._seen.view().removed and cluster.membership is not None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            stayed.append(cluster.membership is not None)
+            return answer
+
+        await admission.remove("worker")
+        store.commit = slowly  # type: ignore[method-assign]
+        assert await admission.leave() is True
+        assert stayed[-1], "it was a member until it was answered"
+        assert cluster.membership is None
+        assert set(await there(etcd, records.REMOVED)) == {records.key(records.REMOVED, name) for name in ("n0", "n1")}
+
+
 @pytest.mark.parametrize("noticed", [False, True])
 async def test_a_node_that_leaves_without_its_store_says_so(tmp_path: Path, noticed: bool) -> None:
     """Whether it knew that the store is away or learns it by this."""

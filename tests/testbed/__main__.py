@@ -46,7 +46,14 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _status(_: argparse.Namespace) -> int:
-    print(json.dumps([there.document() for there in testbed.running() if there.whole]))
+    found = []
+    for there in testbed.running():
+        try:
+            found += [there.document()] if there.whole else []
+        except (Failed, OSError) as error:
+            # Somebody takes it down just now, or an engine of it is stopped.
+            say(f"testbed {there.plan.name} is left out: {error}")
+    print(json.dumps(found))
     return 0
 
 

@@ -312,7 +312,8 @@ class Node:
     def _cgroups(self) -> list[Path]:
         """The control groups of the node's containers, in every hierarchy."""
         tops = [*Path("/sys/fs/cgroup").glob(f"*/{self.spec.netns}"), Path("/sys/fs/cgroup") / self.spec.netns]
-        return [path for top in tops if top.is_dir() for path in (top, *(p for p in top.rglob("*") if p.is_dir()))]
+        # Containers that end take theirs away meanwhile.
+        return [Path(path) for top in tops for path, _, _ in os.walk(top)]
 
     def _links(self) -> list[str]:
         listing = json.loads(self.exec("ip", "-j", "link").stdout or "[]")
