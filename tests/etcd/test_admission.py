@@ -25,7 +25,7 @@ from plugin.storeview import StoreView
 from plugin.wireguard.keys import generate, public_key
 from stackpad import files, records
 from stackpad.errors import Conflict, InvalidRequest, Unavailable
-from stackpad.etcd import Delete, Etcd, Put
+from stackpad.etcd import Delete, Etcd, Get, Put
 from tests.etcd.server import BOUND, Server, running
 from tests.etcd.test_membership import CONTROL, Node
 from tests.netns import eventually
@@ -245,16 +245,16 @@ async def test_a_node_that_sees_that_it_has_left_before_it_is_answered_waits_for
     async with running(tmp_path / "one") as server, member(tmp_path / "node", server) as (cluster, admission, etcd):
         store = cluster.store
         assert store is not None
-        commit, stayed = store.commit, []
+        commit = store.commit
+        stayed: list[bool] = []
 
-        async def slowly(*words: Any) -> Any:
-            answer = await commit(*words)
+        async def slowly(operations: Sequence[Put | Delete | Get]) -> None:
+            await commit(operations)
             async with asyncio.timeout(BOUND):
                 while CONTROL.node not in cluster._seen.view().removed and cluster.membership is not None:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
             stayed.append(cluster.membership is not None)
-            return answer
 
         await admission.remove("worker")
         store.commit = slowly  # type: ignore[method-assign]
