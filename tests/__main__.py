@@ -18,8 +18,11 @@ from pathlib import Path
 FIRST = ("unit", "properties", "fuzz", "kernel", "caddy", "browser", "dns")
 BESIDE = ("etcd", "mesh", "guest")
 ENGINES = "e2e"
-SEVERAL, RESTARTS = "test_fleet*.py", "test_lifecycle.py"
-"""The tests of several nodes among those of engines, and those that restart one."""
+SEVERAL = ("test_fleet*.py", "test_testbed.py")
+"""The tests of several nodes among those of engines."""
+
+RESTARTS = ("test_lifecycle.py", "test_install.py")
+"""Those of one node which restart its engine."""
 
 
 def main(arguments: list[str]) -> int:
@@ -49,9 +52,10 @@ def main(arguments: list[str]) -> int:
 def rows() -> tuple[list[str], list[str], list[str]]:
     """What runs beside each other: the tests of one node, of several, and what is left."""
     there = Path("tests", ENGINES)
-    several, restarts = set(there.glob(SEVERAL)), there / RESTARTS
-    one = set(there.glob("test_*.py")) - several - {restarts}
-    return sorted(map(str, one)), sorted(map(str, several)), [*_paths(BESIDE), str(restarts)]
+    several = {path for pattern in SEVERAL for path in there.glob(pattern)}
+    restarts = [there / name for name in RESTARTS]
+    one = set(there.glob("test_*.py")) - several - set(restarts)
+    return sorted(map(str, one)), sorted(map(str, several)), [*_paths(BESIDE), *map(str, restarts)]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
