@@ -269,6 +269,7 @@ class Admission:
                 freed = False
             finally:
                 self._cluster.leaving = False
+                store.touch()
         self._cluster.forget()
         return freed
 

@@ -197,6 +197,8 @@ class Cluster:
     # What this node is and wants
 
     def _own_records(self) -> Mapping[str, records.Record] | None:
+        if self.leaving:
+            return None  # what has just been taken out of the store would be written into it again
         wanted = self.presence.records(self.membership)
         if wanted is None or self.membership is None or not self.membership.control:
             return wanted

@@ -83,7 +83,7 @@ class MeshLoop:
         self._measured = self._due = self._check_at = self._checked = 0.0
         self._applied: Tunnel | None = None
         self._left: frozenset[IPNet] = frozenset()
-        self._left_of: frozenset[IPNet] | None = None
+        self._left_of: tuple[frozenset[IPNet], tuple[records.Range, ...]] | None = None
         self._mtu: int | None = None
         self._log = structlog.get_logger("mesh")
 
@@ -224,11 +224,12 @@ class MeshLoop:
 
     async def _look_around(self, wanted: Wanted) -> None:
         """See which of the others' ranges are this node's own already, as other programs' networks are."""
-        if self._left_of == wanted.plan.routes and self._applied is not None and time.monotonic() <= self._check_at:
+        judged = wanted.plan.routes, wanted.left
+        if self._left_of == judged and self._applied is not None and time.monotonic() <= self._check_at:
             return
         others = (*wanted.plan.peers.values(), *wanted.plan.keyless)
         found = wants.contested(others, wanted.cluster, await self._kernel.routes())
-        self._left, self._left_of = found.left, wanted.plan.routes
+        self._left, self._left_of = found.left, judged
         problems = (*wanted.refused, *found.problems)
         for problem in set(problems) - set(self.contested):
             self._log.warning(problem)

@@ -63,7 +63,7 @@ class Names:
         self._scheduled = False
         membership = self._cluster.membership
         if membership is None:
-            self._view, self._alive = None, frozenset()
+            self._view, self._alive, self._unreached = None, frozenset(), {}
             self.resolver.update(View())
         else:
             cluster = self._cluster.view

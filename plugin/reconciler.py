@@ -81,6 +81,7 @@ class Reconciler:
         self._beyond = Prefixes()
         self._beside: dict[str, frozenset[Element]] = {}
         self._admitting: list[asyncio.Future[None]] = []
+        self._again: asyncio.TimerHandle | None = None
         self._applied: dict[str, Dataplane] = {}
         self._common: frozenset[Element] = frozenset()
         self._leaving: set[str] = set()
@@ -223,6 +224,10 @@ class Reconciler:
         self._hints.add(hint)
         self._wake.set()
 
+    def _look_again(self) -> None:
+        self._again = None
+        self._hear(Hint.LINKS)
+
     def _expects(self, name: str) -> bool:
         # Our own removals are heard while they are still under way.
         return name not in self._leaving and any(
@@ -269,7 +274,8 @@ class Reconciler:
             wanted = {key: flows.hold_back(part, there, late) for key, part in wanted.items()}
             whole = flows.hold_back(whole, there, late)
             self._log.warning("connections of earlier owners are not forgotten yet", addresses=sorted(late))
-            asyncio.get_running_loop().call_later(RETRY, self._hear, Hint.LINKS)
+            if self._again is None:
+                self._again = asyncio.get_running_loop().call_later(RETRY, self._look_again)
         if flushed:
             # Rules first: a link without rules around it must not exist.
             await self._kernel.install_firewall(whole.elements, there)

@@ -176,12 +176,15 @@ def _said(status: int, body: bytes, version: str | None = None) -> web.Response:
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Events, one a line; raises :class:`Unavailable` for one without an end."""
-    held = b""
+    """Events, one a line; those that are too long are left out, so that nobody's labels end the stream for the others."""
+    held, skipping = b"", False
     async for part in stream.iter_any():
         *whole, held = (held + part).split(b"\n")
-        if len(held) > LONGEST_EVENT:
-            raise Unavailable("an event has no end")
+        if skipping and whole:
+            skipping = False
+            del whole[0]
         for line in whole:
-            if line.strip():
+            if line.strip() and len(line) <= LONGEST_EVENT:
                 yield line
+        if skipping or len(held) > LONGEST_EVENT:
+            held, skipping = b"", True

@@ -42,7 +42,7 @@ class Question:
 
 
 _PATH = re.compile(
-    r"(?P<version>/v1\.[0-9]{1,2})?"
+    r"(?:/v1\.[0-9]{1,2})?"
     r"(?:(?P<plain>/_ping|/version|/info|/events|/networks|/containers/json)"
     # An id, or a name as Docker allows it. It begins with a letter or a digit, so that it is no step upwards.
     r"|/containers/(?P<container>[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254})/json)"

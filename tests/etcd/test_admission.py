@@ -245,6 +245,8 @@ async def test_a_node_that_sees_that_it_has_left_before_it_is_answered_waits_for
     async with running(tmp_path / "one") as server, member(tmp_path / "node", server) as (cluster, admission, etcd):
         store = cluster.store
         assert store is not None
+        mine = records.Node(owner=CONTROL.node, name="control", public_keys=("c",))
+        cluster.presence.records = lambda _: {records.key(records.NODES, CONTROL.node): mine}  # type: ignore[method-assign,assignment]
         commit = store.commit
         stayed: list[bool] = []
 
@@ -253,7 +255,9 @@ async def test_a_node_that_sees_that_it_has_left_before_it_is_answered_waits_for
             async with asyncio.timeout(BOUND):
                 while CONTROL.node not in cluster._seen.view().removed and cluster.membership is not None:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-            await asyncio.sleep(0.1)
+            # Long enough for this node to write its records, if it would; and the store is not to have them again.
+            store.touch()
+            await asyncio.sleep(1.0)
             stayed.append(cluster.membership is not None)
 
         await admission.remove("worker")
@@ -261,6 +265,9 @@ async def test_a_node_that_sees_that_it_has_left_before_it_is_answered_waits_for
         assert await admission.leave() is True
         assert stayed[-1], "it was a member until it was answered"
         assert cluster.membership is None
+        assert await there(etcd, records.NODES) == {}
+        ranges = records.readable((await there(etcd, records.RANGES)).values(), records.Range)
+        assert all(one.freed for one in ranges)
         assert set(await there(etcd, records.REMOVED)) == {records.key(records.REMOVED, name) for name in ("n0", "n1")}
 
 

@@ -240,12 +240,24 @@ async def test_who_leaves_takes_what_was_asked_for_him(script: Script) -> None:
         await until(lambda: script.hearing == 0)
 
 
-async def test_an_event_without_an_end_is_the_last(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_event_that_is_too_long_is_left_out_and_those_after_it_are_not(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever starts containers says how long their labels are."""
     monkeypatch.setattr(proxy, "LONGEST_EVENT", 1000)
+    told = {"Type": "container", "Action": "kill", "Actor": {"ID": "7", "Attributes": {"stackpad.type": "web"}}}
+    line = json.dumps(told).encode() + b"\n"
     async with script.runs(), shown(script) as path:
-        script.events.put_nowait(b"{" * 2000)
-        status, body = await say(path, "GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert (status, HIDDEN in body) == (200, False)
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b" 200 " in await reader.readline()
+        for part in (line, HIDDEN.encode() * 500, HIDDEN.encode() * 500, b'"}\n' + line.replace(b'"7"', b'"8"')):
+            script.events.put_nowait(part)
+        async with asyncio.timeout(30):
+            said = await reader.readuntil(b'"ID":"8"')
+        assert b'"ID":"7"' in said
+        assert HIDDEN.encode() not in said
+        writer.close()
 
 
 async def test_there_are_so_many_connections_and_no_more(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
