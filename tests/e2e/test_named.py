@@ -47,8 +47,8 @@ def test_hosts_come_and_go_and_a_websocket_stays(by_name: Visitor) -> None:
     before = caddy(bench, "GET", "/id/stackpad")
     assert "dynamic_upstreams" in before
     assert HOST not in before
-    # Has the certificate made: the first handshake may be refused while Caddy is only about to have it.
-    eventually(lambda: by_name.get(HOST)[0] != 0, "a certificate")
+    # Has the certificate made, too: the first handshake may be refused while Caddy is only about to have it.
+    eventually(lambda: by_name.get(HOST)[0] == 204, "an answer")
     with by_name.upgraded(HOST) as connection:
         labels = (*WEB, "--label", "stackpad.project=other")
         bench.serve("old", NETWORK, *labels)
