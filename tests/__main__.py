@@ -3,15 +3,11 @@
 What needs no engines comes first, on all cores. Then the engines, which take most of the time and wait for most of it, in
 three rows beside each other: one node, several nodes, and what is left with the tests that restart a node's engine, which
 take about as long. The words of the latter two are printed at the end.
-
-On two cores three rows make each other wait for seconds. A few tests that failed there are therefore run once more,
-alone, and the last line names those that passed only so: to be looked at, and no reason to refuse anything.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -25,9 +21,6 @@ ENGINES = "e2e"
 SEVERAL = ("test_fleet*.py", "test_testbed.py")
 """The tests of several nodes among those of engines."""
 
-FEW, FAILED = 4, 1
-"""So many tests are run once more, and no more; pytest's status where tests failed, and nothing else did."""
-
 RESTARTS = ("test_lifecycle.py", "test_install.py")
 """Those of one node which restart its engine."""
 
@@ -40,45 +33,20 @@ def main(arguments: list[str]) -> int:
     # A file stays in one process: its tests may share what is made once.
     spread = ["--numprocesses", str(os.cpu_count() or 1), "--dist", "loadfile"]
     ended = [subprocess.run([*pytest, *spread, *_paths(FIRST)], check=False).returncode]
+    one, *others = rows()
     with contextlib.ExitStack() as stack:
-        caches = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        one, *others = ([*pytest, "-o", f"cache_dir={caches / str(at)}", *row] for at, row in enumerate(rows()))
         running = []
         for row in others:
             words = stack.enter_context(tempfile.TemporaryFile())
-            process = subprocess.Popen(row, stdout=words, stderr=subprocess.STDOUT)
+            process = subprocess.Popen([*pytest, *row], stdout=words, stderr=subprocess.STDOUT)
             stack.callback(_end, process)
             running.append((process, words))
-        statuses = [subprocess.run(one, check=False).returncode]
+        ended.append(subprocess.run([*pytest, *one], check=False).returncode)
         for process, words in running:
-            statuses.append(process.wait())
+            ended.append(process.wait())
             words.seek(0)
             sys.stdout.write(words.read().decode(errors="replace"))
-        return max(*ended, *_alone(statuses, [one, *others], [caches / str(at) for at in range(len(statuses))]))
-
-
-def _alone(statuses: list[int], commands: list[list[str]], caches: list[Path]) -> list[int]:
-    """The statuses of rows, after what failed in them has been run once more with nothing beside it."""
-    failed = [_failed(cache) for cache in caches]
-    if not 0 < sum(map(len, failed)) <= FEW or not set(statuses) <= {0, FAILED}:
-        return statuses
-    found = []
-    for status, command, names in zip(statuses, commands, failed, strict=True):
-        if status:
-            print(f"once more, alone: {' '.join(names)}", flush=True)
-            status = subprocess.run([*command, "--last-failed"], check=False).returncode
-        found.append(status)
-    if not any(found):
-        print(f"passed only alone, to be looked at: {' '.join(name for names in failed for name in names)}", flush=True)
-    return found
-
-
-def _failed(cache: Path) -> list[str]:
-    """The tests that failed in a row, as pytest keeps them."""
-    try:
-        return sorted(json.loads((cache / "v" / "cache" / "lastfailed").read_text()))
-    except FileNotFoundError:
-        return []
+    return max(ended)
 
 
 def rows() -> tuple[list[str], list[str], list[str]]:

@@ -150,28 +150,30 @@ def test_the_only_container_restarted(service: Visitor) -> None:
 
 
 def test_made_anew_by_its_name(service: Visitor) -> None:
-    """As Compose does it: the old one is removed before the new one is made, and visitors wait for that."""
-    took = []
+    """As Compose does it: the old one is removed before the new one is made. Who comes meanwhile waits for so long as
+    :data:`HOLD` says; where this machine took longer, visitors were not promised anything, and it is made anew once more.
+    """
+    took = [0.0]
 
     async def story(load: Load) -> None:
-        for _ in range(3):
-            began = time.monotonic()
-            await asyncio.to_thread(service.bench.docker, "rm", "--force", "web-a0")
-            await asyncio.to_thread(serve, service, "web-a0")
-            took.append(time.monotonic() - began)
-            await load.some_more(30)
+        began = time.monotonic()
+        await asyncio.to_thread(service.bench.docker, "rm", "--force", "web-a0")
+        await asyncio.to_thread(serve, service, "web-a0")
+        took.append(time.monotonic() - began)
+        await load.some_more(30)
 
-    for _ in range(3):
-        took.clear()
+    in_time = 0
+    for _ in range(12):
         try:
             under_load(service, story)
         except AssertionError:
-            # A machine that is too slow for it says nothing about what happens in time.
-            if max(took) < HOLD:
+            if took[-1] < HOLD:
                 raise
         else:
+            in_time += took[-1] < HOLD
+        if in_time == 3:
             return
-    pytest.skip(f"a container made anew takes {max(took):.1f} s on this machine, and visitors wait for {HOLD:.0f} s")
+    pytest.fail(f"three times of twelve it was to take less than {HOLD:.0f} s; it took {took[1:]}")
 
 
 def test_while_the_plugin_is_away(service: Visitor) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import __main__ as command
 from tests.__main__ import BESIDE, ENGINES, FIRST, rows
 
 HERE = Path(__file__).parents[1]
@@ -55,27 +54,3 @@ def test_every_module_is_in_the_picture_of_its_layers(package: str) -> None:
         file.parent.name for file in directory.glob("*/__init__.py")
     }
     assert sorted(told) == sorted(there - {"__init__"})
-
-
-@pytest.mark.parametrize(("always", "status"), [(True, 1), (False, 0)])
-def test_what_failed_beside_others_is_run_once_more_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], always: bool, status: int
-) -> None:
-    """What fails then as well is a failure; what does not is named."""
-    mark = tmp_path / "mark"
-    (tmp_path / "test_one.py").write_text("def test_well(): pass\n")
-    (tmp_path / "test_two.py").write_text(
-        "from pathlib import Path\n"
-        "def test_unwell():\n"
-        f"    mark = Path({str(mark)!r})\n"
-        f"    well = mark.exists() and {not always}\n"
-        "    mark.touch()\n"
-        "    assert well\n"
-    )
-    one, two = str(tmp_path / "test_one.py"), str(tmp_path / "test_two.py")
-    monkeypatch.setattr(command, "rows", lambda: ([one], [two], [one]))
-    monkeypatch.setattr(command, "_paths", lambda _: [one])
-    assert command.main([]) == status
-    said = capfd.readouterr().out
-    assert re.search(r"once more, alone: \S*test_two.py::test_unwell\n", said)
-    assert bool(re.search(r"passed only alone, to be looked at: \S*test_two.py::test_unwell\n$", said)) is not always
