@@ -22,7 +22,8 @@ from plugin.kernel import Kernel
 from plugin.mesh import MeshPeer, MeshPlan
 from plugin.model import IPNet
 from plugin.naming import MESH_LINK
-from plugin.reconciler import Overlay, Reconciler
+from plugin.overlay import Overlay
+from plugin.reconciler import Reconciler
 from plugin.sightings import Sightings
 from plugin.state import State
 from plugin.tunnel import Tunnel, resolvers

@@ -13,8 +13,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import structlog
 
@@ -24,6 +23,7 @@ from plugin.kernel import Kernel, Observation
 from plugin.model import IPNet
 from plugin.monitor import Hint, Monitor
 from plugin.node import NodeFacts
+from plugin.overlay import Overlay
 from plugin.state import State
 from stackpad.errors import StackpadError, Unavailable
 from stackpad.prefixes import Prefixes
@@ -39,31 +39,6 @@ RETRY = 2.0
 
 UPSTREAM = "upstream "
 """What the key of a part begins with that is a stable upstream; a network's id has no space in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Overlay:
-    """What the cluster adds to the state: firewall elements, other nodes' ranges by network id, and the tunnel's MTU.
-
-    ``beyond`` are the ranges of all networks of other nodes, also of those this node has no part of. Until the MTU is
-    known, ``overhead`` is what the tunnel takes from the uplinks' (bytes). ``barred``, by network id, are ranges that its
-    containers would be at, were they not refused here: they do not lead into the tunnel, and are to lead nowhere else.
-    """
-
-    elements: frozenset[Element] = frozenset()
-    remote: Mapping[str, frozenset[IPNet]] = field(default_factory=dict)
-    beyond: frozenset[IPNet] = frozenset()
-    mtu: int | None = None
-    overhead: int = 0
-    barred: Mapping[str, frozenset[IPNet]] = field(default_factory=dict)
-
-    def parts(self, network_id: str) -> tuple[frozenset[IPNet] | None, frozenset[IPNet] | None]:
-        """All that the rules have of it for a network."""
-        return self.remote.get(network_id), self.barred.get(network_id)
-
-    def known(self, network_id: str) -> frozenset[IPNet]:
-        """The ranges that the rules know as other nodes' parts of a network: they are left for by the tunnel only."""
-        return self.remote.get(network_id, frozenset()) | self.barred.get(network_id, frozenset())
 
 
 class Reconciler:

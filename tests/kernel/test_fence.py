@@ -22,7 +22,8 @@ from plugin.mesh import MeshPeer, MeshPlan
 from plugin.meshloop import MeshLoop
 from plugin.model import ip_network
 from plugin.naming import MESH_LINK
-from plugin.reconciler import Overlay, Reconciler
+from plugin.overlay import Overlay
+from plugin.reconciler import Reconciler
 from plugin.settings import Settings
 from plugin.sightings import Sightings
 from plugin.state import State

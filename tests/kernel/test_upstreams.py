@@ -22,7 +22,8 @@ from aiohttp import web
 from plugin import loopback, protocol, upstreams
 from plugin.dataplane import Plan
 from plugin.kernel import Kernel
-from plugin.reconciler import Overlay, Reconciler
+from plugin.overlay import Overlay
+from plugin.reconciler import Reconciler
 from plugin.upstreamadmin import LARGEST, UpstreamAdmin
 from stackpad.upstreams import UPSTREAM4, UPSTREAM6
 from tests import samples
