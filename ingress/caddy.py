@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from ingress import caddyconfig, caddylogging, named
+from ingress import caddyconfig, caddylines, caddylogging, named
 from ingress.adminapi import AdminApi, Rejected
 from ingress.caddyconfig import Json
 from ingress.caddyhttp import ProofRoute
@@ -50,6 +50,7 @@ class Caddy:
         self._accepted: Mapping[str, HostRoute] = {}
         self._refused: dict[HostRoute, str] = {}
         self._given: tuple[str, Table] | None = None
+        self._lines: caddylines.Known = {}
         self._log = structlog.get_logger("caddy")
 
     @property
@@ -178,7 +179,8 @@ class Caddy:
     async def _write(self, table: Table, there: str | None) -> str:
         log = self._appends is not False if self._settings.access_log else None
         keep, grace, names = self._keep_streams is not False, self._grace is not False, self._settings.names_address
-        owned = caddyconfig.route(table, keep_streams=keep, log=log, names=names, grace=grace)
+        self._lines = caddylines.known(table.hosts, log is not None, self._lines)
+        owned = caddyconfig.route(table, keep_streams=keep, log=log, names=names, grace=grace, lines=self._lines)
         wanted = caddyconfig.generation(owned)
         if there is None:
             await self._insert(owned)

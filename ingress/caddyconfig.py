@@ -1,6 +1,6 @@
 """What Caddy is told: one owned object with a table in it; pure.
 
-Layout: most hosts are a line of a ``map`` from host name to upstream and state (:mod:`ingress.caddytable`), since Caddy
+Layout: most hosts are a line of a ``map`` from host name to upstream or state (:mod:`ingress.caddylines`), since Caddy
 sets a route up anew for every change anywhere and finds it by walking the list. Hosts that need more (replicas, paths,
 h2c, options) have a route of their own before it. Names that are in neither are looked up once more among the wildcards,
 which have the same layout. Tenants' hosts never stand in a ``host`` matcher: Caddy would manage a certificate for each.
@@ -18,9 +18,10 @@ from typing import Any
 
 import msgspec
 
-from ingress import caddyanswers, caddylogging, caddyoptions, caddyproxy, caddytable, named
+from ingress import caddyanswers, caddylines, caddylogging, caddyoptions, caddyproxy, named
 from ingress.caddyanswers import Json as Json
 from ingress.caddyanswers import refusal, static, subroute
+from ingress.caddylines import Known, List
 from ingress.proof import PATH
 from ingress.routes import HostRoute, PathRoute, Table
 from ingress.upstreams import is_stable
@@ -35,18 +36,19 @@ _GENERATION = "stackpad_generation"
 PROOF, PROOF_SERVER = "stackpad-proof", "stackpad-http"
 """And those of what answers on the HTTP port when a domain is proved: the route, the server if that is ours."""
 
-_NUMBER, _UP, _STATE, _TO, _WHO = _COLUMNS = ("number", "up", "state", "to", "who")
-"""What the table has of a host: its stable upstream, or its container; or why there is none, and where it is sent on to;
-and whose it is."""
-
-_DIALS = (_NUMBER, _UP)
-_DOWN, _MAINTENANCE, _REDIRECT, _UNKNOWN = "down", "maintenance", "redirect", "unknown"
-
 HOST, BELOW = named.HOST, "{http.vars.sp_below}"
 """What a host is found by: its name; for wildcards, the one that the name is below of."""
 
 
-def route(table: Table, *, keep_streams: bool, log: bool | None = None, names: str = "", grace: bool = False) -> Json:
+def route(
+    table: Table,
+    *,
+    keep_streams: bool,
+    log: bool | None = None,
+    names: str = "",
+    grace: bool = False,
+    lines: Known | None = None,
+) -> Json:
     """The owned object. ``keep_streams`` uses ``stream_close_delay``, which Caddy knows since 2.7.
 
     ``names`` is who is asked for hosts that are found by name (:mod:`ingress.named`); they are not in the object.
@@ -54,21 +56,24 @@ def route(table: Table, *, keep_streams: bool, log: bool | None = None, names: s
 
     ``log`` has lines of the access log say whose visit it was: in fields of their own, which Caddy knows since 2.8, or
     (false) as it goes before; ``None`` for not at all.
+
+    ``lines`` is what :func:`ingress.caddylines.known` says of the table's hosts, where that is known already.
     """
-    there = named.split(table)[1] if names else table.hosts
-    exact = [host for host in there if not host.host.startswith(WILDCARD)]
-    wild = [host for host in there if host.host.startswith(WILDCARD)]
+    hosts = named.split(table)[1] if names else table.hosts
     logs = log is not None
+    known = caddylines.known(hosts, logs, lines or {})
+    wild = {key: there for key, there in known.items() if there[0].host.startswith(WILDCARD)}
+    exact = {key: there for key, there in known.items() if key not in wild} if wild else known
     last = named.handler(names, keep_streams=keep_streams, grace=grace) if names else static(404)
     unknown = _wildcards(wild, last, keep_streams, logs) if wild else {"handle": [last]}
-    numbered = any(is_stable(dial) for host in there for path in host.paths for dial in path.upstreams)
-    lines, keep, routes = _layout(exact, HOST, "sp_", unknown, keep_streams, logs)
+    numbered = any(is_stable(dial) for host in hosts for path in host.paths for dial in path.upstreams)
+    lists, keep, routes = _layout(exact, HOST, "sp_", unknown, keep_streams, logs)
     # Error pages belong to the subroute, not to the server: what the operator's own sites answer is theirs.
     body = {**subroute(routes), "errors": {"routes": caddyanswers.errors()}}
     before = [*([] if log is None else caddylogging.handlers(appends=log)), *([caddyproxy.turn()] if numbered else [])]
-    marker = {"@id": MARKER, "handler": "vars", _GENERATION: digest([*before, *lines, keep, body]), **keep}
+    marker = {"@id": MARKER, "handler": "vars", _GENERATION: digest([*before, *lists, keep, body]), **keep}
     # The table as far out as can be: at every change, Caddy reads all that is inside once more for each level.
-    return {"@id": OBJECT, "handle": [*before, *lines, marker, body], "terminal": True}
+    return {"@id": OBJECT, "handle": [*before, *lists, marker, body], "terminal": True}
 
 
 def proof_route(address: str) -> Json:
@@ -103,61 +108,48 @@ def redirects(tree: Any) -> bool:
 
 
 def _layout(
-    hosts: list[HostRoute], name: str, prefix: str, unknown: Json, keep_streams: bool, logs: bool
+    hosts: Known, name: str, prefix: str, unknown: Json, keep_streams: bool, logs: bool
 ) -> tuple[list[Json], Json, list[Json]]:
     """The table of hosts found by ``name``, what is looked up in it at once, and the routes behind it.
 
     ``unknown`` is the route for all other hosts. What most visits need is looked up once, and kept in a variable: each
     look at a placeholder of the table walks it.
     """
-    special: list[Json] = []
-    lines: list[tuple[str, Mapping[str, str]]] = []
-    for host in hosts:
-        simple = host.simple
-        if simple is None:
-            special += _special(host, name, keep_streams, logs)
-        else:
-            who = {_WHO: caddylogging.who(host.owner, simple.service)} if logs else {}
-            lines.append((host.host, {**_line(simple), **who}))
-    there = {column for _, line in lines for column in line} | {_STATE}
-    # Nobody up is no reason to leave the proxy out: what this Caddy can do is learnt from whether it takes it.
-    there |= set() if there & set(_DIALS) else {_UP}
-    columns = [column for column in _COLUMNS if column in there]
-    placeholders = {column: f"{{{prefix}{column}}}" for column in columns}
-    mappings = [{"input": host, "outputs": [line.get(one, "") for one in columns]} for host, line in lines]
-    defaults = [_UNKNOWN if column == _STATE else "" for column in columns]
-    table = caddytable.maps(name, list(placeholders.values()), mappings, defaults)
-
-    routes = [*_states(placeholders), unknown]
-    dials = [column for column in _DIALS if column in columns]
-    for column in reversed(dials):
-        if column != dials[-1]:
+    special = [one for host, line in hosts.values() if line is None for one in _special(host, name, keep_streams, logs)]
+    tables = caddylines.tables(name, prefix, hosts, logs)
+    routes = [*_states(prefix), unknown]
+    dials = [each for each in caddylines.DIALS if each in tables]
+    for each in reversed(dials):
+        if each is not dials[-1]:
             # For the few that are not found by what all visits look up.
-            routes = [{"handle": [{"handler": "vars", **_kept(placeholders, dials[-1:], prefix)}]}, *routes]
-        variable = f"{prefix}{column}"
+            routes = [{"handle": [{"handler": "vars", **_kept(prefix, dials[-1])}]}, *routes]
+        variable = f"{prefix}{each}"
         nobody = {"match": [{"vars": {variable: [""]}}], "handle": [subroute(routes)], "terminal": True}
         dial = f"{{http.vars.{variable}}}"
-        proxy = caddyproxy.proxy([dial], Wire.HTTP, keep_streams, stable=column == _NUMBER)
+        proxy = caddyproxy.proxy([dial], Wire.HTTP, keep_streams, stable=each is List.NUMBER)
         routes = [nobody, {"handle": [proxy]}]
-    keep = _kept(placeholders, dials[:1], prefix)
-    keep |= {caddylogging.WHO: placeholders[_WHO]} if _WHO in columns else {}
+    keep = _kept(prefix, dials[0])
+    keep |= {caddylogging.WHO: caddylines.whose(prefix, tables)} if logs else {}
+    table = [one for maps in tables.values() for one in maps]
     return table, keep, [*([{"handle": [subroute(special)]}] if special else []), *routes]
 
 
-def _kept(placeholders: Mapping[str, str], columns: list[str], prefix: str) -> Json:
-    return {f"{prefix}{column}": placeholders[column] for column in columns}
+def _kept(prefix: str, column: str) -> Json:
+    return {f"{prefix}{column}": caddylines.placeholder(prefix, column)}
 
 
-def _states(placeholders: Mapping[str, str]) -> list[Json]:
+def _states(prefix: str) -> list[Json]:
     """The routes of hosts nobody is up behind."""
-    answers: dict[str, Json] = {_DOWN: static(503), _MAINTENANCE: caddyanswers.maintenance()}
-    if _TO in placeholders:
-        answers[_REDIRECT] = caddyanswers.redirect(placeholders[_TO])
-    state = placeholders[_STATE]
+    answers: dict[str, Json] = {
+        caddylines.DOWN: static(503),
+        caddylines.MAINTENANCE: caddyanswers.maintenance(),
+        caddylines.REDIRECT: caddyanswers.redirect(caddylines.placeholder(prefix, caddylines.TO)),
+    }
+    state = caddylines.placeholder(prefix, List.STATE)
     return [refusal({"vars": {state: [wanted]}}, answer) for wanted, answer in answers.items()]
 
 
-def _wildcards(hosts: list[HostRoute], last: Json, keep_streams: bool, logs: bool) -> Json:
+def _wildcards(hosts: Known, last: Json, keep_streams: bool, logs: bool) -> Json:
     # The first label has a dot for its end and no wildcard in it: a visitor's own "*" stands for nothing.
     below = {"input_regexp": "^[^.*]+\\.(.+)$", "outputs": ["*.$1"]}
     lookup = {
@@ -304,18 +296,6 @@ def _place(listen: str) -> tuple[str, int, int]:
     if not first.isdigit():
         return address, 0, -1
     return address, int(first), int(last if last.isdigit() else first)
-
-
-def _line(simple: PathRoute) -> Mapping[str, str]:
-    """What the table has of a host."""
-    if simple.redirect:
-        return {_STATE: _REDIRECT, _TO: simple.redirect}
-    if simple.options.maintenance:
-        return {_STATE: _MAINTENANCE}
-    if simple.upstreams:
-        (dial,) = simple.upstreams
-        return {_NUMBER if is_stable(dial) else _UP: dial}
-    return {_STATE: _DOWN}
 
 
 def _special(host: HostRoute, name: str, keep_streams: bool, logs: bool) -> Iterable[Json]:

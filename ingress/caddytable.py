@@ -8,6 +8,7 @@ it, and all of them stand side by side, since Caddy reads what is within somethi
 
 from __future__ import annotations
 
+import functools
 import re
 import zlib
 from collections import Counter
@@ -57,7 +58,7 @@ def maps(source: str, destinations: Sequence[str], mappings: Sequence[Json], def
         parts[part_of[each]].append(mapping)
     # Caddy refuses lines that have a destination's name in them, whatever else it is a part of there: no host, address
     # or name of a service has a tilde in it, or a tenant could have the table refused.
-    stem = destinations[0].strip("{}").rpartition("_")[0]
+    stem = destinations[0].strip("{}").replace("_", "~")
     found = f"{{{stem}~key}}"
     names = [[f"{{{stem}~{part}~{index}}}" for index in range(len(destinations))] for part in range(count)]
     groups = "".join(f"${{{group}}}" for group in range(1, re.compile(letters).groups + 1))
@@ -68,6 +69,7 @@ def maps(source: str, destinations: Sequence[str], mappings: Sequence[Json], def
     ]
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def key(letters: str, host: str) -> str:
     """What of a host says which part it is in, by one of :data:`LETTERS`."""
     found = re.match(letters, host)

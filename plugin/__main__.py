@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from plugin import privileges, sockets
+from plugin import privileges, sockets, supervisor
 
 
 def main() -> int:
@@ -26,6 +26,10 @@ def main() -> int:
         return 0 if "--help" in sys.argv[1:] else 2
     # While there is one thread: each has privileges of its own.
     refused = privileges.give_up()
+    if os.getpid() == 1:
+        status = supervisor.supervise()
+        if status is not None:
+            return status
     run = Path(os.environ.get("HOST_RUN") or "/host/run")
     held = sockets.alone(run / "stackpad")
     if held is None:

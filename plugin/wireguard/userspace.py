@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
+import struct
 import subprocess
 from pathlib import Path
 
@@ -21,6 +23,11 @@ from stackpad.errors import Unavailable
 
 _SOCKETS = Path("/var/run/wireguard")
 """Where wireguard-go puts its socket; it cannot be told another place."""
+
+_PROGRAM = "wireguard-go"
+
+_CREDENTIALS = struct.Struct("iII")
+"""``struct ucred`` of unix(7): process, user, group."""
 
 _LONGEST = 1 << 24
 """Bytes of an answer: 300 for each peer, and 40 for each of its ranges."""
@@ -91,14 +98,14 @@ class WireGuardGo:
                 "there is no /dev/net/tun, which wireguard-go needs, and the kernel has no WireGuard of its own; "
                 "load one of the modules (modprobe wireguard, or modprobe tun)"
             )
-        for program, package in (("setpriv", "util-linux"), ("wireguard-go", "wireguard-go")):
+        for program, package in (("setpriv", "util-linux"), (_PROGRAM, "wireguard-go")):
             if shutil.which(program) is None:
                 raise Unavailable(f"there is no {program} command; install the package {package}")
         _SOCKETS.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = {**os.environ, "LOG_LEVEL": "error", "WG_TUN_MTU": str(mtu)}
         # It says on stdout that a kernel with WireGuard would be better; that is known.
         # What comes from the network is read in there: it gets what its link and a port of its own take.
-        command = [*privileges.holding("NET_ADMIN", "NET_BIND_SERVICE"), "wireguard-go", "-f", device]
+        command = [*privileges.holding("NET_ADMIN", "NET_BIND_SERVICE"), _PROGRAM, "-f", device]
         try:
             self._process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
@@ -120,9 +127,21 @@ class WireGuardGo:
             self._process.kill()
             self._process.wait()
             self._process = None
+        else:
+            self._end_inherited()
         self._socket.unlink(missing_ok=True)
         with contextlib.suppress(Unavailable):
             self._link.remove(self._device)
+
+    def _end_inherited(self) -> None:
+        """End who listens at the socket, if that is one that was there before us: it may hang, and would stay."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.settimeout(_TIMEOUT)
+            asking.connect(str(self._socket))
+            pid, _, _ = _CREDENTIALS.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+            # 0 is somebody outside of our process namespace.
+            if pid > 1 and Path(f"/proc/{pid}/comm").read_text().strip() == _PROGRAM:
+                os.kill(pid, signal.SIGKILL)
 
     async def _ask(self, request: str) -> str:
         self._well = False

@@ -157,7 +157,7 @@ class Mesh:
         os.kill(engine, signal.SIGSTOP)
         try:
             killed = time.time()
-            gone = self._poll("lasting", "gone", lambda: os.kill(bench.node.plugin_pid(), signal.SIGKILL), 60) - killed
+            gone = self._poll("lasting", "gone", lambda: os.kill(bench.node.plugin_init(), signal.SIGKILL), 60) - killed
         except BaseException:
             os.kill(engine, signal.SIGCONT)
             raise

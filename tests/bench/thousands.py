@@ -210,7 +210,7 @@ async def rows(crowd: Crowd) -> list[tuple[str, ...]]:
         with step("cold start"):
             times: dict[str, list[float]] = {"peers": [], "names": []}
             for _ in range(3):
-                os.kill(crowd.bench.node.plugin_pid(), signal.SIGKILL)
+                os.kill(crowd.bench.node.plugin_init(), signal.SIGKILL)
                 began, now = time.monotonic(), time.time()
                 names = tasks.create_task(asyncio.to_thread(_answers, crowd, f"c{NODES}-{EACH - 1}"))
                 await asyncio.to_thread(_until, crowd.whole, "all nodes to be known again")

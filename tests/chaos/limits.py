@@ -43,7 +43,7 @@ def state_halved(place: Place) -> Iterator[None]:
     state, kept = place.node.root / STATE, place.node.home / "kept-state"
     shutil.rmtree(kept, ignore_errors=True)
     with place.stopped(place.engine_pid()):
-        os.kill(place.node.plugin_pid(), signal.SIGKILL)
+        os.kill(place.node.plugin_init(), signal.SIGKILL)
         kept.mkdir()
         for file in state.glob("net.db*"):
             shutil.copy2(file, kept)

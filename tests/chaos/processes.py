@@ -25,7 +25,7 @@ from tests.chaos.fault import (
 from tests.chaos.wires import underlay
 from tests.testbed import images
 from tests.testbed.node import PLUGIN
-from tests.testbed.shell import alive, run, wait_until
+from tests.testbed.shell import Failed, alive, run, wait_until
 
 
 @fault("nothing at all", goal=UNNOTICED, roles=(CONTROL,), hold=10, note="what the machine loses by itself")
@@ -33,10 +33,16 @@ def nothing(place: Place) -> Iterator[None]:
     yield
 
 
-@fault("plugin killed (SIGKILL)", goal=PLUGIN_ENDS,
-       note="the tunnel ends with the plugin, and is up when a new one has started; TCP tries again later")  # fmt: skip
+@fault("plugin killed (SIGKILL)", goal=UNNOTICED, note="its successor takes the tunnel over")
 def plugin_killed(place: Place) -> Iterator[None]:
     os.kill(place.node.plugin_pid(), signal.SIGKILL)
+    yield
+
+
+@fault("all of the plugin's processes killed (SIGKILL)", goal=PLUGIN_ENDS,
+       note="the tunnel ends with them, and is up when a new plugin has started; TCP tries again later")  # fmt: skip
+def plugin_ended(place: Place) -> Iterator[None]:
+    os.kill(place.node.plugin_init(), signal.SIGKILL)
     yield
 
 
@@ -209,9 +215,19 @@ def _power_on(place: Place) -> None:
         bed.agents[place.number - 2].start_ingress()
 
 
-def kill_twice(place: Place) -> None:
-    """Kill the plugin again while it starts."""
-    before = place.node.plugin_pid()
+@fault("plugin killed again while it starts", goal=UNNOTICED, roles=(WORKER,))
+def plugin_killed_twice(place: Place) -> Iterator[None]:
+    for _ in range(4):
+        before = place.node.plugin_pid()
+        os.kill(before, signal.SIGKILL)
+        wait_until("another plugin", lambda before=before: _another(place, before))
+        time.sleep(0.3)
+    yield
+
+
+def end_twice(place: Place) -> None:
+    """Kill all of the plugin's processes, and those that the engine starts then while they start."""
+    before = place.node.plugin_init()
     os.kill(before, signal.SIGKILL)
     wait_until("another plugin", lambda: any(pid != before and alive(pid) for pid in _plugins(place)))
     time.sleep(0.3)
@@ -219,12 +235,19 @@ def kill_twice(place: Place) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-@fault("plugin killed again while it starts", goal=Goal(across=2.0), roles=(WORKER,),
+@fault("all of the plugin's processes killed again while they start", goal=Goal(across=2.0), roles=(WORKER,),
        note="an engine that starts a plugin and then finds nobody at its socket, four times in 9.5 s, gives it up "
             "(pluginPostStart in moby's plugin/manager_linux.go): docker plugin enable")  # fmt: skip
-def plugin_killed_twice(place: Place) -> Iterator[None]:
-    kill_twice(place)
+def plugin_ended_twice(place: Place) -> Iterator[None]:
+    end_twice(place)
     yield
+
+
+def _another(place: Place, before: int) -> bool:
+    try:
+        return place.node.plugin_pid() != before
+    except Failed:
+        return False
 
 
 def _plugins(place: Place) -> list[int]:

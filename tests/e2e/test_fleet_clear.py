@@ -93,7 +93,7 @@ def test_nothing_is_in_clear_in_any_moment_of_change(life: Life, tmp_path: Path)
         ended, said = life.join(3, life.token())
         assert ended == 0, said
         for number in (2, 1):
-            os.kill(life.bench[number].node.plugin_pid(), signal.SIGKILL)
+            os.kill(life.bench[number].node.plugin_init(), signal.SIGKILL)
             hold(0.5)
             life.bench[number].wait_plugin()
             eventually(met, f"the two to meet after node {number}'s plugin was killed", 90)

@@ -71,7 +71,7 @@ class Death(Life):
         engine = int((self.bench[number].node.home / "docker.pid").read_text())
         os.kill(engine, signal.SIGSTOP)
         try:
-            os.kill(self.bench[number].node.plugin_pid(), signal.SIGKILL)
+            os.kill(self.bench[number].node.plugin_init(), signal.SIGKILL)
             yield
         finally:
             os.kill(engine, signal.SIGCONT)

@@ -68,7 +68,7 @@ def adjustable(bench: Workbench) -> Iterator[Callable[[int], None]]:
     inside = f"/{ahead.relative_to(next(one for one in ahead.parents if one.name == 'rootfs'))}"
 
     def again() -> None:
-        os.kill(bench.node.plugin_pid(), signal.SIGKILL)
+        os.kill(bench.node.plugin_init(), signal.SIGKILL)
         hold(0.5)
         bench.wait_plugin()
 
@@ -378,7 +378,7 @@ def _change_under_pings(life: Life, number: int, addresses: tuple[str, str]) -> 
 def test_a_killed_plugin_finds_everything_again(life: Life, number: int) -> None:
     _, second = life.pair()
     before = life.blocks()
-    os.kill(life.bench[number].node.plugin_pid(), signal.SIGKILL)
+    os.kill(life.bench[number].node.plugin_init(), signal.SIGKILL)
     hold(0.5)
     life.bench[number].wait_plugin()
     assert life.blocks() == before

@@ -79,14 +79,16 @@ def pings(scene: Scene) -> Iterator[list[int]]:
         lost += sorted(set(range(min(came), max(came))) - came) if came else [0]
 
 
-def test_plugin_killed(scene: Scene) -> None:
+@pytest.mark.parametrize("whole", [False, True], ids=["its process", "all of it"])
+def test_plugin_killed(scene: Scene, whole: bool) -> None:
     before = scene.bench.links()
-    pid = scene.bench.node.plugin_pid()
+    pid, first = scene.bench.node.plugin_pid(), scene.bench.node.plugin_init()
     with pings(scene) as lost:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(first if whole else pid, signal.SIGKILL)
         wait_until("another plugin process", lambda: _other_plugin(scene.bench, pid))
         scene.bench.wait_plugin()
     assert lost == []
+    assert (scene.bench.node.plugin_init() == first) is not whole, "the engine has to start what has ended"
     assert scene.bench.links() == before, "the links are taken over, not made anew"
     scene.check()
 

@@ -282,10 +282,21 @@ class Node:
         return str(networks[network_name]["IPAddress" if version == 4 else "GlobalIPv6Address"])
 
     def plugin_pid(self) -> int:
-        """The process id of the plugin."""
+        """The process id of the plugin; with it dies nothing else."""
+        return self._plugin(first=False)
+
+    def plugin_init(self) -> int:
+        """The id of process 1 of the plugin's container; with it dies all that is in there."""
+        return self._plugin(first=True)
+
+    def _plugin(self, *, first: bool) -> int:
         for pid in network.inhabitants(self.spec.netns):
             with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:3] == [b"-m", b"plugin"]:
+                process = Path(f"/proc/{pid}")
+                if (process / "cmdline").read_bytes().split(b"\0")[1:3] != [b"-m", b"plugin"]:
+                    continue
+                (ids,) = (line for line in (process / "status").read_text().splitlines() if line.startswith("NSpid:"))
+                if (ids.split()[-1] == "1") is first:
                     return pid
         raise Failed(f"no plugin runs on {self.name}")
 
