@@ -213,19 +213,32 @@ def _container(container: ContainerReport) -> str:
 
 
 def domains(reports: Iterable[DomainReport], now: float) -> Grid:
-    """The names, a row for each that somebody asks for; below them what is to be done for those that are not served."""
+    """The names, a row for each that somebody asks for; below them what is to be done for those that are not served.
+
+    What is said of several names in the same words is said once, by a number that stands beside their states.
+    """
+    reports = list(reports)
+    times = Counter(sentence for report in reports if (sentence := _of_any(report)))
+    numbers = {sentence: number for number, sentence in enumerate((s for s in times if times[s] > 1), 1)}
     rows, notes = [], []
     for report in reports:
         how = "nothing yet" if report.how is None else report.how
         proved = "" if report.proved is None or report.platform else f", {duration(now - report.proved)} ago"
         since = f"{duration(now - report.since)} ago"
-        rows.append(
-            (clean(report.domain), clean(report.owner) or NOTHING, clean(report.state), clean(how + proved), since)
-        )
-        if report.reason:
+        number = numbers.get(_of_any(report))
+        state = clean(report.state) + ("" if number is None else f" [{number}]")
+        rows.append((clean(report.domain), clean(report.owner) or NOTHING, state, clean(how + proved), since))
+        if report.reason and number is None:
             notes.append(clean(f"{report.domain} ({report.owner or 'nobody'}): {report.reason}"))
+    legend = [clean(f"[{number}] {sentence}") for sentence, number in numbers.items()]
     empty = "no domains of your own; a container asks for one with the label stackpad.domains"
-    return Grid(("DOMAIN", "OWNER", "STATE", "PROVED BY", "SINCE"), tuple(rows), tuple(notes), empty)
+    return Grid(("DOMAIN", "OWNER", "STATE", "PROVED BY", "SINCE"), tuple(rows), (*notes, *legend), empty)
+
+
+def _of_any(report: DomainReport) -> str:
+    """The reason with a word for whichever domain it is said of; empty without one."""
+    words = (report.reason or "").split(" ")
+    return " ".join("DOMAIN" if word == report.domain else word for word in words)
 
 
 def domain_check(report: DomainCheck) -> Grid:
