@@ -11,7 +11,7 @@ from stackpad.cli.reports import ClusterReport, NodeReport, ServiceReport
 
 
 def nodes(report: ClusterReport) -> Grid:
-    """The nodes, a row each, as seen from this one."""
+    """The nodes, a row each, as seen from this one; those that give no sign of life are named below, too."""
     rows = tuple(
         (
             clean(node.name) + (" (this)" if node.self else ""),
@@ -29,7 +29,7 @@ def nodes(report: ClusterReport) -> Grid:
     )
     heads = ("NODE", "STATE", "ENGINE", "MESH", "BLOCKS", "CLAIMED", "NETWORKS", "REACHED AT", "HANDSHAKE", "ROUND TRIP")
     return Grid(
-        heads, rows, tuple(map(clean, report.problems)), "no nodes known yet; is the store there? stackpad status"
+        heads, rows, tuple(map(clean, troubles(report))), "no nodes known yet; is the store there? stackpad status"
     )
 
 
@@ -49,7 +49,17 @@ def extended(grid: Grid, report: ClusterReport) -> Grid:
     rows += [(f"  {clean(node.name)}", _peer(node)) for node in report.nodes if not node.self]
     if problems := troubles(report):
         rows.append(("cluster problems", "\n".join(map(clean, problems))))
-    return replace(grid, rows=(*grid.rows, *rows))
+    # Of the ranges that a node has by itself, one in a cluster gives nothing to new networks.
+    own = [(name, _carved_from(report) if name == "ranges" else value) for name, value in grid.rows]
+    return replace(grid, rows=(*own, *rows))
+
+
+def _carved_from(report: ClusterReport) -> str:
+    """What new networks of this node get their addresses from."""
+    blocks = [block for node in report.nodes if node.self for block in node.blocks]
+    if not blocks:
+        return "not known yet: blocks of the cluster"
+    return f"{', '.join(blocks)} (this node's blocks of the cluster)"
 
 
 def troubles(report: ClusterReport) -> list[str]:

@@ -142,7 +142,10 @@ def token(
 
 @app.command("ls", epilog="Example: stackpad node ls")
 def list_nodes(socket: Socket = PLACES.plugin, as_json: Json = False) -> None:
-    """List the nodes, their blocks and how this node reaches them."""
+    """List the nodes, their blocks and how this node reaches them.
+
+    Ends with 0 also while nodes are gone: that is what a list is to show. stackpad status ends with 1 then.
+    """
     with answering():
         report = _cluster(socket, "/cluster?round-trip")
     show(report, fleet.nodes(report), as_json=as_json, troubled=bool(report.problems))

@@ -10,7 +10,7 @@ import msgspec
 from stackpad.cli import render
 from stackpad.cli.render import Grid
 
-STYLES = {"problem": "bold red", "warning": "yellow", "skipped": "dim"}
+STYLES = {"problem": "bold red", "gone": "bold red", "warning": "yellow", "skipped": "dim"}
 """How a cell that says just this is set off."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from stackpad.cli import fleet
 from stackpad.cli.render import Grid
@@ -44,8 +45,28 @@ def test_status_has_nodes_without_a_sign_of_life_among_the_problems() -> None:
 
 def test_a_node_that_has_just_come_is_not_gone() -> None:
     others = (NodeReport(id="o", joining=True), NodeReport(id="p"))
-    rows = fleet.nodes(ClusterReport(member=True, nodes=(ME, *others))).rows
-    assert [row[1] for row in rows] == ["alive", "joining", "gone"]
+    grid = fleet.nodes(ClusterReport(member=True, nodes=(ME, *others)))
+    assert [row[1] for row in grid.rows] == ["alive", "joining", "gone"]
+
+
+def test_the_list_of_nodes_names_those_that_are_gone_below_it() -> None:
+    others = (OTHER, NodeReport(id="j", name="new", joining=True), NodeReport(id="p", name="lost\x1b"))
+    grid = fleet.nodes(ClusterReport(member=True, nodes=(ME, *others), problems=("a key\x1b",)))
+    problem, note = grid.notes
+    assert problem == "a key\\x1b"
+    assert note.startswith("lost\\x1b gives no sign of life")
+    assert fleet.nodes(ClusterReport(member=True, nodes=(ME, OTHER))).notes == ()
+
+
+def test_status_shows_what_new_networks_of_a_member_are_made_from() -> None:
+    alone = Grid((), (("MTU", "1500"), ("ranges", "10.192.0.0/10, fd12::/48"), ("repairs", "0")))
+    assert fleet.extended(alone, ClusterReport()).rows[:3] == alone.rows
+    me = structs.replace(ME, blocks=("10.192.64.0/18", "fd00:0:0:100::/56"))
+    told = {row[0]: row[1] for row in fleet.extended(alone, ClusterReport(member=True, nodes=(me, OTHER))).rows}
+    assert told["ranges"] == "10.192.64.0/18, fd00:0:0:100::/56 (this node's blocks of the cluster)"
+    assert told["MTU"] == "1500"
+    told = {row[0]: row[1] for row in fleet.extended(alone, ClusterReport(member=True)).rows}
+    assert told["ranges"] == "not known yet: blocks of the cluster"
 
 
 def test_the_list_of_nodes_has_the_round_trip() -> None:

@@ -183,6 +183,16 @@ def test_a_name_that_two_nodes_have_names_neither(tmp_path: Path, words: list[st
         assert "id2" in again.stdout
 
 
+def test_a_list_with_a_node_that_is_gone_ends_with_0_and_one_with_a_problem_of_this_node_with_1(tmp_path: Path) -> None:
+    for problems, status in (((), 0), (("the tunnel is down",), 1)):
+        with served(tmp_path / "n.sock", {"/cluster": {**MEMBER, "problems": problems}}) as socket:
+            result = run("node", "ls", "--socket", str(socket))
+        assert result.exit_code == status
+        assert result.stdout.splitlines()[1].split()[:2] == ["other", "gone"]
+        assert "other gives no sign of life" in result.stdout
+    assert "Ends with 0 also while nodes are gone" in run("node", "ls", "--help").output
+
+
 def test_every_command_has_json_and_an_example() -> None:
     names = [name for name in run("node", "--help").output.split() if name in {
         "init", "join", "configure", "token", "ls", "rm", "roles", "rotate-key", "leave"}]  # fmt: skip
