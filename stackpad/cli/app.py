@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from stackpad.cli import checks, client, domain, explain, fleet, node, output, page, render, visit
+from stackpad.cli import checks, client, domain, explain, fleet, httpport, node, output, page, render, visit
 from stackpad.cli.common import PLACES, USAGE, Json, OnlyIngressSocket, Socket, answering, show
 from stackpad.cli.examine import examine
 from stackpad.cli.names import look_up
@@ -165,6 +165,7 @@ def explain_connection(
 def _explain_visit(url: str, socket: Path, ingress_socket: Path, *, as_json: bool) -> None:
     try:
         host, path = visit.target(url)
+        port = visit.plain_port(url)
     except InvalidRequest as error:
         output.complain(str(error))
         raise typer.Exit(USAGE) from error
@@ -176,7 +177,8 @@ def _explain_visit(url: str, socket: Path, ingress_socket: Path, *, as_json: boo
         own = client.fetch(client.plugin(socket), "/status", Status).addresses
     except Unavailable:
         own = ()  # the ingress works without a plugin, too
-    steps = visit.explain(host, path, report, domains, look_up(host), own, time.time())
+    plain = None if port is None or report.control is False else httpport.ask(host, path, port, own)
+    steps = visit.explain(host, path, report, domains, look_up(host), own, time.time(), plain)
     value = [asdict(step) for step in steps]
     show(value, explain.grid(steps), as_json=as_json, troubled=not all(step.ok for step in steps))
 

@@ -1,7 +1,8 @@
 """Why a visitor of a host gets an answer, or which step stops the visit; pure.
 
-Walks the way of a visit: the node, the name in DNS, the table, the owner and the proof, Caddy, the certificate, what the
-route itself answers, its upstreams, its containers. What DNS says does not end the walk: the name may be known elsewhere.
+Walks the way of a visit: the node, the name in DNS, the HTTP port where the visit begins there, the table, the owner
+and the proof, Caddy, the certificate, what the route itself answers, its upstreams, its containers. What DNS and the
+HTTP port say does not end the walk: the name may be known elsewhere, and other visitors come by HTTPS.
 """
 
 from __future__ import annotations
@@ -39,6 +40,16 @@ class Answer:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """What this node has answered at its HTTP port: the status and where it leads to; 0 and a problem for no answer."""
+
+    port: int = 80
+    status: int = 0
+    location: str = ""
+    problem: str = ""
+
+
 def is_visit(text: str) -> bool:
     """Whether somebody who writes ``text`` means a host that is visited."""
     return "://" in text or "." in text
@@ -48,7 +59,7 @@ def target(text: str) -> tuple[str, str]:
     """Host and path of an address or a bare host; raises :class:`InvalidRequest`."""
     try:
         parts = urlsplit(text if "://" in text else f"https://{text}")
-        name = parts.hostname or ""
+        name, _ = parts.hostname or "", parts.port
     except ValueError as error:
         raise InvalidRequest(f"{ascii(text)[:80]} is no address such as https://www.example.org/: {error}") from error
     if parts.scheme not in {"http", "https"}:
@@ -56,14 +67,35 @@ def target(text: str) -> tuple[str, str]:
     return hosts.host_name(name), parts.path or "/"
 
 
+def plain_port(text: str) -> int | None:
+    """The HTTP port that the visit of an address begins at; ``None`` where it begins with HTTPS.
+
+    What :func:`target` refuses is refused there.
+    """
+    parts = urlsplit(text if "://" in text else f"https://{text}")
+    return (parts.port or 80) if parts.scheme == "http" else None
+
+
 def explain(
-    host: str, path: str, report: Routes, domains: Sequence[DomainReport], answer: Answer, own: Sequence[str], now: float
+    host: str,
+    path: str,
+    report: Routes,
+    domains: Sequence[DomainReport],
+    answer: Answer,
+    own: Sequence[str],
+    now: float,
+    plain: Plain | None = None,
 ) -> list[Step]:
-    """The steps of a visit, up to the one that stops it. ``own`` are this node's addresses."""
+    """The steps of a visit, up to the one that stops it. ``own`` are this node's addresses.
+
+    ``plain`` is what the HTTP port has answered, where the visit begins there.
+    """
     steps = [_node(report)]
     if not steps[0].ok:
         return steps
     steps.append(_name(answer, own))
+    if plain is not None:
+        steps.append(_plain(host, plain))
     for step in _walk(host, path, report, domains, now):
         steps.append(step)
         if not step.ok:
@@ -96,6 +128,29 @@ def _name(answer: Answer, own: Sequence[str]) -> Step:
     return Step(
         "name", True, f"points to {shown}; right if that is another control node, or a router in front of this one"
     )
+
+
+def _plain(host: str, plain: Plain) -> Step:
+    https = "what follows is of https"
+    if not plain.status:
+        text = f"nobody answers at port {plain.port} ({plain.problem or 'no reason known'})"
+        return Step("HTTP", False, text, f"{https}; is that port Caddy's, or another program's?")
+    if not (300 <= plain.status < 400 and plain.location):
+        text = f"port {plain.port} has an answer of its own ({plain.status}): a site of yours, or redirects are off"
+        return Step("HTTP", False, text, https)
+    text = f"port {plain.port} sends visitors on to {plain.location} ({plain.status})"
+    if _leads_to(plain.location) == ("https", host):
+        return Step("HTTP", True, f"{text}; {https}")
+    return Step("HTTP", False, f"{text}, a redirect of yours", f"explain that address instead; {https} at this host")
+
+
+def _leads_to(location: str) -> tuple[str, str]:
+    """Scheme and host of where a redirect leads; both empty if that is no address."""
+    try:
+        parts = urlsplit(location)
+        return parts.scheme, parts.hostname or ""
+    except ValueError:
+        return "", ""
 
 
 def _walk(host: str, path: str, report: Routes, domains: Sequence[DomainReport], now: float) -> Iterator[Step]:

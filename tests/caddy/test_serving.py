@@ -15,6 +15,8 @@ import aiohttp
 from aiohttp import web
 
 from ingress.routes import State
+from stackpad.cli import httpport, visit
+from stackpad.cli.reports import Routes
 from stackpad.labels import Wire
 from tests.caddy.workshop import HOST, CaddyProcess, Shop, browser, container, eventually, free_port, upstream, url
 
@@ -42,6 +44,26 @@ async def test_http_is_sent_on_to_https(place: Shop) -> None:
             location = next(line for line in head.splitlines() if line.lower().startswith("location:"))
             assert location.split()[1].startswith(f"https://{host}")
             assert location.split()[1].endswith("/a?b=c")
+            found = await asyncio.to_thread(
+                httpport.ask, host, "/\N{LATIN SMALL LETTER A WITH DIAERESIS}", port_of(place), ()
+            )
+            step = visit.explain(host, "/", Routes(control=True), (), visit.Answer(), (), 0.0, found)[2]
+            assert (step.name, step.ok) == ("HTTP", True), step
+            assert f"sends visitors on to https://{host}" in step.text
+
+
+def port_of(place: Shop) -> int:
+    """Where visitors without https come in."""
+    return place.settings.http_port
+
+
+async def test_an_answer_of_the_operators_at_the_http_port_is_told(place: Shop) -> None:
+    site = {"listen": [f"127.0.0.1:{port_of(place)}"], "routes": [{"handle": [{"handler": "static_response"}]}]}
+    await place.caddy.ask("PUT", "/config/apps/http", {"servers": {"own": site}})
+    found = await asyncio.to_thread(httpport.ask, HOST, "/", port_of(place), ())
+    assert (found.status, found.problem) == (200, "")
+    nobody = await asyncio.to_thread(httpport.ask, HOST, "/", free_port(), ())
+    assert (nobody.status, nobody.problem) == (0, "127.0.0.1: Connection refused")
 
 
 async def test_certificates_are_asked_for_and_refused_when_nobody_answers(place: Shop) -> None:

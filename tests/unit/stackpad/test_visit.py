@@ -15,7 +15,7 @@ from stackpad.cli.app import app
 from stackpad.cli.explain import Step, grid
 from stackpad.cli.names import look_up
 from stackpad.cli.reports import DomainReport, Routes
-from stackpad.cli.visit import Answer, explain, target
+from stackpad.cli.visit import Answer, Plain, explain, plain_port, target
 from stackpad.errors import InvalidRequest
 from tests.unit.stackpad.canned import STATUS, served
 
@@ -35,10 +35,12 @@ REPORT: dict[str, Any] = {
 OWN = ("192.0.2.1",)
 
 
-def steps(host: str = HOST, path: str = "/", answer: Answer | None = None, **changes: Any) -> list[Step]:
+def steps(
+    host: str = HOST, path: str = "/", answer: Answer | None = None, plain: Plain | None = None, **changes: Any
+) -> list[Step]:
     report = msgspec.convert({**REPORT, **changes}, Routes)
     domains = [DomainReport(domain="*.shop.example", owner="acme/shop/production", state="active", how="dns")]
-    found = explain(host, path, report, domains, answer or Answer(OWN), OWN, NOW)
+    found = explain(host, path, report, domains, answer or Answer(OWN), OWN, NOW, plain)
     assert grid(found).rows
     return found
 
@@ -119,6 +121,28 @@ def test_a_name_that_dns_does_not_know_stops_and_the_walk_goes_on() -> None:
     assert steps(answer=Answer(("198.51.100.9",)))[1].ok, "another node, or a router in front"
 
 
+@pytest.mark.parametrize(
+    ("plain", "ok", "text"),
+    [
+        (Plain(80, 308, f"https://{HOST}/"), True, f"port 80 sends visitors on to https://{HOST}/ (308); what follows"),
+        (Plain(8080, 308, f"https://{HOST}:8443/"), True, "port 8080 sends"),
+        (Plain(80, 301, "https://else.example/"), False, "a redirect of yours"),
+        (Plain(80, 302, f"http://{HOST}/login"), False, "a redirect of yours"),
+        (Plain(80, 302, "https://[::1"), False, "a redirect of yours"),
+        (Plain(80, 200), False, "port 80 has an answer of its own (200)"),
+        (Plain(80, 304), False, "port 80 has an answer of its own (304)"),
+        (Plain(80, problem="Connection refused"), False, "nobody answers at port 80 (Connection refused)"),
+    ],
+)
+def test_a_visit_without_https_begins_at_the_http_port_and_the_walk_goes_on(plain: Plain, ok: bool, text: str) -> None:
+    found = steps(plain=plain)
+    assert [step.name for step in found[:4]] == ["node", "name", "HTTP", "table"]
+    assert (found[2].ok, found[-1].name) == (ok, "container")
+    assert text in found[2].text
+    assert "what follows is of https" in f"{found[2].text} {found[2].remedy}"
+    assert [step.name for step in steps(plain=plain, control=False)] == ["node"]
+
+
 def test_a_name_is_not_suggested_for_the_domain_it_shares_with_all_others() -> None:
     assert "did you mean" not in steps(**of(host="other.acme.example.org"))[-1].remedy
 
@@ -147,7 +171,16 @@ def test_addresses_are_read_as_people_write_them(text: str, host: str, path: str
 
 
 @pytest.mark.parametrize(
-    "text", ["ftp://a.example/", "https://", "https://[::1", "10.0.0.1", "a b.example", "*.example.org"]
+    ("text", "port"),
+    [("http://a.example/", 80), ("http://a.example:8080/x", 8080), ("https://a.example:80/", None), ("a.example", None)],
+)
+def test_only_who_writes_http_begins_at_the_http_port(text: str, port: int | None) -> None:
+    assert plain_port(text) == port
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ftp://a.example/", "https://", "https://[::1", "10.0.0.1", "a b.example", "*.example.org", "http://a.example:x/"],
 )
 def test_others_are_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
