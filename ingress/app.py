@@ -10,6 +10,8 @@ import contextlib
 import signal
 import socket
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -29,13 +31,15 @@ from ingress.ready import Ready
 from ingress.rehearsal import Plan, rehearse
 from ingress.remote import Others, Words, word
 from ingress.report import Facts, report
-from ingress.routes import HostRoute, Problem, State, Table
+from ingress.routes import HostRoute, Problem, State, Table, Waiting
 from ingress.seen import Seen
 from ingress.settings import Settings
 from ingress.silent import Silent
 from ingress.statuspage import StatusPage
 from ingress.switch import Switch
 from ingress.tables import table
+from ingress.verdicts import reason as why
+from ingress.verdicts import refused
 from ingress.web import admin, asked
 from stackpad.engine import Engine
 from stackpad.errors import StackpadError, Unavailable
@@ -128,17 +132,21 @@ class Ingress:
 
     def facts(self) -> Facts:
         """What the report and the status page are made of."""
-        view = self._follower.view
-        problems = (*view.problems.values(), *self._elsewhere, *self._table.problems)
+        view, seen, control = self._follower.view, self._fleet.seen, self.control
+        table_ = self._table
+        reason: Callable[[Waiting], str] = self._ownership.reason
+        if not control:
+            own, base = view.containers.values(), self._settings.base_domain
+            table_, reason = refused(own, seen, base_domain=base, now=time.time()), partial(why, seen=seen)
         return Facts(
-            control=self.control,
+            control=control,
             problem=self._problem,
             stale=view.stale,
-            seen=self._fleet.seen,
-            table=self._table,
-            problems=problems,
+            seen=seen,
+            table=table_,
+            problems=(*view.problems.values(), *self._elsewhere, *table_.problems),
             rejected=self._rejected,
-            reason=self._ownership.reason,
+            reason=reason,
             certificate=self._certificate,
             certificate_problems=self._caddy.certificates.problems,
             number=self._switch.number,
@@ -196,7 +204,8 @@ class Ingress:
         view, settings = self._follower.view, self._settings
         ready = self._ready.containers(view.containers.values())
         told = word(ready, view.problems.values(), org=settings.org, kept=self._words)
-        self._fleet.say(control=self.control, complete=view.complete, stale=view.stale, containers=told)
+        proofs = not self._ownership.believes
+        self._fleet.say(control=self.control, complete=view.complete, stale=view.stale, proofs=proofs, containers=told)
 
     def _carried(self) -> dict[str, str]:
         own = {c.upstream: c.endpoint for c in self._follower.view.containers.values() if c.endpoint}

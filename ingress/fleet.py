@@ -70,11 +70,10 @@ class Fleet:
         """Whether there is a plugin to ask at all."""
         return self._socket.exists()
 
-    def say(self, *, control: bool, complete: bool, stale: bool, containers: Sequence[records.Web]) -> None:
+    def say(self, *, control: bool, complete: bool, stale: bool, proofs: bool, containers: Sequence[records.Web]) -> None:
         """Tell the plugin, and by it the other nodes, what runs here; told again whenever it has begun anew."""
-        word = msgspec.json.encode(
-            {"control": control, "complete": complete, "stale": stale, "containers": containers}, order="sorted"
-        )
+        said = {"control": control, "complete": complete, "stale": stale, "proofs": proofs, "containers": containers}
+        word = msgspec.json.encode(said, order="sorted")
         if word != self._word:
             self._word = word
             self._say.set()

@@ -186,6 +186,15 @@ def release(ledger: Ledger, host: str, now: float) -> Ledger:
     )
 
 
+def forget(ledger: Ledger, host: str) -> Ledger:
+    """The ledger without claim and ruling of ``host``; no mark is left that would end anybody else's."""
+    return replace(
+        ledger,
+        claims={name: claim for name, claim in ledger.claims.items() if name != host},
+        rulings={name: ruling for name, ruling in ledger.rulings.items() if name != host},
+    )
+
+
 def remembered(released: Mapping[str, Released], now: float) -> Mapping[str, Released]:
     """Those marks that are young enough, and not more than we keep; the same mapping if that is all of them."""
     if len(released) <= MOST_REMEMBERED and all(now - mark.at <= REMEMBERED for mark in released.values()):

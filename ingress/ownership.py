@@ -27,6 +27,10 @@ MOST_CHECKED = 10
 """Owners for whom one command tries a proof; a domain that more ask for is not settled by trying."""
 
 
+IGNORED = "ignored"
+"""State of a name in the ledger of a node where no visitors come in."""
+
+
 class Ownership:
     """Holds the ledger between two tables, and changes it by proofs and commands; ``changed`` is called then.
 
@@ -140,6 +144,35 @@ class Ownership:
         self._change(book.release(self.ledger, name, time.time()))
         self._log.info("a name is released", domain=name, owner=claim.owner if claim else None)
         return {"domain": name, "owner": claim.owner if claim else None}
+
+    def left(self) -> list[dict[str, Any]]:
+        """What this node still has of names, where it decides nothing about them: of no effect as long as that is so."""
+        ledger = self.ledger
+        entries = []
+        for host in sorted(ledger.claims.keys() | ledger.rulings.keys()):
+            claim, ruling = ledger.claims.get(host), ledger.rulings.get(host)
+            reason = (
+                "of no effect: this node has it from when visitors came in here; it is forgotten here, and nothing else "
+                f"changes, by stackpad domain release {host}"
+            )
+            if claim is not None:
+                entries.append(self._entry(host, claim.owner, IGNORED, claim.since, claim.proof, reason))
+            elif ruling is not None:
+                word = Proof(ruling.at, How.OPERATOR)
+                entries.append(self._entry(host, ruling.owner, IGNORED, ruling.at, word, reason))
+        return entries
+
+    def forget(self, domain: str) -> dict[str, Any] | None:
+        """Forget a name where :meth:`left` has it; ``None`` if there is nothing of it.
+
+        Unlike a release this leaves no mark: should visitors come in here again, it must end nothing of the cluster's.
+        """
+        name, before = proof.domain_name(domain), self.ledger
+        if name not in before.claims and name not in before.rulings:
+            return None
+        self._change(book.forget(before, name))
+        self._log.info("what was left of a name is forgotten", domain=name)
+        return {"domain": name, "owner": None, "state": IGNORED}
 
     async def check(self, domain: str) -> dict[str, Any]:
         """Try the proof of a domain now, for everybody who asks for it, and say what was found."""

@@ -46,6 +46,12 @@ class Seen:
         there = (ingress.owner for ingress in self.ingresses.values() if ingress.control)
         return tuple(sorted(self.nodes[node].name if node in self.nodes else node for node in there))
 
+    def proofs(self) -> bool | None:
+        """Whether custom domains have to be proved where visitors come in; ``None`` while nobody there says so."""
+        there = (ingress.proofs for ingress in self.ingresses.values() if ingress.control)
+        said = [proofs for proofs in there if proofs is not None]
+        return any(said) if said else None
+
     def heard(self, asked: Iterable[str], *, own: bool) -> frozenset[str]:
         """The nodes whose list of web containers is whole and of now; this one too if ``own`` is.
 

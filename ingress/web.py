@@ -46,6 +46,12 @@ class Domains(Protocol):
     async def check(self, domain: str) -> Json:
         """Try its proof."""
 
+    def left(self) -> list[Json]:
+        """What is still known of names on a node where nothing is decided about them."""
+
+    def forget(self, domain: str) -> Json | None:
+        """Forget that of a name; ``None`` if there is nothing."""
+
 
 class _Domain(msgspec.Struct, forbid_unknown_fields=True):
     domain: str
@@ -98,14 +104,15 @@ def admin(
 ) -> web.Application:
     """Answers ``/routes``, ``/domains``, ``/plan``, ``/metrics`` and ``/healthz``, and takes commands about domains, on a
     socket that only root can open. ``plan`` is what would be written to Caddy next. While ``elsewhere`` has a reason why
-    no domain is served from this node, commands are refused with it: what they changed would be heeded by nobody.
+    no domain is served from this node, commands are refused with it: what they changed would be heeded by nobody. What is
+    left here from before can be released all the same.
     """
 
     async def routes(_: web.Request) -> web.Response:
         return _json(report())
 
     async def listed(_: web.Request) -> web.Response:
-        return _json(domains.domains())
+        return _json(domains.domains() if elsewhere() is None else domains.left())
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
@@ -126,7 +133,12 @@ def admin(
         return domains.forbid((await _body(request, _Domain)).domain)
 
     async def release(request: web.Request) -> Json:
-        return domains.release((await _body(request, _Domain)).domain)
+        name = (await _body(request, _Domain)).domain
+        if (reason := elsewhere()) is None:
+            return domains.release(name)
+        if (forgotten := domains.forget(name)) is None:
+            raise Conflict(reason)
+        return forgotten
 
     async def check(request: web.Request) -> Json:
         return await domains.check((await _body(request, _Domain)).domain)
@@ -137,7 +149,8 @@ def admin(
     application.router.add_get("/plan", _guarded(planned))
     application.router.add_get("/metrics", metrics)
     application.router.add_get("/healthz", health)
-    for command in (allow, forbid, release, check):
+    application.router.add_post("/domain/release", _guarded(release))
+    for command in (allow, forbid, check):
         application.router.add_post(f"/domain/{command.__name__}", _guarded(_unless(elsewhere, command)))
     return application
 

@@ -66,7 +66,7 @@ def own_records(
         )
     if report is not None:
         wanted[records.key(records.INGRESSES, me)] = records.Ingress(
-            owner=me, control=report.control, complete=report.complete, stale=report.stale
+            owner=me, control=report.control, complete=report.complete, stale=report.stale, proofs=report.proofs
         )
         for container in report.containers:
             wanted[records.key(records.WEB, me, container.id)] = structs.replace(container, owner=me)

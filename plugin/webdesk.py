@@ -30,12 +30,14 @@ MOST = 20_000
 class WebReport(msgspec.Struct, frozen=True, kw_only=True):
     """An ingress's whole word: whether visitors come in here (``control``), and its node's web containers.
 
-    ``complete`` and ``stale`` as in :class:`stackpad.records.Ingress`. The containers' ``owner`` is of no account.
+    ``complete``, ``stale`` and ``proofs`` as in :class:`stackpad.records.Ingress`. The ``owner`` of a
+    container is of no account.
     """
 
     control: bool = False
     complete: bool = False
     stale: bool = False
+    proofs: bool | None = None
     containers: tuple[records.Web, ...] = ()
 
 

@@ -136,11 +136,13 @@ class Ingress(Record, frozen=True, kw_only=True):
     """The ingress of a node: whether visitors come in there (``control``), and what it knows of its containers.
 
     ``complete`` says that it has listed them all since it began, ``stale`` that its engine does not answer now.
+    ``proofs`` says whether it wants proofs of custom domains; ``None`` of one that does not say.
     """
 
     control: bool = False
     complete: bool = False
     stale: bool = False
+    proofs: bool | None = None
 
 
 class Web(Record, frozen=True, kw_only=True):

@@ -71,7 +71,12 @@ def release(domain: Domain, socket: OnlyIngressSocket = PLACES.ingress, as_json:
     """End a claim and forget what was said of it. Whoever else asks for the name comes first then."""
     answer = _told(socket, "release", {"domain": domain})
     whose = f"; it was {answer['owner']}'s" if answer.get("owner") else ""
-    _end(answer, f"{answer.get('domain')} is free{whose}", as_json=as_json)
+    sentence = f"{answer.get('domain')} is free{whose}"
+    if answer.get("state") == "ignored":
+        sentence = (
+            f"what this node still had of {answer.get('domain')}, without effect, is forgotten; nothing else changes"
+        )
+    _end(answer, sentence, as_json=as_json)
 
 
 @app.command(epilog="Example: stackpad domain check www.example.org")

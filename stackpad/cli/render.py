@@ -175,6 +175,7 @@ def routes(report: Routes, now: float) -> Grid:
         names = ", ".join(clean(node.name) for node in report.nodes if node.control)
         where = f"see stackpad routes on {names}" if names else "no control node is known here; see stackpad node ls"
         empty = f"no routes on this node, which only tells of its containers: visitors come in elsewhere; {where}"
+        notes = (*notes, f"all else is where visitors come in: {where}") if rows else notes
     return Grid(heads, rows, notes, empty)
 
 

@@ -92,7 +92,7 @@ def explain(
     """
     steps = [_node(report)]
     if not steps[0].ok:
-        return steps
+        return [*steps, *_refusals(host, report)]
     steps.append(_name(answer, own))
     if plain is not None:
         steps.append(_plain(host, plain))
@@ -107,6 +107,17 @@ def _node(report: Routes) -> Step:
     if report.control is False:
         return Step("node", False, "visitors do not come in on this node", elsewhere(report))
     return Step("node", True, "visitors come in here")
+
+
+def _refusals(host: str, report: Routes) -> Iterator[Step]:
+    """What a node without a table knows of a host: that one of its own containers does not get it."""
+    for name in filter(None, (host, hosts.above(host))):
+        for route in report.routes:
+            if route.host == name and route.state in WAITING:
+                yield _owner(route, (), 0.0)
+        for one in report.problems:
+            if one.problem.startswith((f"{name} ", f"{name}/")):
+                yield Step("owner", False, f"{one.container}: {one.problem}")
 
 
 def elsewhere(report: Routes) -> str:

@@ -74,6 +74,12 @@ class Commanded:
         await asyncio.sleep(0)
         raise Unavailable(f"no disk for {domain}")
 
+    def left(self) -> list[dict[str, Any]]:
+        return [{"domain": "old.example"}]
+
+    def forget(self, domain: str) -> dict[str, Any] | None:
+        return {"did": "forget"} if domain == "old.example" else None
+
 
 @pytest.mark.parametrize(
     ("path", "body", "status", "answer"),
@@ -101,7 +107,9 @@ async def test_commands_are_refused_where_no_visitors_come_in(path: str) -> None
     async with TestClient(TestServer(commands)) as client:
         given = await client.post(f"/domain/{path}", data=b'{"domain":"a.b"}')
         assert (given.status, await given.json()) == (409, {"error": "ask on trial"})
-        assert (await client.get("/domains")).status == 200, "what is only read"
+        assert await (await client.get("/domains")).json() == [{"domain": "old.example"}]
+        given = await client.post(f"/domain/{path}", data=b'{"domain":"old.example"}')
+        assert (given.status == 200) is (path == "release"), "what is left here from before"
         reason = None
         given = await client.post(f"/domain/{path}", data=b'{"domain":"a.b"}')
         assert given.status != 409, "it has become a control node"

@@ -13,7 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner, Result
 
-from ingress.ledger import How
+from ingress.ledger import Claim, How, Ledger, merge
 from ingress.lookups import Absent, Lookups
 from ingress.ownership import Ownership
 from ingress.settings import Settings
@@ -48,14 +48,20 @@ class Ingress:
         settings = Settings(BASE, state_dir=home, domain_proof=frozenset({How.DNS}))
         self.ownership = Ownership(settings, self.remake, self.lookups)
         self.socket = home / "ingress.sock"
+        self.elsewhere: str | None = None
         self.containers = [shop(domains=(DOMAIN, "api.example.org"))]
         self.remake()
 
     def remake(self) -> None:
+        if self.elsewhere is not None:
+            return  # no table is made where no visitors come in
         self.ownership.decide(table(self.containers, self.ownership.ledger, base_domain=BASE, now=1_000_000.0))
 
     def application(self) -> web.Application:
-        return admin(dict, CollectorRegistry(), self.ownership)
+        def report() -> dict[str, Any]:
+            return {"control": self.elsewhere is None}
+
+        return admin(report, CollectorRegistry(), self.ownership, elsewhere=lambda: self.elsewhere)
 
     def state(self, domain: str = DOMAIN) -> list[tuple[str, str]]:
         return [(one["owner"], one["state"]) for one in self.ownership.domains() if one["domain"] == domain]
@@ -165,6 +171,35 @@ def test_a_node_without_visitors_says_where_domains_are(tmp_path: Path) -> None:
     with served(tmp_path / "i.sock", {"/domains": [], "/routes": routes}) as socket:
         result = CliRunner().invoke(app, ["domain", "ls", "--socket", str(socket)])
     assert result.stdout == "domains are served from other nodes; ask on a control node: control-1\n"
+
+
+def test_what_a_node_has_from_before_it_joined_is_of_no_effect_and_can_be_forgotten(
+    ingress: Ingress, tmp_path: Path
+) -> None:
+    run(ingress, "allow", DOMAIN)
+    run(ingress, "forbid", "orphan.example")
+    ingress.elsewhere = "visitors do not come in on this node; ask on control-1"
+    rows = [line.split() for line in run(ingress, "ls").stdout.splitlines()]
+    assert [(row[0], row[2]) for row in rows[1:4]] == [
+        ("api.example.org", "ignored"), ("orphan.example", "ignored"), (DOMAIN, "ignored"),
+    ]  # fmt: skip
+    assert "[1] of no effect: this node has it from when visitors came in here" in " ".join(map(" ".join, rows))
+    for name in (DOMAIN, "orphan.example"):
+        for command in ("allow", "forbid", "check"):
+            assert ingress.elsewhere in run(ingress, command, name).stderr
+        result = run(ingress, "release", name)
+        assert result.exit_code == 0
+        assert (
+            result.stderr == f"what this node still had of {name}, without effect, is forgotten; nothing else changes\n"
+        )
+        assert ingress.elsewhere in run(ingress, "release", name).stderr
+    left = {one["domain"] for one in json.loads(run(ingress, "ls", "--all", "--json").stdout)}
+    assert left == {"api.example.org", "shop.acme.stackpad.test"}
+    # What is forgotten is so on disk, and has left no mark: the cluster's claim would end by that in a merge.
+    kept = json.loads((tmp_path / "claims.json").read_text())
+    assert {name for part in ("claims", "rulings", "released") for name in kept[part]} == left
+    claims = Ledger({DOMAIN: Claim(RIVAL, 1.0)})
+    assert merge(ingress.ownership.ledger, claims).claims[DOMAIN] == claims.claims[DOMAIN]
 
 
 @pytest.mark.parametrize(

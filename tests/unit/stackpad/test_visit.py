@@ -220,6 +220,32 @@ def test_a_node_without_a_table_says_where_it_is(tmp_path: Path) -> None:
         assert "visitors come in elsewhere; see stackpad routes on a" in done.stdout
 
 
+def test_a_node_without_a_table_says_which_of_its_own_containers_are_refused(tmp_path: Path) -> None:
+    waiting = {**ROUTE, "host": "new.example", "state": "unproved", "reason": "not proved, as a says"}
+    refused = {"container": "b-1", "node": "b", "problem": f"{HOST} belongs to x/y/z (as a says)"}
+    wild = {"container": "b-2", "node": "b", "problem": "*.w.example belongs to x/y/z (as a says)"}
+    changes: dict[str, Any] = {"control": False, "routes": [waiting], "problems": [refused, wild]}
+    for host, text in (
+        (HOST, f"b-1: {HOST} belongs to x/y/z (as a says)"),
+        ("x.w.example", "b-2: *.w.example belongs to"),
+        ("new.example", "acme/shop/production asks for it, and it is unproved: not proved, as a says"),
+    ):
+        node, owner = steps(host, **changes)
+        assert (node.name, node.ok, owner.name, owner.ok) == ("node", False, "owner", False)
+        assert owner.text.startswith(text)
+    assert len(steps(f"x{HOST}", **changes)) == len(steps("w.example", **changes)) == 1
+    with served(tmp_path / "i.sock", {"/routes": {**REPORT, **changes}}) as ingress:
+        done = run("routes", "--socket", str(ingress))
+    assert done.exit_code == 1
+    _, row, *notes = done.stdout.splitlines()
+    assert row.split()[:2] == ["new.example", "unproved:"]
+    assert notes == [
+        f"container b-1 on b: {HOST} belongs to x/y/z (as a says)",
+        "container b-2 on b: *.w.example belongs to x/y/z (as a says)",
+        "all else is where visitors come in: see stackpad routes on a",
+    ]
+
+
 def test_this_machines_resolver() -> None:
     assert "127.0.0.1" in look_up("localhost").addresses
 
