@@ -83,6 +83,43 @@ def test_a_host_name_is_the_first_owners_on_whatever_node_the_second_is(site: Si
     site.visitor.sees(SHARED, 200, "second ")
 
 
+def test_who_started_a_container_on_a_worker_sees_there_that_its_name_is_somebody_elses(site: Site) -> None:
+    """As the control node says; so for a platform's name, and for a domain before and after it is another's."""
+    for name in ("first-production", "second-production"):
+        site.network(name=name)
+    asks = "--label", f"stackpad.domains={SHARED}"
+    site.bench[2].serve("first", "first-production", *WEB, *asks)
+    site.bench[3].serve("second", "second-production", *WEB, *asks)
+    # Another service of the first environment, at the same path.
+    site.bench[3].serve("same", "second-production", *WEB, "--label", "stackpad.project=first", "--label",
+                        "stackpad.environment=production", "--label", "com.docker.compose.service=other")  # fmt: skip
+    says = f"(as {site.bed.plan.name}-n1 says)"
+    eventually(lambda: waits(site, 2) == waits(site, 3) == {SHARED: "unproved"}, "both to see that it waits")
+    eventually(
+        lambda: refused(site, 3, "same", "first.acme.stackpad.test/ is served by first", says), "the platform's name"
+    )
+    domain(site.bench[1], "allow", SHARED, owner="acme/first/production")
+    eventually(lambda: refused(site, 3, "second", f"{SHARED} belongs to acme/first/production", says), "the conflict")
+    eventually(lambda: waits(site, 2) == waits(site, 3) == {}, "nobody to wait")
+    assert not refused(site, 2, "first", SHARED)
+    site.bench[2].docker("rm", "--force", "first")
+    eventually(lambda: waits(site, 3) == {SHARED: "forbidden"}, "it to be kept for who was allowed it")
+    domain(site.bench[1], "release", SHARED)
+    domain(site.bench[1], "allow", SHARED, owner="acme/second/production")
+    eventually(lambda: not refused(site, 3, "second", SHARED) and waits(site, 3) == {}, "the end of the conflict")
+
+
+def waits(site: Site, number: int) -> dict[object, object]:
+    """The domains that wait, as that node's own ingress tells, with their states."""
+    return {one["host"]: one["state"] for one in report(site.bench[number])["routes"]}
+
+
+def refused(site: Site, number: int, container: str, *words: str) -> bool:
+    """Whether that node's own ingress tells of a container with these words."""
+    problems = report(site.bench[number])["problems"]
+    return any(one["container"] == container and all(w in str(one["problem"]) for w in words) for one in problems)
+
+
 def domain_is_asked_for_by(site: Site, owner: str) -> None:
     """Wait until the shared domain waits for ``owner`` and nobody else."""
     eventually(lambda: site.route(SHARED).get("owner") == owner, f"{owner} to come first")

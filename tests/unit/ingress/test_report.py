@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 
 from ingress.app import Ingress
+from ingress.follower import View
 from ingress.report import Facts, report
 from ingress.routes import Problem, Table
 from ingress.settings import Settings
 from stackpad.engine import Engine
 from stackpad.routeoptions import RouteOptions
 from tests.browser import fleet
+from tests.unit.ingress import test_verdicts
 from tests.unit.ingress.test_routes import HOST, container, made
+from tests.unit.ingress.test_waiting import DOMAIN, RIVAL, rival, shop
+from tests.unit.ingress.test_waiting import made as table_of
 
 HASH = "$2b$04$ekq4YyCSNQvhXlC66UeCD.m0v2NoNXC9WfG8gkjskhpiw7rfIt4EO"
 
@@ -42,6 +46,20 @@ def test_a_certificate_may_be_had_below_a_wildcard_of_the_table(tmp_path: Path) 
     assert all(there.knows(name) for name in known)
     unknown = ("x.example", "a.b.x.example", "*.x.example", "a.stackpad.test", "")
     assert not any(there.knows(name) for name in unknown)
+
+
+def test_a_node_where_no_visitors_come_in_tells_who_of_its_own_is_refused_and_nothing_of_a_table(tmp_path: Path) -> None:
+    there = ingress(tmp_path, made(container("from when visitors came in here")))
+    there._fleet.seen = test_verdicts.seen(test_verdicts.proved(shop(), rival()))
+    there._follower.view = View({"b": rival(), "c": container("c", domains=("new.example",))})
+    told = there.report()
+    assert (told["control"], told["routes"]) == (False, [])
+    (problem,) = told["problems"]
+    assert (problem["container"], problem["problem"].split()[0]) == ("b", DOMAIN)
+    there._fleet.seen = test_verdicts.seen(table_of(shop(), rival()).ledger)
+    (route,) = there.report()["routes"]
+    assert (route["host"], route["owner"], route["state"], route["upstreams"]) == (DOMAIN, RIVAL, "unproved", [])
+    assert route["reason"] == "not proved, as control-1 says; see stackpad domain ls there"
 
 
 def test_what_is_not_served_is_told_with_its_node() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plugin import webdesk
 from plugin.attachments import NAMES, PORTS, Attachment, attachments
 from plugin.membership import Membership
 from plugin.publisher import chunks, differences, own_records
@@ -61,6 +62,15 @@ def test_all_that_is_this_nodes() -> None:
     assert isinstance(end, records.Endpoint)
     assert (end.environment, end.names, end.ports) == ("shop", ("web", "www"), ("80/tcp",))
     assert {record.owner for record in made.values()} == {"me"}
+
+
+@pytest.mark.parametrize(("said", "proofs"), [({"proofs": True}, True), ({"proofs": False}, False), ({}, None)])
+def test_what_the_ingress_says_of_itself_is_told_the_others_and_what_an_older_one_does_not_say_is_not_made_up(
+    said: dict[str, bool], proofs: bool | None
+) -> None:
+    report = webdesk.read(msgspec.json.encode({"control": True, "complete": True, "stale": False, **said}))
+    (there,) = (record for key, record in own(report=report).items() if key.startswith(records.INGRESSES))
+    assert there == records.Ingress(owner="me", control=True, complete=True, proofs=proofs)
 
 
 @pytest.mark.parametrize(
