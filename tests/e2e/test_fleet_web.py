@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
+import subprocess
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.e2e.site import Site
 from tests.e2e.site import served as served
 from tests.e2e.site import site as site
 from tests.e2e.test_redeploy import SERVER, slow, under_load, up
-from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, domain, report, told
+from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, domain, report, routes, told
 from tests.e2e.workbench import eventually
 from tests.load import Load
 
@@ -107,6 +108,33 @@ def test_who_started_a_container_on_a_worker_sees_there_that_its_name_is_somebod
     domain(site.bench[1], "release", SHARED)
     domain(site.bench[1], "allow", SHARED, owner="acme/second/production")
     eventually(lambda: not refused(site, 3, "second", SHARED) and waits(site, 3) == {}, "the end of the conflict")
+
+
+def test_a_word_from_before_a_node_joined_is_of_no_effect_and_can_be_taken_back_there(site: Site) -> None:
+    worker, there = site.bed.agents[1], site.bench[3]
+    # As it was on a node alone: without a plugin that says otherwise, it is its own control node.
+    worker.stop_ingress()
+    worker.start_ingress(NET_SOCKET="/nowhere")
+    try:
+        eventually(lambda: routes(there) is not None, "the ingress alone")
+        domain(there, "allow", SHARED, owner="acme/old/production")
+    finally:
+        worker.stop_ingress()
+        worker.start_ingress()
+    eventually(lambda: known(site, 3) == [("acme/old/production", "ignored")], "what is left")
+    domain(site.bench[1], "allow", SHARED, owner="acme/new/production")
+    with pytest.raises(subprocess.CalledProcessError) as refusal:
+        domain(there, "forbid", SHARED)
+    assert f"ask on {site.bed.plan.name}-n1" in refusal.value.stdout
+    assert domain(there, "release", SHARED)["state"] == "ignored"
+    assert known(site, 3) == []
+    assert known(site, 1) == [("acme/new/production", "allowed")]
+
+
+def known(site: Site, number: int) -> list[tuple[object, object]]:
+    """What a node's ingress has of the shared domain: owner and state; nothing while it is just starting."""
+    there = [] if routes(site.bench[number]) is None else told(site.bench[number], "/domains")
+    return [(one["owner"], one["state"]) for one in there if one["domain"] == SHARED]
 
 
 def waits(site: Site, number: int) -> dict[object, object]:
