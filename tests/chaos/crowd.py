@@ -1,4 +1,4 @@
-"""Many at once: containers that start, stop, connect and disconnect on three nodes, in several environments.
+"""Many at once: containers that start, stop, connect and disconnect on three nodes, in many environments, under faults.
 
 Meanwhile nobody may own what another owns: each reading of the store is one revision, so what it has is what there
 was at one moment. Afterwards kernel, state, store and Docker must agree on every node, and nothing may be left once
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from ipaddress import ip_network
 from itertools import combinations
 from typing import Any
 
+from tests.chaos.fault import FAULTS, Fault, Place
 from tests.e2e.workbench import Workbench
 from tests.testbed import images
 from tests.testbed.shell import Failed, run, say
@@ -28,6 +30,15 @@ PREFIX = "crowd"
 ADDRESSES_REST = 30.0
 """Seconds in which kernel, state, store and Docker come to agree after the last call."""
 
+DISTURBING = (
+    "plugin-killed", "plugin-ended", "plugin-stopped", "tunnel-killed", "tunnel-down", "store-killed", "store-stopped",
+    "engine-stopped", "bridge-table-deleted", "iptables-flushed", "deaf", "mute",
+)  # fmt: skip
+"""Faults that leave Docker's own commands what they are: slower, or refused with a reason."""
+
+LONGEST = 8.0
+"""Seconds that a fault lasts at most in a crowd, and about as long there is none."""
+
 
 @dataclass(slots=True)
 class Crowd:
@@ -35,13 +46,15 @@ class Crowd:
 
     bed: Testbed
     seed: str
-    environments: int = 6
-    workers: int = 4
+    environments: int = 20
+    workers: int = 6
     """At each node."""
 
     most: int = 12
     """Containers of each worker."""
 
+    bench: dict[int, Workbench] = field(init=False)
+    faults: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -53,24 +66,32 @@ class Crowd:
 
     _over: threading.Event = field(default_factory=threading.Event)
 
+    def __post_init__(self) -> None:
+        self.bench = {number: Workbench(self.bed, number) for number in range(1, len(self.bed.nodes) + 1)}
+
     def run(self, seconds: float) -> None:
         """Have the crowd at work for so long, and look at it; what is wrong is in ``wrong`` afterwards."""
-        benches = [Workbench(self.bed, number) for number in range(1, len(self.bed.nodes) + 1)]
+        benches = list(self.bench.values())
         try:
             for bench in benches:
                 for each in range(self.environments):
                     bench.network(f"{PREFIX}-{each}", "--ipam-driver", "stackpad")
-            with ThreadPoolExecutor(self.workers * len(benches) + 1) as pool:
-                looking = pool.submit(self._look)
+            with ThreadPoolExecutor(self.workers * len(benches) + 2) as pool:
                 jobs = [
-                    pool.submit(self._work, bench, f"{number}-{each}")
-                    for number, bench in enumerate(benches, 1)
-                    for each in range(self.workers)
+                    pool.submit(self._look),
+                    pool.submit(self._disturb),
+                    *(
+                        pool.submit(self._work, bench, f"{number}-{each}")
+                        for number, bench in self.bench.items()
+                        for each in range(self.workers)
+                    ),
                 ]
-                time.sleep(seconds)
+                self._over.wait(seconds)
                 self._over.set()
-                for job in [*jobs, looking]:
+                for job in jobs:
                     job.result()
+            for bench in benches:
+                bench.wait_plugin()
             self._agree(benches)
         finally:
             self._over.set()
@@ -103,6 +124,22 @@ class Crowd:
                 self._do(bench, what, "kill", name)
             else:
                 self._do(bench, what, "network", what, other, name)
+
+    def _disturb(self) -> None:
+        """One fault after another, each at a node of those it is for, with as long a rest after it."""
+        chance = random.Random(f"{self.seed} faults")  # noqa: S311 - repeatable, not secret
+        while not self._over.wait(chance.uniform(1, LONGEST)):
+            fault = FAULTS[chance.choice(DISTURBING)]
+            number = chance.choice(fault.roles)
+            try:
+                self._inject(fault, Place(self, number))
+                self.faults[fault.title] += 1
+            except (Failed, OSError, LookupError, StopIteration, subprocess.SubprocessError) as error:
+                say(f"{fault.name} on n{number}: not injected as meant: {error}")
+
+    def _inject(self, fault: Fault, place: Place) -> None:
+        with fault.inject(place):
+            self._over.wait(LONGEST if fault.hold is None else min(fault.hold, LONGEST))
 
     def _do(self, bench: Workbench, what: str, *words: str) -> None:
         began = time.monotonic()

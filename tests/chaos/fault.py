@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from tests.chaos.scene import Scene
 from tests.e2e.workbench import Workbench
 from tests.testbed import network
 from tests.testbed.node import Node
 from tests.testbed.shell import Failed
+from tests.testbed.testbed import Testbed
 
 CONTROL, WORKER = 1, 2
 """Nodes by their part: the first one has the store and Caddy, the second one neither."""
@@ -48,11 +49,18 @@ TRAFFIC_STOPS = Goal(still=(), across=None)
 PARTED = Goal(still=("same", "published"), across=None)
 
 
+class Nodes(Protocol):
+    """The nodes there are, each with its workbench."""
+
+    bed: Testbed
+    bench: dict[int, Workbench]
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a fault is injected."""
 
-    scene: Scene
+    scene: Nodes
     number: int
     stop: float = 20.0
     """Seconds for which a process is stopped."""

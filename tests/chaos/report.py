@@ -83,7 +83,8 @@ def crowd(made: Crowd, seconds: float, left: Sequence[str]) -> str:
         f"{made.environments} environments, {made.refused.total()} of which Docker refused. The slowest took "
         f"{made.slowest:.1f} s. The store was read {made.seen} times meanwhile."
     )
-    lines = [said, "", f"Wrong: {'; '.join(wrong[:12]) or 'nothing'}."]
+    faults = "; ".join(f"{count} times {what}" for what, count in sorted(made.faults.items()))
+    lines = [said, "", f"Faults meanwhile: {faults or 'none'}.", "", f"Wrong: {'; '.join(wrong[:12]) or 'nothing'}."]
     if made.refused:
         lines += ["", "Refused:", "", *(f"- {count} times: {text}" for text, count in made.refused.most_common(8))]
     return "\n".join(lines)
