@@ -8,8 +8,11 @@ import gc
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+import structlog
+
 from ingress.app import dry_run, serve
-from ingress.settings import HELP, Settings
+from ingress.carryover import carry
+from ingress.settings import HELP, STATE_DIR, Settings
 from stackpad.errors import StackpadError
 from stackpad.runtime import configure_logging
 
@@ -47,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
             plan = asyncio.run(dry_run(settings))
             print(plan.diff or "nothing: Caddy has it all", end="" if plan.diff else "\n")  # noqa: T201 - asked for
         elif not options.check:
+            if settings.state_dir == STATE_DIR:
+                for said in carry(STATE_DIR.parent, STATE_DIR):
+                    structlog.get_logger("ingress").warning("state of an earlier ingress", what=said)
             gc.set_threshold(*GARBAGE)
             asyncio.run(serve(settings))
     except* (StackpadError, OSError) as group:

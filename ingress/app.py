@@ -75,7 +75,7 @@ class Ingress:
         self._hostname = socket.gethostname().lower()
         self._ready = Ready(self._dirty.set)
         self._follower = Follower(engine, settings, self._dirty.set)
-        self._fleet = Fleet(settings.net_socket, self._dirty.set)
+        self._fleet = Fleet(settings.plugin, self._dirty.set)
         self._others = Others(settings.base_domain)
         self._silent = Silent(self._dirty.set)
         self._words: Words = {}
@@ -178,7 +178,7 @@ class Ingress:
     async def _serve_page(self, stack: contextlib.AsyncExitStack) -> None:
         """The status page; where it cannot be served, everything else goes on."""
         settings = self._settings
-        shown = StatusPage(self.facts, PluginDesk(settings.net_socket), settings.base_domain)
+        shown = StatusPage(self.facts, PluginDesk(settings.plugin), settings.base_domain)
         try:
             await sites.serve(stack, shown.application(), path=str(settings.page_path))
             if settings.page_listen is not None:
@@ -391,9 +391,7 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with Engine(settings.docker_host) as engine, asyncio.TaskGroup() as tasks:
         running = tasks.create_task(Ingress(settings, engine).run(), name="ingress")
-        watching = tasks.create_task(
-            mounts.watch(settings.caddy_admin.parent, settings.admin_socket.parent), name="mounts"
-        )
+        watching = tasks.create_task(mounts.watch(*settings.directories), name="mounts")
         await stop.wait()
         running.cancel()
         watching.cancel()

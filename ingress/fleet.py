@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -21,6 +20,7 @@ from ingress.remote import Seen, seen
 from ingress.shared import Write, payload
 from stackpad import jsontext, records
 from stackpad.errors import Unavailable
+from stackpad.listening import Place
 from stackpad.runtime import Backoff
 
 SILENCE = 30.0
@@ -46,13 +46,13 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fleet:
-    """Follows the plugin at ``socket``; calls ``changed`` when :attr:`seen` is another one."""
+    """Follows the plugin at ``place``; calls ``changed`` when :attr:`seen` is another one."""
 
-    def __init__(self, socket: Path, changed: Callable[[], None]) -> None:
+    def __init__(self, place: Place, changed: Callable[[], None]) -> None:
         self.seen = Seen()
         self.known = asyncio.Event()
         self.problem = ""
-        self._socket, self._changed = socket, changed
+        self._place, self._changed = place, changed
         self._values: dict[str, bytes] = {}
         self._word: bytes | None = None
         self._told: bytes | None = None
@@ -68,7 +68,7 @@ class Fleet:
     @property
     def plugin_there(self) -> bool:
         """Whether there is a plugin to ask at all."""
-        return self._socket.exists()
+        return self._place.now.exists()
 
     def say(self, *, control: bool, complete: bool, stale: bool, proofs: bool, containers: Sequence[records.Web]) -> None:
         """Tell the plugin, and by it the other nodes, what runs here; told again whenever it has begun anew."""
@@ -102,7 +102,7 @@ class Fleet:
         timeout = aiohttp.ClientTimeout(sock_connect=ANSWER, sock_read=SILENCE)
         async with self._session(timeout) as session, session.get("http://plugin/web") as response:
             if response.status != 200:
-                raise Unavailable(f"the plugin at {self._socket} is older than this ingress; upgrade it")
+                raise Unavailable(f"the plugin at {self._place.now} is older than this ingress; upgrade it")
             rest = b""
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -153,7 +153,7 @@ class Fleet:
                 self._say.set()
 
     def _session(self, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self._socket)), timeout=timeout)
+        return aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self._place.now)), timeout=timeout)
 
     async def _ask(self, method: str, path: str, body: bytes) -> bytes:
         try:
@@ -167,7 +167,7 @@ class Fleet:
                 return answer
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unavailable(
-                f"the plugin at {self._socket} does not answer: {str(error) or type(error).__name__}; docker plugin ls"
+                f"the plugin at {self._place.now} does not answer: {str(error) or type(error).__name__}; docker plugin ls"
             ) from error
 
     def _trouble(self, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""Tells this node's plugin where numbers of web services lead, over its admin socket.
+"""Tells this node's plugin where numbers of web services lead, over its socket for the ingress.
 
 Only what has changed is said; the whole where it is not sure what the plugin has, and now and then.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import aiohttp
 import msgspec
 
 from stackpad import jsontext
 from stackpad.errors import NotFound, StackpadError, Unavailable
+from stackpad.listening import Place
 
 TIMEOUT = 10.0
 """Seconds an answer may take; it comes when the kernel has what was said."""
@@ -26,17 +26,17 @@ Leads = Mapping[int, tuple[str, ...]]
 
 
 class NetSocket:
-    """The plugin at one socket."""
+    """The plugin at its socket."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self._acknowledged: dict[int, tuple[str, ...]] | None = None
         self._whole_at = 0.0
 
     @property
     def exists(self) -> bool:
         """Whether there is a socket at all."""
-        return self._socket.exists()
+        return self._place.now.exists()
 
     async def numbers(self) -> frozenset[int]:
         """The numbers that the plugin has; raises what :meth:`have` raises."""
@@ -75,12 +75,13 @@ class NetSocket:
         self._whole_at = time.monotonic() + WHOLE_EVERY
 
     async def _ask(self, method: str, body: bytes | None) -> bytes:
-        if not self.exists:
-            raise NotFound(f"there is no plugin at {self._socket}")
+        there = self._place.now
+        if not there.exists():
+            raise NotFound(f"there is no plugin at {there}")
         try:
             async with (
                 aiohttp.ClientSession(
-                    connector=aiohttp.UnixConnector(str(self._socket)), timeout=aiohttp.ClientTimeout(TIMEOUT)
+                    connector=aiohttp.UnixConnector(str(there)), timeout=aiohttp.ClientTimeout(TIMEOUT)
                 ) as session,
                 session.request(
                     method, "http://plugin/upstreams", data=None if body is None else io.BytesIO(body)
@@ -88,9 +89,9 @@ class NetSocket:
             ):
                 answer = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unavailable(f"the plugin at {self._socket} does not answer: {type(error).__name__} {error}") from error
+            raise Unavailable(f"the plugin at {there} does not answer: {type(error).__name__} {error}") from error
         if response.status in {404, 405}:
-            raise NotFound(f"the plugin at {self._socket} is older than this ingress and keeps no upstreams; upgrade it")
+            raise NotFound(f"the plugin at {there} is older than this ingress and keeps no upstreams; upgrade it")
         if response.status != 200:
             raise Unavailable(f"the plugin did not take the upstreams ({response.status}): {_reason(answer)}")
         return answer

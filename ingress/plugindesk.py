@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TypeVar
 
 import aiohttp
@@ -12,6 +11,7 @@ import msgspec
 from ingress.overview import Attached, PluginWord
 from stackpad import jsontext
 from stackpad.errors import Unavailable
+from stackpad.listening import Place
 
 TIMEOUT = 5.0
 MOST = 64 << 20
@@ -40,25 +40,24 @@ T = TypeVar("T")
 
 
 class PluginDesk:
-    """The plugin at one socket."""
+    """The plugin at its socket."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     async def word(self) -> PluginWord:
         """What it says now; never an error, since the page goes on without."""
-        if not await asyncio.to_thread(self._socket.exists):
+        there = self._place.now
+        if not await asyncio.to_thread(there.exists):
             return PluginWord()
         timeout = aiohttp.ClientTimeout(TIMEOUT)
         try:
-            async with aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(str(self._socket)), timeout=timeout
-            ) as session:
+            async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(there)), timeout=timeout) as session:
                 networks = await _get(session, "/networks", tuple[_Network, ...])
                 services = await _get(session, "/services", tuple[_Service, ...])
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError, Unavailable) as error:
             reason = str(error) or type(error).__name__
-            return PluginWord(problem=f"The plugin at {self._socket} does not say what runs here: {reason}")
+            return PluginWord(problem=f"The plugin at {there} does not say what runs here: {reason}")
         return word(networks, services)
 
 

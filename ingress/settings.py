@@ -17,6 +17,7 @@ from ingress.proof import METHODS
 from stackpad import jsontext
 from stackpad.errors import InvalidRequest
 from stackpad.hosts import LABEL, host_name
+from stackpad.listening import Place
 
 LEVELS = ("debug", "info", "warning", "error")
 ISSUERS = ("acme", "internal")
@@ -24,6 +25,11 @@ ROLES = ("auto", "control", "node")
 PROVIDER = re.compile(r"[a-z0-9_]{1,50}")
 UPSTREAMS = ("auto", "direct")
 ROUTING = ("table", "srv")
+ADMIN_SOCKET = Path("/run/stackpad/ingress/ingress.sock")
+STATE_DIR = Path("/var/lib/stackpad/ingress")
+NET_SOCKET = Path("/run/stackpad/web/web.sock")
+OLDER_NET_SOCKET = Path("/run/stackpad/net.sock")
+"""The plugin's admin socket: all that a plugin had before it gave the ingress one of its own."""
 
 HELP = {
     "BASE_DOMAIN": "domain under which projects get their names; required, e.g. stackpad.test",
@@ -36,14 +42,14 @@ HELP = {
     "CERTIFICATES": "directory of certificates of your own, NAME.crt with NAME.key; Caddy reads them, too",
     "DOCKER_HOST": "the engine's socket (default: unix:///run/docker.sock)",
     "CADDY_ADMIN": "Caddy's admin socket (default: /run/caddy/admin.sock)",
-    "ADMIN_SOCKET": "our own socket for the command line (default: /run/stackpad/ingress.sock)",
+    "ADMIN_SOCKET": "our own socket for the command line (default: /run/stackpad/ingress/ingress.sock)",
     "PAGE_SOCKET": "the status page's socket (default: page.sock beside ADMIN_SOCKET)",
     "PAGE_LISTEN": "loopback address and port where everybody on this machine may read the status page, too",
     "ASK_LISTEN": "where Caddy asks whether a host may have a certificate (default: 127.0.0.1:9180)",
     "HTTP_PORT": "port from which visitors are sent on to HTTPS (default: 80)",
     "HTTPS_PORT": "port of the server our route goes into, made where there is none (default: 443)",
-    "STATE_DIR": "where claims of host names are kept (default: /var/lib/stackpad)",
-    "NET_SOCKET": "the plugin's socket, by which other nodes are known (default: /run/stackpad/net.sock)",
+    "STATE_DIR": "where claims of host names are kept (default: /var/lib/stackpad/ingress)",
+    "NET_SOCKET": "the plugin's socket for us, by which other nodes are known (default: /run/stackpad/web/web.sock)",
     "ROLE": "control where visitors come in, node elsewhere; by itself, that of the store's node (default: auto)",
     "DOMAIN_PROOF": "how custom domains are proved: dns, http, both with a comma, or none (default: dns,http)",
     "PROOF_DNS": "name servers that are asked for proofs, as 192.0.2.53 or [2001:db8::53]:5353 (default: the machine's)",
@@ -71,14 +77,14 @@ class Settings:
     certificates: Path | None = None
     docker_host: str = "unix:///run/docker.sock"
     caddy_admin: Path = Path("/run/caddy/admin.sock")
-    admin_socket: Path = Path("/run/stackpad/ingress.sock")
+    admin_socket: Path = ADMIN_SOCKET
     page_socket: Path | None = None
     page_listen: tuple[str, int] | None = None
     ask_host: str = "127.0.0.1"
     ask_port: int = 9180
     http_port: int = 80
     https_port: int = 443
-    state_dir: Path = Path("/var/lib/stackpad")
+    state_dir: Path = STATE_DIR
     domain_proof: frozenset[How] = frozenset(METHODS)
     proof_dns: tuple[tuple[str, int], ...] = ()
     upstreams: str = "auto"
@@ -88,8 +94,21 @@ class Settings:
     access_log: str = ""
     drivers: frozenset[str] = frozenset({"stackpad", "stackpad/net:latest"})
     log_level: str = "info"
-    net_socket: Path = Path("/run/stackpad/net.sock")
+    net_socket: Path = NET_SOCKET
     role: str = "auto"
+
+    @property
+    def plugin(self) -> Place:
+        """Where the plugin is; one that has its admin socket only is asked there, if that is to be had."""
+        return Place(self.net_socket, OLDER_NET_SOCKET if self.net_socket == NET_SOCKET else None)
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """Those of the sockets, which a container is given from outside."""
+        sockets = [self.caddy_admin, self.admin_socket, self.net_socket]
+        if self.docker_host.startswith("unix://"):
+            sockets.append(Path(self.docker_host.removeprefix("unix://")))
+        return tuple(dict.fromkeys(socket.parent for socket in sockets))
 
     @property
     def page_path(self) -> Path:
@@ -154,14 +173,14 @@ class Settings:
             certificates=_directory(text("CERTIFICATES", "")),
             docker_host=text("DOCKER_HOST", "unix:///run/docker.sock"),
             caddy_admin=Path(text("CADDY_ADMIN", "/run/caddy/admin.sock")),
-            admin_socket=Path(text("ADMIN_SOCKET", "/run/stackpad/ingress.sock")),
+            admin_socket=Path(text("ADMIN_SOCKET", str(ADMIN_SOCKET))),
             page_socket=Path(page_socket) if page_socket else None,
             page_listen=_listen("PAGE_LISTEN", page_listen) if page_listen else None,
             ask_host=host,
             ask_port=port,
             http_port=_port("HTTP_PORT", text("HTTP_PORT", "80")),
             https_port=_port("HTTPS_PORT", text("HTTPS_PORT", "443")),
-            state_dir=Path(text("STATE_DIR", "/var/lib/stackpad")),
+            state_dir=Path(text("STATE_DIR", str(STATE_DIR))),
             domain_proof=_methods(text("DOMAIN_PROOF", "dns,http").lower()),
             proof_dns=tuple(_server(word) for word in text("PROOF_DNS", "").replace(",", " ").split()),
             upstreams=_one_of("UPSTREAMS", text("UPSTREAMS", "auto").lower(), UPSTREAMS),
@@ -170,7 +189,7 @@ class Settings:
             names_port=names_port,
             access_log=_log(text("ACCESS_LOG", "")),
             drivers=drivers,
-            net_socket=Path(text("NET_SOCKET", "/run/stackpad/net.sock")),
+            net_socket=Path(text("NET_SOCKET", str(NET_SOCKET))),
             role=_one_of("ROLE", text("ROLE", "auto").lower(), ROLES),
             log_level=_one_of("LOG_LEVEL", text("LOG_LEVEL", "info").lower(), LEVELS),
         )

@@ -35,7 +35,7 @@ class Switch:
 
     def __init__(self, settings: Settings) -> None:
         self._direct = settings.upstreams == "direct"
-        self._plugin = NetSocket(settings.net_socket)
+        self._plugin = NetSocket(settings.plugin)
         self._file = NumberFile(settings.numbers_file)
         self._memory: dict[Place, Shown] = {}
         self._shown: dict[str, tuple[HostRoute, HostRoute]] = {}

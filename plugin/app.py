@@ -22,6 +22,7 @@ from plugin.claims import Claims
 from plugin.cluster import Cluster
 from plugin.directory import Directory
 from plugin.driver import NetworkDriver
+from plugin.ingressadmin import narrowed
 from plugin.ipam import Ipam
 from plugin.kernel import Kernel
 from plugin.metrics import Metrics
@@ -122,9 +123,11 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         background = [tasks.create_task(reconciler.run(), name="reconciler")]
         await _site(stack, server.application(), listening)
-        own = sockets.listen(settings.admin_socket)
-        stack.callback(own.remove)
-        await _site(stack, admin.application(), [own])
+        whole = admin.application()
+        for application, path in ((whole, settings.admin_socket), (narrowed(whole), settings.web_socket)):
+            own = sockets.listen(path)
+            stack.callback(own.remove)
+            await _site(stack, application, [own])
         await reconciler.ready.wait()
         for endpoint in state.endpoints.values():
             if endpoint.ports and endpoint.id not in reconciler.lost:

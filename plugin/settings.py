@@ -85,6 +85,11 @@ class Settings:
         return self.host_run / "stackpad" / "net.sock"
 
     @property
+    def web_socket(self) -> Path:
+        """Where the ingress talks to the plugin; alone in its directory, which its container is given."""
+        return self.host_run / "stackpad" / "web" / "web.sock"
+
+    @property
     def engine(self) -> str:
         """The Docker engine's own socket, as the Docker SDK writes it."""
         return f"unix://{self.host_run / 'docker.sock'}"

@@ -43,7 +43,8 @@ async def opened(
     try:
         return State(settings.state_file)
     except Unavailable as error:
-        return await Waiting(settings.state_file, str(error)).serve(settings.admin_socket, listening, metrics, stop)
+        own = (settings.admin_socket, settings.web_socket)
+        return await Waiting(settings.state_file, str(error)).serve(own, listening, metrics, stop)
 
 
 class Waiting:
@@ -57,17 +58,19 @@ class Waiting:
         self._log = structlog.get_logger("state")
 
     async def serve(
-        self, admin: Path, listening: Sequence[Listener], metrics: Metrics, stop: asyncio.Event
+        self, admin: Sequence[Path], listening: Sequence[Listener], metrics: Metrics, stop: asyncio.Event
     ) -> State | None:
-        """Answer on all sockets until the state can be used, or ``stop``."""
+        """Answer on all sockets, those at ``admin`` too, until the state can be used, or ``stop``."""
         self._log.error("waiting for the state", reason=self.reason)
         server = Server(constants(), asyncio.Event(), metrics, otherwise=lambda _: self.reason)
         async with contextlib.AsyncExitStack() as stack:
-            own = sockets.listen(admin)
-            stack.callback(own.socket.close)
-            stack.callback(own.remove)
+            own = []
+            for path in admin:
+                own.append(sockets.listen(path))
+                stack.callback(own[-1].socket.close)
+                stack.callback(own[-1].remove)
             await _site(stack, server.application(), listening)
-            await _site(stack, self._admin(), [own])
+            await _site(stack, self._admin(), own)
             while not stop.is_set():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_EVERY):

@@ -23,10 +23,17 @@ CADDY_ADMIN = "/run/caddy/admin.sock"
 ENGINE_AT = PurePosixPath("/run")
 """Where the engine's socket is. It is made anew at each of its starts, so that its directory is mounted, and not it."""
 
-OURS = "/run/stackpad"
-ENGINE_SHOWN = f"unix://{OURS}/engine.sock"
+PLUGINS = ("/run/stackpad", "/var/lib/stackpad")
+"""Where the plugin's sockets and files are; the ingress and its view have directories of their own in there."""
 
-_ALONE = ("--restart", "always", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+WEB, INGRESS, SHOWN = (f"/run/stackpad/{name}" for name in ("web", "ingress", "view"))
+"""The plugin's socket for the ingress; the ingress's own sockets; the view's."""
+
+STATE = "/var/lib/stackpad/ingress"
+ENGINE_SHOWN = f"{SHOWN}/engine.sock"
+
+_SHORT = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+_ALONE = ("--restart", "always", *_SHORT)
 CONFINED = (*_ALONE, "--network", "host", "--cap-add", "DAC_OVERRIDE")
 """The ingress writes to its mounts alone. The capability: Caddy's socket, and files of certificates, may be Caddy's
 user's."""
@@ -89,21 +96,22 @@ def install() -> int:
     with step("view of the engine"):
         archive = next(path for path in built.archives if "ingress" in path.name)
         run("docker", "load", "--quiet", "--input", archive)
-        run("docker", "rm", "--force", VIEW, check=False)
+        remove_container(VIEW)
         run(
             "docker", "run", "--detach", "--name", VIEW, *VIEW_CONFINED, f"--volume={ENGINE_AT}:{ENGINE_AT}:ro",
-            f"--volume={OURS}:{OURS}", images.INGRESS, "-m", "ingress.engineview",
+            f"--volume={SHOWN}:{SHOWN}", f"--env=VIEW_SOCKET={ENGINE_SHOWN}", images.INGRESS, "-m", "ingress.engineview",
         )  # fmt: skip
         see_it_stay(VIEW)
     with step("ingress"):
-        run("docker", "rm", "--force", CONTAINER, check=False)
+        remove_container(CONTAINER)
+        carry_over()
         settings = [f"--env={name}={os.environ[name]}" for name in PASSED_ON if os.environ.get(name)]
         certificates = os.environ.get("CERTIFICATES")
         if certificates:
             # The same path as outside: it is also what Caddy is told.
             settings.append(f"--volume={certificates}:{certificates}:ro")
-        mounted = [f"--volume={path}:{path}" for path in mounts]
-        settings.append(f"--env=DOCKER_HOST={ENGINE_SHOWN}")
+        mounted = [f"--volume={mount}" for mount in mounts]
+        settings.append(f"--env=DOCKER_HOST=unix://{ENGINE_SHOWN}")
         run("docker", "run", "--detach", "--name", CONTAINER, *CONFINED, *mounted, *settings, images.INGRESS)
         see_it_stay(CONTAINER)
     # Caddy writes the address of a unix socket as unix/ and the path, so that there are two slashes.
@@ -118,29 +126,51 @@ def uninstall() -> int:
     left += run("docker", "network", "ls", "--quiet", "--filter", f"driver={PLUGIN}:latest", check=False).stdout.split()
     if left:
         raise Failed(f"networks still use the plugin: {' '.join(left)}; remove them with docker network rm, then again")
-    run("docker", "rm", "--force", CONTAINER, VIEW, check=False)
+    remove_container(CONTAINER)
+    remove_container(VIEW)
     remove_plugin()
     say("plugin and ingress are removed; /var/lib/stackpad holds their state and can be deleted")
     return 0
 
 
 def ingress_mounts(caddy_admin: str) -> list[str]:
-    """The directories that the ingress works in: ours, and that of Caddy's admin socket.
+    """What the ingress's container is given: directories of its own, who it asks, and that of Caddy's admin socket.
 
-    Raises :class:`Failed` where the latter would bring the engine's socket with it.
+    Others' sockets are given with their directories, for they are made anew; read-only, which does not keep from
+    connecting. Raises :class:`Failed` where Caddy's would bring the engine's socket with it, or the plugin's.
     """
     path = PurePosixPath("/" + caddy_admin.lstrip("/"))
     if not caddy_admin.startswith("/") or ".." in path.parts:
         raise Failed(f"CADDY_ADMIN={caddy_admin} is not an absolute path such as {CADDY_ADMIN}")
     # The one is the other on every distribution of today.
     directory = PurePosixPath("/run", *path.parts[3:-1]) if path.parts[:3] == ("/", "var", "run") else path.parent
-    if ENGINE_AT.is_relative_to(directory):
-        raise Failed(
-            f"CADDY_ADMIN={caddy_admin} is in {directory}, with the engine's socket, which the ingress is not to have; "
-            f"give Caddy's admin socket a directory of its own, as {CADDY_ADMIN} has"
-        )
-    own = [OURS, "/var/lib/stackpad"]
-    return own if any(directory.is_relative_to(one) for one in own) else [*own, str(path.parent)]
+    theirs = {str(ENGINE_AT): "the engine's socket", **dict.fromkeys(PLUGINS, "what is the plugin's")}
+    for place, what in theirs.items():
+        if PurePosixPath(place).is_relative_to(directory):
+            raise Failed(
+                f"CADDY_ADMIN={caddy_admin} is in {directory}, with {what}, which the ingress is not to have; "
+                f"give Caddy's admin socket a directory of its own, as {CADDY_ADMIN} has"
+            )
+    own, asked = [INGRESS, STATE], [WEB, SHOWN]
+    mounts = [*(f"{one}:{one}" for one in own), *(f"{one}:{one}:ro" for one in asked)]
+    return mounts if directory.is_relative_to(INGRESS) else [*mounts, f"{path.parent}:{path.parent}"]
+
+
+def carry_over() -> None:
+    """Give the new ingress the state of one that had it among the plugin's files; that one does not run any more."""
+    library = PLUGINS[1]
+    said = run(
+        "docker", "run", "--rm", *_SHORT, "--network", "none", f"--volume={library}:{library}", "--entrypoint",
+        "/opt/stackpad/bin/python", images.INGRESS, "-m", "ingress.carryover",
+    ).stdout  # fmt: skip
+    for line in said.splitlines():
+        say(line)
+
+
+def remove_container(name: str) -> None:
+    """Stop a container and remove it, where there is one: what it listens at goes with it."""
+    run("docker", "stop", "-t", "10", name, check=False)
+    run("docker", "rm", "--force", name, check=False)
 
 
 def see_it_stay(container: str, seconds: float = 3.0) -> None:

@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from stackpad.cli import client, daemonjson
 from stackpad.cli.facts import DRIVERS, Facts, Unknown
 from stackpad.cli.reports import ClusterReport, NetworkReport, Routes, Status
 from stackpad.errors import StackpadError, Unavailable
+from stackpad.listening import Place
 
 T = TypeVar("T")
 
@@ -35,13 +36,18 @@ class Places:
     """Where things are on a node; the defaults are a real one's."""
 
     plugin: Path = Path("/run/stackpad/net.sock")
-    ingress: Path = Path("/run/stackpad/ingress.sock")
-    page: Path = Path("/run/stackpad/page.sock")
+    ingress: Path = field(default_factory=lambda: _of_ingress("ingress.sock"))
+    page: Path = field(default_factory=lambda: _of_ingress("page.sock"))
     plain: Path = Path("/run/docker/plugins/stackpad.sock")
     engine: Path = Path("/run/docker.sock")
     caddy: Path = Path("/run/caddy/admin.sock")
     daemon_json: Path = Path("/etc/docker/daemon.json")
     proc: Path = Path("/proc")
+
+
+def _of_ingress(name: str) -> Path:
+    """A socket of the ingress's; an earlier one had no directory of its own."""
+    return Place(Path("/run/stackpad/ingress", name), Path("/run/stackpad", name)).now
 
 
 class _EngineNetwork(msgspec.Struct):

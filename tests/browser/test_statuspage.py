@@ -16,6 +16,7 @@ from ingress.plugindesk import PluginDesk
 from ingress.report import Facts
 from ingress.routes import Problem
 from ingress.statuspage import StatusPage
+from stackpad.listening import Place
 from tests.browser import fleet
 from tests.browser.chromium import Browser, browser, missing
 
@@ -29,7 +30,7 @@ class Desk(PluginDesk):
     """The plugin's answers, as the test has them."""
 
     def __init__(self) -> None:
-        super().__init__(Path("/nowhere"))
+        super().__init__(Place(Path("/nowhere")))
         self.says = fleet.WORD
 
     async def word(self) -> PluginWord:

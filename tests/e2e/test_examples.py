@@ -110,7 +110,7 @@ class Guide:
             environment |= {
                 "DOCKER_HOST": node.docker_host,
                 "STACKPAD_SOCKET": f"{root}/run/stackpad/net.sock",
-                "STACKPAD_INGRESS_SOCKET": f"{root}/run/stackpad/ingress.sock",
+                "STACKPAD_INGRESS_SOCKET": f"{root}/run/stackpad/ingress/ingress.sock",
             }
         words = [*map(str, node.enter()), f"--wd={ROOT}"] if alone else []
         script = "\n".join(["set -e", *self._before[step.place], step.command])

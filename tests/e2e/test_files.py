@@ -10,12 +10,13 @@ from tests.e2e.workbench import Workbench, eventually
 from tests.testbed.node import Node
 
 PLACES = ("run/stackpad", "var/lib/stackpad", "run/docker/plugins")
-OPEN = {"run/stackpad"}
-"""Who looks for the socket may see that it is there."""
+OPEN = {"run/stackpad", "run/stackpad/web", "run/stackpad/ingress"}
+"""Who looks for a socket may see that it is there."""
 
 FILES = {
     "var/lib/stackpad/net.db", "var/lib/stackpad/membership.json", "var/lib/stackpad/view.json",
     "var/lib/stackpad/keys/private.key", "var/lib/stackpad/guests.json", "run/stackpad/net.sock",
+    "run/stackpad/web/web.sock",
     "run/docker/plugins/stackpad.sock", "run/stackpad/etcd/client:0",
 }  # fmt: skip
 """Those that a node of a cluster has in any case: a census that missed them would say nothing."""
@@ -84,7 +85,7 @@ def check(node: Node, expected: Iterable[str]) -> None:
     paths = ours(node)
     assert set(expected) <= set(paths), set(expected) - set(paths)
     assert loose(node, paths) == []
-    assert set(as_nobody(node, paths)) == {f"lists /{path}" for path in OPEN}
+    assert set(as_nobody(node, paths)) == {f"lists /{path}" for path in OPEN & set(paths)}
     planted = node.root / "run/stackpad/planted"
     planted.write_text("x")
     try:
@@ -104,7 +105,8 @@ def test_nobody_but_root_has_a_part_in_the_files_of_the_ingress(bench: Workbench
     bench.network("shop-production")
     labels = ("--label", "stackpad.type=web", "--label", "stackpad.port=80")
     bench.serve("web", "shop-production", *labels)
-    expected = {"var/lib/stackpad/claims.json", "var/lib/stackpad/proof.key", "run/stackpad/ingress.sock"}
+    state = "var/lib/stackpad/ingress"
+    expected = {f"{state}/claims.json", f"{state}/proof.key", "run/stackpad/ingress/ingress.sock"}
     eventually(lambda: expected <= set(ours(bench.node)), "the ingress's files to be there")
     check(bench.node, expected)
 

@@ -305,7 +305,7 @@ def test_the_status_page_shows_what_runs_and_keeps_others_names_away(visitor: Vi
     bench.serve("web", NETWORK, *WEB)
     bench.serve("postgres", NETWORK)
     visitor.sees(HOST, 200, "web ")
-    page = bench.node.root / "run/stackpad/page.sock"
+    page = bench.node.root / "run/stackpad/ingress/page.sock"
 
     def asked(path: str, host: str = "localhost") -> str:
         words = ["curl", "--silent", "--unix-socket", str(page), "--header", f"Host: {host}", f"http://x{path}"]

@@ -6,45 +6,17 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from tests import rights
+from tests.e2e import taken
 from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor
 from tests.e2e.workbench import Workbench, eventually
 from tests.testbed import images
 from tests.testbed.node import PLUGIN
 from tests.testbed.shell import ROOT
 from tests.testbed.testbed import Testbed
-from tools.install import CONTAINER, VIEW
-
-LOOK = """
-import json, os, socket, stat
-found = []
-for place, directories, names in os.walk("/"):
-    directories[:] = [name for name in directories if os.path.join(place, name) not in ("/proc", "/sys")]
-    for name in names:
-        path = os.path.join(place, name)
-        try:
-            if stat.S_ISSOCK(os.lstat(path).st_mode):
-                found.append(path)
-        except OSError:
-            pass
-print(json.dumps(sorted(found)))
-"""
-"""Every socket that has a name in a container."""
-
-ASK = """
-import socket, sys
-s = socket.socket(socket.AF_UNIX)
-s.connect("/run/stackpad/engine.sock")
-s.sendall(f"{sys.argv[1]} HTTP/1.1\\r\\nHost: a\\r\\nContent-Length: 0\\r\\n\\r\\n".encode())
-print(s.makefile().read())
-"""
-"""What the view answers."""
-
-
-def inside(bench: Workbench, script: str, *words: str) -> str:
-    """What a program says in the ingress's container, with the ingress's rights."""
-    return bench.docker("exec", CONTAINER, "/opt/stackpad/bin/python", "-c", script, *words)
+from tools.install import CONFINED, CONTAINER, VIEW
 
 
 def install(bench: Workbench, what: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -63,17 +35,23 @@ def test_install_twice_serve_and_uninstall(bed: Testbed) -> None:
     bench = Workbench(bed)
     bed.proxy.stop_ingress()
     try:
-        for _ in range(2):
-            done = install(bench, "install", BASE_DOMAIN="stackpad.test", ORG="acme", TLS="internal")
-            assert done.returncode == 0, done.stderr
+        made(bench)
+        bench.network(NETWORK)
+        bench.serve("web", NETWORK, *WEB)
+        visitor = Visitor(bench)
+        visitor.sees(HOST, 200, "web ")
+        before = as_before(bench, visitor)
+        bench.node.stackpad("node", "init", "--yes", "--no-daemon-json")
+        made(bench)
+        carried_over(bench, before)
         for container, expected in ((CONTAINER, rights.INGRESS), (VIEW, rights.VIEW)):
             pid = bench.docker("inspect", "--format", "{{.State.Pid}}", container)
             assert rights.of(int(pid)) == {expected}, container
-        bench.network(NETWORK)
-        bench.serve("web", NETWORK, *WEB, "--env", "PASSWORD=hunter2", "--restart", "always")
-        visitor = Visitor(bench)
         visitor.sees(HOST, 200, "web ")
-        the_engine_is_out_of_its_reach(bench)
+        taken.sees_no_other_socket(bench)
+        taken.sees_nothing_of_the_plugins(bench)
+        taken.commands_nothing(bench, NETWORK)
+        taken.changes_nothing_on_the_engine(bench)
         # The engine's socket is made anew, and Docker starts all three again, in any order.
         bench.node.restart_engine("--live-restore")
         visitor.sees(HOST, 200, "web ")
@@ -90,6 +68,7 @@ def test_install_twice_serve_and_uninstall(bed: Testbed) -> None:
         assert "networks still use the plugin" in refused.stderr
         bench.docker("rm", "--force", "next")
         bench.docker("network", "rm", NETWORK)
+        bench.node.stackpad("node", "leave", "--yes", configures=True)
         done = install(bench, "uninstall")
         assert done.returncode == 0, done.stderr
         assert not bench.docker("plugin", "ls", "--quiet").strip()
@@ -108,20 +87,47 @@ def test_install_twice_serve_and_uninstall(bed: Testbed) -> None:
         bench.clear()
 
 
-def the_engine_is_out_of_its_reach(bench: Workbench) -> None:
-    """Who has taken the ingress over finds no socket of the engine's but the view, and changes nothing by that."""
-    known = {"net.sock", "ingress.sock", "page.sock", "engine.sock", "admin.sock"}
-    found = json.loads(inside(bench, LOOK))
-    assert {path.rpartition("/")[2] for path in found} == known, found
-    assert all(path.startswith(("/run/stackpad/", "/run/caddy/")) for path in found), found
-    refused = inside(bench, ASK, "POST /containers/create")
-    assert " 403 " in refused.partition("\n")[0]
-    assert "POST /containers/create is not passed on to the engine" in refused
-    assert " 403 " in inside(bench, ASK, "GET /containers/web/archive?path=/etc").partition("\n")[0]
-    shown = inside(bench, ASK, "GET /containers/web/json")
-    assert "stackpad.type" in shown
-    assert "hunter2" in bench.docker("inspect", "web")
-    assert "hunter2" not in shown
+def made(bench: Workbench) -> None:
+    """Install, or upgrade."""
+    done = install(bench, "install", BASE_DOMAIN="stackpad.test", ORG="acme", TLS="internal")
+    assert done.returncode == 0, done.stderr
+
+
+def as_before(bench: Workbench, visitor: Visitor) -> dict[str, bytes]:
+    """The ingress as it was installed earlier, with the plugin's directories; returns what it keeps of who owns what."""
+    state = bench.node.root / "var/lib/stackpad"
+    bench.docker("rm", "--force", CONTAINER)
+    shutil.rmtree(state / "ingress")
+    settings = {
+        "BASE_DOMAIN": "stackpad.test", "ORG": "acme", "TLS": "internal", "DOCKER_HOST": f"unix://{taken.SHOWN}",
+        "ADMIN_SOCKET": "/run/stackpad/ingress.sock", "NET_SOCKET": "/run/stackpad/net.sock",
+        "STATE_DIR": "/var/lib/stackpad",
+    }  # fmt: skip
+    mounts = [f"--volume={path}:{path}" for path in ("/run/stackpad", "/run/caddy", "/var/lib/stackpad")]
+    words = [*CONFINED, *mounts, *(f"--env={name}={value}" for name, value in settings.items())]
+    bench.docker("run", "--detach", "--name", CONTAINER, *words, images.INGRESS)
+    eventually(lambda: HOST.encode() in content(state / "claims.json"), "the earlier ingress's claims")
+    bench.docker("rm", "--force", "web")
+    bench.serve("web", NETWORK, *WEB, "--env", "PASSWORD=hunter2", "--restart", "always")
+    visitor.sees(HOST, 200, "web ")
+    bench.docker("stop", CONTAINER)
+    return {name: (state / name).read_bytes() for name in ("claims.json", "proof.key")}
+
+
+def carried_over(bench: Workbench, before: dict[str, bytes]) -> None:
+    """The state has moved, and says the same."""
+    state = bench.node.root / "var/lib/stackpad"
+    assert not {path.name for path in state.iterdir()} & before.keys()
+    assert (state / "ingress/proof.key").read_bytes() == before["proof.key"]
+    then, now = (
+        json.loads(text)["claims"][HOST] for text in (before["claims.json"], content(state / "ingress/claims.json"))
+    )
+    assert (now["since"], now["owner"]) == (then["since"], then["owner"])
+
+
+def content(file: Path) -> bytes:
+    """What is in a file, nothing where there is none."""
+    return file.read_bytes() if file.exists() else b""
 
 
 def caddys_directory_may_be_made_anew(visitor: Visitor) -> None:

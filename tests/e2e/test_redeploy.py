@@ -65,7 +65,7 @@ def up(visitor: Visitor) -> set[str]:
 
 def writes(visitor: Visitor) -> int:
     """How often Caddy has been told something."""
-    socket = f"{visitor.bench.node.root}/run/stackpad/ingress.sock"
+    socket = f"{visitor.bench.node.root}/run/stackpad/ingress/ingress.sock"
     ask = ["curl", "-s", "--max-time", "30", "--unix-socket", socket, "http://ingress/metrics"]
     text = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
     found = re.search(r"^stackpad_ingress_writes_total (\S+)$", text, re.MULTILINE)

@@ -125,7 +125,7 @@ def report(bench: Workbench) -> dict[str, list[dict[str, object]]]:
 
 def told(bench: Workbench, path: str, *options: str) -> Any:
     """What the ingress answers on its socket."""
-    at = f"{bench.node.root}/run/stackpad/ingress.sock"
+    at = f"{bench.node.root}/run/stackpad/ingress/ingress.sock"
     ask = [
         "curl",
         "-s",

@@ -42,9 +42,9 @@ class Proxy:
         return {
             "DOCKER_HOST": f"unix://{root}/run/docker.sock",
             "CADDY_ADMIN": f"{root}{ADMIN}",
-            "ADMIN_SOCKET": f"{root}/run/stackpad/ingress.sock",
-            "NET_SOCKET": f"{root}/run/stackpad/net.sock",
-            "STATE_DIR": f"{root}/var/lib/stackpad",
+            "ADMIN_SOCKET": f"{root}/run/stackpad/ingress/ingress.sock",
+            "NET_SOCKET": f"{root}/run/stackpad/web/web.sock",
+            "STATE_DIR": f"{root}/var/lib/stackpad/ingress",
             "BASE_DOMAIN": BASE_DOMAIN,
             "ORG": "acme",
             "TLS": "internal",

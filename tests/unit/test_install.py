@@ -1,4 +1,4 @@
-"""What the ingress's container is given of the host: never the directory that the engine's socket is in."""
+"""What the ingress's container is given of the host: no directory of the engine's socket, and none of the plugin's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import pytest
 from tests.testbed.shell import Failed
 from tools.install import CADDY_ADMIN, ingress_mounts
 
-OWN = ["/run/stackpad", "/var/lib/stackpad"]
+OWN = [
+    "/run/stackpad/ingress:/run/stackpad/ingress", "/var/lib/stackpad/ingress:/var/lib/stackpad/ingress",
+    "/run/stackpad/web:/run/stackpad/web:ro", "/run/stackpad/view:/run/stackpad/view:ro",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -15,16 +18,25 @@ OWN = ["/run/stackpad", "/var/lib/stackpad"]
     [
         (CADDY_ADMIN, ["/run/caddy"]), ("/var/run/caddy/admin.sock", ["/var/run/caddy"]),
         ("/srv/caddy/admin.sock", ["/srv/caddy"]), ("//run/caddy//admin.sock", ["/run/caddy"]),
-        ("/run/stackpad/caddy/admin.sock", []), ("/run/stackpad/admin.sock", []),
+        ("/run/stackpad/caddy/admin.sock", ["/run/stackpad/caddy"]), ("/run/stackpad/ingress/caddy/admin.sock", []),
     ],
 )  # fmt: skip
 def test_the_ingress_has_the_directory_of_caddys_socket(admin: str, directories: list[str]) -> None:
-    assert ingress_mounts(admin) == [*OWN, *directories]
+    assert ingress_mounts(admin) == [*OWN, *(f"{directory}:{directory}" for directory in directories)]
 
 
 @pytest.mark.parametrize("admin", ["/run/caddy.sock", "/caddy.sock", "/var/run/caddy.sock", "//run/caddy.sock"])
 def test_it_is_not_given_the_engines_socket_with_it(admin: str) -> None:
     with pytest.raises(Failed, match="with the engine's socket, which the ingress is not to have"):
+        ingress_mounts(admin)
+
+
+@pytest.mark.parametrize(
+    "admin",
+    ["/run/stackpad/caddy.sock", "/var/run/stackpad/caddy.sock", "/var/lib/stackpad/caddy.sock", "/var/lib/caddy.sock"],
+)
+def test_it_is_not_given_what_is_the_plugins_with_it(admin: str) -> None:
+    with pytest.raises(Failed, match="with what is the plugin's, which the ingress is not to have"):
         ingress_mounts(admin)
 
 

@@ -12,13 +12,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from ingress import statuspage
 from ingress.plugindesk import PluginDesk
 from ingress.statuspage import HEADERS, StatusPage, is_local
+from stackpad.listening import Place
 from tests.browser import fleet
 
 Client = TestClient[web.Request, web.Application]
 
 
 def client(tmp_path: Path) -> Client:
-    page = StatusPage(lambda: fleet.facts(*fleet.CONTAINERS), PluginDesk(tmp_path / "none"), fleet.BASE)
+    page = StatusPage(lambda: fleet.facts(*fleet.CONTAINERS), PluginDesk(Place(tmp_path / "none")), fleet.BASE)
     return TestClient(TestServer(page.application()))
 
 

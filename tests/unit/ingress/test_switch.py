@@ -76,7 +76,7 @@ async def dials(switch: Switch, table: Table) -> tuple[str, ...]:
 
 
 async def test_only_what_changes_is_said(settings: Settings) -> None:
-    plugin, socket = Plugin(), NetSocket(settings.net_socket)
+    plugin, socket = Plugin(), NetSocket(settings.plugin)
     async with plugin.at(settings.net_socket):
         await socket.have({20000: ("a",), 20001: ()})
         await socket.have({20000: ("a",), 20001: ()})
@@ -89,7 +89,7 @@ async def test_only_what_changes_is_said(settings: Settings) -> None:
 
 
 async def test_the_whole_where_the_plugin_has_something_else(settings: Settings) -> None:
-    plugin, socket = Plugin(), NetSocket(settings.net_socket)
+    plugin, socket = Plugin(), NetSocket(settings.plugin)
     async with plugin.at(settings.net_socket):
         await socket.have({20000: ("a",)})
         plugin.table["30000"] = ["of somebody else's"]
@@ -105,7 +105,7 @@ async def test_the_whole_where_the_plugin_has_something_else(settings: Settings)
 
 @pytest.mark.parametrize("status", [404, 405])
 async def test_an_old_plugin_is_one_that_is_not_there(settings: Settings, status: int) -> None:
-    plugin, socket = Plugin(), NetSocket(settings.net_socket)
+    plugin, socket = Plugin(), NetSocket(settings.plugin)
     with pytest.raises(NotFound, match="there is no plugin"):
         await socket.have({})
     plugin.status = status

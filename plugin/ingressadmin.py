@@ -1,0 +1,35 @@
+"""The ingress's own way to the plugin: of the admin interface what an ingress asks, on a socket of its own.
+
+The admin socket can make this node leave its cluster and let others in. The ingress answers strangers, and has no part in
+that. Here are the same handlers, by a list: what is added to the admin interface is not here until it is listed.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+FOR_INGRESS = frozenset(
+    {
+        ("GET", "/web"),
+        ("PUT", "/web"),
+        ("POST", "/web/hosts"),
+        ("GET", "/upstreams"),
+        ("PUT", "/upstreams"),
+        ("PATCH", "/upstreams"),
+        # Read only, for the status page.
+        ("GET", "/networks"),
+        ("GET", "/services"),
+    }
+)
+"""Methods and paths."""
+
+
+def narrowed(whole: web.Application) -> web.Application:
+    """An application with those of ``whole``'s routes that are the ingress's; it is told of a stop as ``whole`` is."""
+    application = web.Application()
+    for route in whole.router.routes():
+        path = "" if route.resource is None else route.resource.canonical
+        if (route.method, path) in FOR_INGRESS:
+            application.router.add_route(route.method, path, route.handler)
+    application.on_shutdown.extend(whole.on_shutdown)
+    return application

@@ -1,0 +1,104 @@
+"""The state of an ingress that had none of its own directory: moved whole, never over another, never lost."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from ingress import carryover
+from ingress.carryover import NAMES, carry
+from ingress.claims import Claims
+from stackpad import files
+from stackpad.errors import Unavailable
+
+LAYOUTS = Path(__file__).parents[2] / "golden" / "layouts"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """Where the first ingress kept who owns what, among the plugin's files."""
+    made = tmp_path / "stackpad"
+    made.mkdir(mode=0o700)
+    shutil.copy(LAYOUTS / "first-ingress" / "claims.json", made)
+    (made / "proof.key").write_text("5a" * 32)
+    (made / "net.db").write_text("the plugin's")
+    return made
+
+
+def test_who_owns_what_and_the_secret_are_the_same_afterwards(old: Path) -> None:
+    before = Claims(old / "claims.json")
+    said = carry(old, old / "ingress")
+    after = Claims(old / "ingress" / "claims.json")
+    assert (after.current, after.secret) == (before.current, bytes.fromhex("5a" * 32))
+    assert len(after.current.claims) == 2
+    assert said == [f"{old / name} is {old / 'ingress' / name} now" for name in ("proof.key", "claims.json")]
+    assert sorted(path.name for path in old.iterdir()) == ["ingress", "net.db"]
+    for path, mode in (
+        (old / "ingress", 0o700),
+        (old / "ingress/claims.json", 0o600),
+        (old / "ingress/proof.key", 0o600),
+    ):
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert carry(old, old / "ingress") == []
+
+
+def test_every_file_of_an_ingress_is_moved(old: Path) -> None:
+    for name in NAMES:
+        (old / name).write_text(name)
+    carry(old, old / "ingress")
+    assert {path.name: path.read_text() for path in (old / "ingress").iterdir()} == {name: name for name in NAMES}
+
+
+def test_what_is_in_use_is_not_written_over(old: Path) -> None:
+    """An older ingress was started once more, and has begun anew: nobody but a person can tell what is to hold."""
+    (old / "ingress").mkdir()
+    (old / "ingress" / "claims.json").write_text("in use")
+    said = carry(old, old / "ingress")
+    assert (old / "ingress" / "claims.json").read_text() == "in use"
+    assert (old / "claims.json").exists()
+    assert any(f"{old / 'claims.json'} is left as it is, and is not used" in one for one in said)
+
+
+def test_who_is_interrupted_begins_again(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (old / "claims.json").read_bytes()
+
+    unlink = Path.unlink
+
+    def fails(path: Path, *, missing_ok: bool = False) -> None:
+        if path.parent == old:
+            raise OSError(f"{path.name}: no power")
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", fails)
+        with pytest.raises(Unavailable, match="cannot be removed"):
+            carry(old, old / "ingress")
+    assert (old / "claims.json").read_bytes() == before
+    assert (old / "ingress" / "proof.key").exists(), "it was interrupted in the middle"
+    carry(old, old / "ingress")
+    assert (old / "ingress" / "claims.json").read_bytes() == before
+    assert sorted(path.name for path in old.iterdir()) == ["ingress", "net.db"]
+
+
+def test_a_full_disk_loses_nothing(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace(path: Path, data: bytes) -> None:
+        raise Unavailable(f"{path} cannot be written: {len(data)} bytes are too many")
+
+    monkeypatch.setattr(files, "replace", replace)
+    with pytest.raises(Unavailable):
+        carry(old, old / "ingress")
+    assert {path.name for path in old.iterdir() if path.is_file()} == {"claims.json", "proof.key", "net.db"}
+
+
+def test_as_a_program(old: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(carryover, "STATE_DIR", old / "ingress")
+    assert carryover.main() == 0
+    assert "claims.json now" in capsys.readouterr().out
+    assert carryover.main() == 0
+    assert capsys.readouterr().out == ""
+    (old / "claims.json").mkdir()
+    assert carryover.main() == 1
+    assert "cannot be read" in capsys.readouterr().err
