@@ -290,6 +290,13 @@ def _ingress(facts: Facts) -> Iterator[Check]:
             "\n".join(map(clean, facts.ingress.certificate_problems[:MAX_NAMED])),
             "the hosts they are for have certificates on demand meanwhile; stackpad routes shows all",
         )
+    if facts.left:
+        yield Check(
+            "state of the ingress",
+            Level.WARNING,
+            f"not used, since there is another in the directory ingress beside it: {', '.join(facts.left)}",
+            "remove it, or stop the ingress and move it there: it is what an earlier ingress knew of who owns which host",
+        )
     if facts.caddy is None:
         yield _skipped("Caddy", "no admin socket on this node")
     elif isinstance(facts.caddy, Unknown):

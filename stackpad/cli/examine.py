@@ -31,6 +31,10 @@ _QUESTION = b"\x07version\x04bind\x00" + struct.pack(">HH", 16, 3)
 """For a text of the class CHAOS: every server answers it by itself, ours with a refusal, and none asks elsewhere."""
 
 
+KEPT = ("claims.json", "proof.key")
+"""What an ingress has that nobody can learn anew; an earlier one had it among the plugin's files."""
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where things are on a node; the defaults are a real one's."""
@@ -43,6 +47,7 @@ class Places:
     caddy: Path = Path("/run/caddy/admin.sock")
     daemon_json: Path = Path("/etc/docker/daemon.json")
     proc: Path = Path("/proc")
+    state: Path = Path("/var/lib/stackpad")
 
 
 def _of_ingress(name: str) -> Path:
@@ -95,7 +100,13 @@ def examine(places: Places) -> Facts:
         daemon_json=_try(lambda: daemonjson.read(places.daemon_json)[1]),
         resolver=_try(_resolver),
         caddy=_try(lambda: _caddy(places.caddy)) if os.path.exists(places.caddy) else None,
+        left=tuple(str(places.state / name) for name in KEPT if _left(places.state, name)),
     )
+
+
+def _left(state: Path, name: str) -> bool:
+    """Whether an earlier ingress has kept this, and the one of today goes by another."""
+    return (state / name).exists() and (state / "ingress" / name).exists()
 
 
 def _try(look: Callable[[], T]) -> T | Unknown:

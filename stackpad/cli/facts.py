@@ -29,7 +29,8 @@ class Facts:
     ``-S`` prints of the table ``filter``, by the command asked. ``mtus`` are those of the bridges that are there.
     ``engine_pools`` are the bases of the engine's default address pools, ``daemon_json`` is what Docker's configuration
     says, and ``resolver`` the address at which ours has answered.
-    ``ingress`` and ``caddy`` are ``None`` where there is no such socket.
+    ``ingress`` and ``caddy`` are ``None`` where there is no such socket. ``left`` are files of an earlier ingress
+    that the one of today has others for.
     """
 
     status: Status | Unknown
@@ -48,6 +49,7 @@ class Facts:
     engine_pools: frozenset[str] | Unknown = frozenset()
     daemon_json: Mapping[str, Any] | Unknown = field(default_factory=dict)
     resolver: str | Unknown = ""
+    left: tuple[str, ...] = ()
 
 
 class Level(StrEnum):

@@ -10,7 +10,7 @@ from tests.e2e.workbench import Workbench, eventually
 from tests.testbed.node import Node
 
 PLACES = ("run/stackpad", "var/lib/stackpad", "run/docker/plugins")
-OPEN = {"run/stackpad", "run/stackpad/web", "run/stackpad/ingress"}
+OPEN = {"run/stackpad", "run/stackpad/web", "run/stackpad/ingress", "run/stackpad/view"}
 """Who looks for a socket may see that it is there."""
 
 FILES = {

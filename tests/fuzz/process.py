@@ -29,7 +29,7 @@ mount -t tmpfs -o mode=755 run /run
 mount -t tmpfs -o mode=755 lib /var/lib
 exec "$@"
 """
-DRIVER, ADMIN = "docker/plugins/stackpad.sock", "stackpad/net.sock"
+DRIVER, ADMIN, WEB = "docker/plugins/stackpad.sock", "stackpad/net.sock", "stackpad/web/web.sock"
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ import aiohttp
 import dns.message
 import pytest
 
+from plugin.ingressadmin import FOR_INGRESS
 from tests import samples
 from tests.fuzz.corpus import seeds
 from tests.fuzz.mutate import mutations
-from tests.fuzz.process import ADMIN, DRIVER, Census, Process, plugin
+from tests.fuzz.process import ADMIN, DRIVER, WEB, Census, Process, plugin
 from tests.fuzz.sandbox import sentence
 
 TIMES = int(os.environ.get("STACKPAD_FUZZ") or 1)
@@ -131,8 +132,8 @@ async def clear(session: aiohttp.ClientSession, admin: aiohttp.ClientSession) ->
             await session.post("http://plugin/IpamDriver.ReleasePool", json={"PoolID": f"stackpad/{pool}"})
 
 
-async def command_all(session: aiohttp.ClientSession) -> int:
-    """Say the commands; returns how many were taken."""
+async def command_all(admin: aiohttp.ClientSession, ingress: aiohttp.ClientSession) -> int:
+    """Say the commands, those of an ingress on its own socket; returns how many were taken."""
     chance = random.Random(ROUND + 2)  # noqa: S311 - to be repeated
     said = {kind: COMMANDS_SAID.get(kind) or list(seeds(kind).values()) for _, _, kind in READERS}
     wild = {kind: mutations(known, COMMANDS, ROUND + 3) for kind, known in said.items()}
@@ -140,6 +141,7 @@ async def command_all(session: aiohttp.ClientSession) -> int:
     for _ in range(COMMANDS):
         method, path, kind = chance.choice(READERS)
         body = chance.choice(said[kind]) if chance.random() < 0.3 else next(wild[kind])
+        session = ingress if (method, path) in FOR_INGRESS else admin
         async with session.request(method, f"http://plugin{path}", data=body) as answer:
             told = await answer.read()
             assert answer.status < 500, (method, path, body, told)
@@ -211,7 +213,8 @@ async def test_whatever_is_said_at_its_sockets(tmp_path: Path) -> None:
             await steady(process, admin)
             before = process.census()
             called = await call_all(docker)
-            commanded = await command_all(admin)
+            async with process.session(WEB) as ingress:
+                commanded = await command_all(admin, ingress)
             await clear(docker, admin)
             await call_all_of_one(docker, admin)
             asked = await ask_all()

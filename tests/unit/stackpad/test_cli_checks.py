@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from stackpad.cli.checks import diagnose, failed
+from stackpad.cli.examine import Places, examine
 from stackpad.cli.facts import Facts, Level, Unknown
 from stackpad.cli.reports import NetworkReport, RouteProblem, Routes, Status
 from tests.unit.stackpad.canned import NETWORKS, STATUS
@@ -52,6 +54,19 @@ def test_a_plugin_that_says_what_is_wrong_need_not_be_enabled() -> None:
     remedies = [diagnose(facts)[0].remedy for facts in (said, away)]
     assert ["docker plugin enable" in remedy for remedy in remedies] == [False, True]
     assert "put that right" in remedies[0]
+
+
+def test_what_an_earlier_ingress_knew_is_not_left_unnoticed(tmp_path: Path) -> None:
+    (tmp_path / "ingress").mkdir()
+    (tmp_path / "claims.json").touch()
+    places = replace(
+        Places(), state=tmp_path, plugin=tmp_path / "none", plain=tmp_path / "none", engine=tmp_path / "none"
+    )
+    assert examine(places).left == (), "an ingress of that time may be at work with it"
+    (tmp_path / "ingress" / "claims.json").touch()
+    left = examine(places).left
+    assert left == (str(tmp_path / "claims.json"),)
+    assert level(replace(WELL, left=left), "state of the ingress") is Level.WARNING
 
 
 @pytest.mark.parametrize(
