@@ -6,12 +6,13 @@ import argparse
 import asyncio
 import gc
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 import structlog
 
 from ingress.app import dry_run, serve
-from ingress.carryover import carry
+from ingress.carryover import carry, found
 from ingress.settings import HELP, STATE_DIR, Settings
 from stackpad.errors import StackpadError
 from stackpad.runtime import configure_logging
@@ -47,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings = Settings.load()
         configure_logging(settings.log_level)
         if options.dry_run:
+            if settings.state_dir == STATE_DIR:
+                settings = replace(settings, state_dir=found(STATE_DIR.parent, STATE_DIR))
             plan = asyncio.run(dry_run(settings))
             print(plan.diff or "nothing: Caddy has it all", end="" if plan.diff else "\n")  # noqa: T201 - asked for
         elif not options.check:

@@ -27,6 +27,12 @@ def carry(old: Path, new: Path) -> list[str]:
     return [said for name in NAMES for said in _carry(old / name, new / name)]
 
 
+def found(old: Path, new: Path) -> Path:
+    """Where the state is, for who only looks: in ``old`` until it has been moved."""
+    there = any((old / name).exists() for name in NAMES) and not any((new / name).exists() for name in NAMES)
+    return old if there else new
+
+
 def _carry(old: Path, new: Path) -> list[str]:
     try:
         data = old.read_bytes()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ingress import carryover
-from ingress.carryover import NAMES, carry
+from ingress.carryover import NAMES, carry, found
 from ingress.claims import Claims
 from stackpad import files
 from stackpad.errors import Unavailable
@@ -91,6 +91,15 @@ def test_a_full_disk_loses_nothing(old: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(Unavailable):
         carry(old, old / "ingress")
     assert {path.name for path in old.iterdir() if path.is_file()} == {"claims.json", "proof.key", "net.db"}
+
+
+def test_who_only_looks_moves_nothing(old: Path) -> None:
+    """A secret made anew in the new place would be in the way of the one that is to come there."""
+    assert found(old, old / "ingress") == old
+    assert (old / "claims.json").exists()
+    carry(old, old / "ingress")
+    assert found(old, old / "ingress") == old / "ingress"
+    assert found(old / "none", old / "other") == old / "other"
 
 
 def test_as_a_program(old: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

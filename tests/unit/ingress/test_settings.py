@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from ingress.ledger import How
 from ingress.settings import HELP, Settings
 from stackpad.errors import InvalidRequest
+from stackpad.listening import Place
+from tools.install import ingress_mounts
 
 
 def test_only_the_base_domain_is_required() -> None:
@@ -43,6 +46,21 @@ def test_everything_can_be_set() -> None:
     defaults = Settings("a.example")
     same = [f.name for f in fields(Settings) if getattr(settings, f.name) == getattr(defaults, f.name)]
     assert same == ["base_domain", "tls"]
+
+
+def test_an_older_plugin_is_looked_for_unless_somebody_says_where_it_is() -> None:
+    usual, said = (Settings.load({"BASE_DOMAIN": "a.example", "NET_SOCKET": text}) for text in ("", "/n/web.sock"))
+    assert usual.plugin == Place(Path("/run/stackpad/web/web.sock"), Path("/run/stackpad/net.sock"))
+    assert said.plugin == Place(Path("/n/web.sock"))
+
+
+def test_the_directories_of_all_sockets_are_watched() -> None:
+    """Those that `make install` mounts: what is made anew outside cannot be seen inside."""
+    made = Settings.load({"BASE_DOMAIN": "a.example", "DOCKER_HOST": "unix:///run/stackpad/view/engine.sock"})
+    mounted = {mount.split(":")[0] for mount in ingress_mounts(str(made.caddy_admin))}
+    assert {str(directory) for directory in made.directories} == mounted - {str(made.state_dir)}
+    far = Settings.load({"BASE_DOMAIN": "a.example", "DOCKER_HOST": "tcp://192.0.2.1:2376"})
+    assert len(far.directories) == 3
 
 
 def test_domains_can_be_believed() -> None:

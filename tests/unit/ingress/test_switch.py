@@ -18,6 +18,7 @@ from ingress.routes import Table
 from ingress.settings import Settings
 from ingress.switch import Switch
 from stackpad.errors import NotFound, Unavailable
+from stackpad.listening import Place
 from tests.unit.ingress.test_routes import container, made
 
 CARRIED = {"10.0.0.2:80": "e2" * 20, "10.0.0.3:80": ""}
@@ -86,6 +87,19 @@ async def test_only_what_changes_is_said(settings: Settings) -> None:
             ("PATCH", {"20000": ["b"], "20002": [], "20001": None}),
         ]
         assert await socket.numbers() == {20000, 20002}
+
+
+async def test_a_plugin_that_has_its_admin_socket_only_is_told_there(settings: Settings, tmp_path: Path) -> None:
+    older, plugin = tmp_path / "older.sock", Plugin()
+    socket = NetSocket(Place(settings.net_socket, older))
+    assert not socket.exists
+    async with plugin.at(older):
+        assert socket.exists
+        await socket.have({20000: ("a",)})
+    later = Plugin()
+    async with plugin.at(older), later.at(settings.net_socket):
+        await socket.have({20000: ("b",)})
+    assert (plugin.table, later.said) == ({"20000": ["a"]}, [("PATCH", {"20000": ["b"]})])
 
 
 async def test_the_whole_where_the_plugin_has_something_else(settings: Settings) -> None:

@@ -11,10 +11,13 @@ import sqlite3
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from plugin import sockets, waiting
+from plugin.metrics import Metrics
+from plugin.settings import Settings
 from plugin.state import SCHEMA, State
 from plugin.waiting import Waiting
 from stackpad.errors import Unavailable
@@ -140,6 +143,24 @@ def test_looking_writes_nothing_and_keeps_nothing_open(path: Path, tmp_path: Pat
     assert [used(waits) for _ in range(3)] == [False] * 3
     assert (path.read_bytes(), len(os.listdir("/proc/self/fd"))) == (before, held)
     assert [file.name for file in path.parent.iterdir()] == ["net.db"]
+
+
+async def test_the_ingress_is_told_as_well(path: Path, tmp_path: Path) -> None:
+    """On its own socket: it is no plugin that is away, and none that is older."""
+    settings, stop = Settings(host_run=tmp_path / "run", host_lib=tmp_path), asyncio.Event()
+    path.parent.rename(settings.state_file.parent)
+    async with asyncio.TaskGroup() as tasks:
+        waits = tasks.create_task(waiting.opened(settings, [], Metrics(), stop))
+        for socket in (settings.admin_socket, settings.web_socket):
+            async with asyncio.timeout(30):
+                while not await asyncio.to_thread(socket.exists):  # noqa: ASYNC110 - what is asked has no event
+                    await asyncio.sleep(0.01)
+            connector = aiohttp.UnixConnector(str(socket))
+            async with aiohttp.ClientSession(connector=connector) as session, session.get("http://plugin/web") as answer:
+                assert (answer.status, "cannot be used" in await answer.text()) == (503, True), socket
+        stop.set()
+        assert await waits is None
+    assert not settings.web_socket.exists()
 
 
 async def test_no_call_is_lost_while_others_take_the_sockets_over(tmp_path: Path) -> None:
