@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tests.testbed.shell import Failed
-from tools.install import CADDY_ADMIN, ingress_mounts
+from tests.testbed.shell import ROOT, Failed
+from tools.install import CADDY_ADMIN, ENGINE_SHOWN, ingress_mounts
 
 OWN = [
     "/run/stackpad/ingress:/run/stackpad/ingress", "/var/lib/stackpad/ingress:/var/lib/stackpad/ingress",
@@ -44,3 +46,12 @@ def test_it_is_not_given_what_is_the_plugins_with_it(admin: str) -> None:
 def test_a_path_is_one(admin: str) -> None:
     with pytest.raises(Failed, match="is not an absolute path"):
         ingress_mounts(admin)
+
+
+@pytest.mark.parametrize("example", ["caddy-on-host", "caddy-in-container"])
+def test_the_examples_mount_the_same(example: str) -> None:
+    text = (ROOT / "examples" / example / "compose.yaml").read_text()
+    service = text.partition("\n  ingress:\n")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^ +- (/\S+)", service, re.MULTILINE)) == sorted(ingress_mounts(CADDY_ADMIN))
+    assert f"DOCKER_HOST: unix://{ENGINE_SHOWN}\n" in service
+    assert f"VIEW_SOCKET: {ENGINE_SHOWN}\n" in text.partition("\n  view:\n")[2].partition("\n\n")[0]
