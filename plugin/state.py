@@ -3,6 +3,8 @@
 Docker sends ``CreateNetwork`` once in a network's life, not after a restart and not after a reboot, so this is the
 only record of it. SQLite with a full sync at each commit: an answered call survives a power cut. Writes happen in
 one thread, in the order of the calls; reads come from memory.
+
+A plugin that starts while the disk is full reads all of it, too, and writes again as soon as there is room.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 import msgspec
+import structlog
 
 from plugin import upstreams
 from plugin.model import Allocation, Endpoint, IPAddress, Network, Pool, decode, encode
@@ -35,6 +38,9 @@ _REPAIR = (
     "make it root's, repair the disk or put a copy back, and the plugin goes on; or move the file away and restart the "
     "plugin to begin anew (networks must then be created again)"
 )
+_NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_WRITE}
+"""What SQLite says where it needs room: it makes files beside the database also to read it."""
+
 _INSTALL = "install that version again, or put a copy of before the upgrade back"
 
 
@@ -62,6 +68,7 @@ class State:
         self._network_of: dict[str, str] = {}
         self._numbers_on: dict[str, set[int]] = {}
         self._path = path
+        self._cramped = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="state")
         # What is left open would hold the file for as long as the exception is kept.
         with contextlib.ExitStack() as undo:
@@ -70,7 +77,7 @@ class State:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 # Docker makes it for everybody to enter, where the ingress's container comes first.
                 path.parent.chmod(0o700)
-                self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+                self._database = self._connect()
                 undo.callback(self._database.close)
                 path.chmod(0o600)
                 self._open()
@@ -267,6 +274,9 @@ class State:
 
     def _commit(self, statements: Iterable[_Statement]) -> None:
         try:
+            if self._cramped:
+                self._database.execute("PRAGMA synchronous = FULL")
+                self._cramped = False
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 for sql, values in statements:
@@ -277,10 +287,31 @@ class State:
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             raise Unavailable(
-                f"{self._path} cannot be written: {error}; make room or repair the disk, then try again"
+                f"{self._path} cannot be written: {_why(error)}; make room or repair the disk, then try again"
             ) from error
 
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+
     def _open(self) -> None:
+        try:
+            self._prepare()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in _NO_ROOM:
+                raise
+            self._database.close()
+            # A connection that shares the file with nobody needs no room to read it.
+            with contextlib.closing(sqlite3.connect(self._path, isolation_level=None)) as alone:
+                alone.execute("PRAGMA locking_mode = EXCLUSIVE")
+                if alone.execute("PRAGMA user_version").fetchone()[0] != SCHEMA:
+                    raise
+                self._read(alone)
+            self._database = self._connect()  # which opens the file only when it is first used
+            self._cramped = True
+            log = structlog.get_logger("state")
+            log.error("no room to write the state; going on with what it says", file=str(self._path), reason=_why(error))
+
+    def _prepare(self) -> None:
         version = self._database.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
             raise _Newer(f"it was written by a newer version of the plugin (layout {version}, known is {SCHEMA})")
@@ -295,23 +326,33 @@ class State:
         # RFC 4193 §3.2.2: 40 random bits, chosen once, make the node's own range of IPv6 addresses.
         chosen = str(ipaddress.IPv6Network((b"\xfd" + os.urandom(5) + bytes(10), 48)))
         self._database.execute("INSERT OR IGNORE INTO node VALUES ('unique_local_range', ?)", (chosen,))
-        row = self._database.execute("SELECT value FROM node WHERE name = 'unique_local_range'").fetchone()
+        self._read(self._database)
+
+    def _read(self, database: sqlite3.Connection) -> None:
+        row = database.execute("SELECT value FROM node WHERE name = 'unique_local_range'").fetchone()
+        if row is None:
+            raise ValueError("it is not whole: the node's own range is missing")
         self.unique_local_range = ipaddress.IPv6Network(row[0])
-        for network in self._load("networks", Network):
+        for network in _load(database, "networks", Network):
             self.networks[network.id] = network
             self._index(network)
-        for endpoint in self._load("endpoints", Endpoint):
+        for endpoint in _load(database, "endpoints", Endpoint):
             self._restore(endpoint)
-        for pool in self._load("pools", Pool):
+        for pool in _load(database, "pools", Pool):
             self.pools[pool.id] = pool
-        for allocation in self._load("allocations", Allocation):
+        for allocation in _load(database, "allocations", Allocation):
             self.allocations.setdefault(allocation.pool_id, {})[allocation.ip] = allocation
-        for key, record in self._database.execute("SELECT key, record FROM upstreams"):
+        for key, record in database.execute("SELECT key, record FROM upstreams"):
             self._lead({int(key): upstreams.decode(record)})
 
-    def _load(self, table: str, kind: Any) -> list[Any]:
-        rows = self._database.execute(f"SELECT record FROM {table}")  # noqa: S608 - a constant of this module
-        return [decode(record, kind) for (record,) in rows]
+
+def _load(database: sqlite3.Connection, table: str, kind: Any) -> list[Any]:
+    rows = database.execute(f"SELECT record FROM {table}")  # noqa: S608 - a constant of this module
+    return [decode(record, kind) for (record,) in rows]
+
+
+def _why(error: sqlite3.Error) -> str:
+    return "the disk is full" if getattr(error, "sqlite_errorcode", None) in _NO_ROOM else str(error)
 
 
 def _insert(table: str, key: str, record: bytes) -> _Statement:

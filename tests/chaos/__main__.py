@@ -6,7 +6,6 @@ import argparse
 import datetime
 import os
 import platform
-import random
 import re
 import sys
 import time
@@ -20,6 +19,7 @@ from tests.chaos.crowd import ADDRESSES_REST, Crowd
 from tests.chaos.fault import FAULTS, Fault
 from tests.chaos.inject import Outcome, inject
 from tests.chaos.scene import Scene
+from tests.chaos.seed import SEED
 from tests.testbed import testbed
 from tests.testbed.shell import ROOT, Failed, say, step
 from tests.testbed.testbed import Options, Testbed
@@ -31,8 +31,6 @@ KEPT = ROOT / "build" / "chaos.json"
 ENGINES = "debian12,forky,forky"
 MODULES = (processes, wires, limits)
 """What declares the faults, in the order in which they are injected."""
-
-SEED = os.environ.get("STACKPAD_SEED") or str(random.SystemRandom().randrange(1_000_000))
 
 ORDERED = {each.name: each for module in MODULES for each in FAULTS.values() if each.inject.__module__ == module.__name__}
 

@@ -7,11 +7,16 @@ import contextlib
 import json
 import re
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 from tests.chaos.fault import CONTROL, PARTED, TRAFFIC_STOPS, UNNOTICED, WORKER, Goal, Place, fault
 from tests.chaos.scene import ENVIRONMENT, address
-from tests.testbed.shell import Failed, run
+from tests.chaos.seed import SEED
+from tests.testbed import network
+from tests.testbed.shell import ROOT, Failed, run, say
 
 REPAIRED = Goal(still=(), across=None)
 """What somebody damaged is put right within the time for convergence, and nobody else notices."""
@@ -51,11 +56,55 @@ def parted(place: Place) -> Iterator[None]:
 
 
 @fault("one packet in ten is lost between the nodes", goal=LAME, hold=15, roles=(WORKER,),
-       note="by nftables, where the kernel has no netem; packets cannot be put into another order that way")  # fmt: skip
+       note="by nftables, where the kernel has no netem")  # fmt: skip
 def lossy(place: Place) -> Iterator[None]:
     drop = "numgen random mod 10 == 0 drop"
     with underlay(place, f"iifname {place.node.name} {drop}", f"oifname {place.node.name} {drop}"):
         yield
+
+
+@fault("packets between nodes late, in another order, and twice", goal=Goal(across=1.0), hold=15,
+       note="in user space: one packet in 20 waits 2 to 20 ms, others pass it; one in 50 comes twice")  # fmt: skip
+def shuffled(place: Place) -> Iterator[None]:
+    """Frames take the way through a pair of links of ours instead of the node's own port on the switch.
+
+    The pair works before the port is taken away and after it is back, so that the change itself loses nothing.
+    """
+    switch, port = place.scene.bed.plan.switch, place.node.name
+    link = ["ip", "-n", switch, "link"]
+    (of_all,) = json.loads(run("ip", "-n", switch, "-j", "link", "show", network.BRIDGE).stdout)
+    # It takes its lowest port's otherwise, and neighbours would not know it again.
+    run(*link, "set", network.BRIDGE, "address", of_all["address"])
+    run(*link, "add", "far", "address", "fe:ff:ff:ff:ff:01", "type", "veth", "peer", "name", "near")
+    try:
+        # One packet a frame: what is cut into packets only behind us would all be late together.
+        run(*link, "set", "near", "gso_max_segs", "1", "master", network.BRIDGE, "up")
+        run(*link, "set", "far", "up")
+        place.bench.exec("ip", "link", "set", "eth0", "gso_max_segs", "1")
+        with _shuffle(switch, port, "far"):
+            run(*link, "set", port, "nomaster")
+            try:
+                yield
+            finally:
+                run(*link, "set", port, "master", network.BRIDGE)
+                time.sleep(0.2)
+    finally:
+        place.bench.exec("ip", "link", "set", "eth0", "gso_max_segs", "65535")
+        run(*link, "delete", "far")
+
+
+@contextlib.contextmanager
+def _shuffle(netns: str, near: str, far: str) -> Iterator[None]:
+    words = ["ip", "netns", "exec", netns, sys.executable, "-m", "tests.chaos.shuffle", near, far, SEED]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            if process.stdout.readline() != "ready\n":
+                raise Failed("nobody passes the frames on")
+            yield
+        finally:
+            process.terminate()
+            say(f"frames of {near}: {process.stdout.read().strip()}, STACKPAD_SEED={SEED}")
 
 
 @fault("iptables -F", goal=REPAIRED)

@@ -21,8 +21,12 @@ TREES: dict[str, tuple[str, tuple[str, ...]]] = {
     "bookworm": ("bookworm", ()),
     "forky": ("forky", _ENGINE),
     "trixie-engine": ("trixie", _ENGINE),
+    "firewalld": ("trixie", ("dbus", "firewalld", "iptables", "libpam-systemd", "nftables", "systemd-sysv")),
 }
-"""Trees by name: the release, and packages beyond the minimum. Images are built on a release without an engine."""
+"""Trees by name: the release, and packages beyond the minimum. Images are built on a release without an engine.
+
+No node has the last one; it is made where a firewall of that name is to run on a node.
+"""
 
 
 _ENGINE_TREES = {"trixie": "trixie-engine", "legacy": "trixie-engine", "forky": "forky"}

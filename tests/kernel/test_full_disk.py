@@ -1,0 +1,124 @@
+"""The state on a file system without room: what is refused has not happened, and who starts there knows all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from plugin.model import Pool
+from plugin.state import State
+from stackpad import files
+from stackpad.errors import Unavailable
+from tests.testbed.shell import ROOT
+
+POOLS = {f"p{number}": Pool(f"p{number}", f"10.192.{number}.0/24") for number in range(40)}
+MORE = Pool("more", "10.193.0.0/24")
+
+_FILL_AND_HANG = """
+import asyncio, sys, time
+from pathlib import Path
+from plugin.model import Pool
+from plugin.state import State
+
+async def main():
+    state = State(Path(sys.argv[1]))
+    for number in range(40):
+        await state.put_pool(Pool(f"p{number}", f"10.192.{number}.0/24"))
+    print("written", flush=True)
+    time.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for a tmpfs")
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", place], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=False)
+
+
+def fill(place: Path) -> Path:
+    """Take the last byte; returns what to remove for there to be room again."""
+    ballast = place / "ballast"
+    with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    return ballast
+
+
+def written_by_a_killed_one(path: Path) -> None:
+    """What is in it is in the file beside the database only."""
+    with subprocess.Popen([sys.executable, "-c", _FILL_AND_HANG, path], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"written\n"
+        process.send_signal(signal.SIGKILL)
+
+
+async def written_to_the_end(path: Path) -> None:
+    """What is in it is in the database alone."""
+    async with State(path) as state:
+        for pool in POOLS.values():
+            await state.put_pool(pool)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_who_starts_on_a_full_disk_knows_all_and_writes_when_there_is_room(small: Path, killed: bool) -> None:
+    path = small / "net.db"
+    if killed:
+        written_by_a_killed_one(path)
+    else:
+        await written_to_the_end(path)
+    ballast = fill(small)
+    async with State(path) as state:
+        fill(small)  # what opening has freed, somebody else takes
+        assert state.pools == POOLS
+        own_range = state.unique_local_range
+        for _ in range(3):
+            with pytest.raises(Unavailable, match=r"net.db cannot be written: .*full; make room"):
+                await state.put_pool(MORE)
+            with pytest.raises(Unavailable, match=r"net.db cannot be written: .*full; make room"):
+                await state.drop_pool("p1")
+        assert state.pools == POOLS
+        ballast.unlink()
+        await state.put_pool(MORE)
+        await state.drop_pool("p1")
+        after = dict(state.pools)
+    async with State(path) as state:
+        assert state.pools == after
+        assert state.unique_local_range == own_range
+
+
+async def test_a_state_cannot_begin_on_a_full_disk(small: Path) -> None:
+    ballast = fill(small)
+    with pytest.raises(Unavailable, match=r"net.db cannot be used"):
+        State(small / "net.db")
+    ballast.unlink()
+    async with State(small / "net.db") as state:
+        await state.put_pool(MORE)
+
+
+def test_a_small_file_is_replaced_whole_or_not_at_all(small: Path) -> None:
+    path = small / "view.json"
+    files.replace(path, b"old")
+    ballast = fill(small)
+    with pytest.raises(Unavailable, match=r"view.json cannot be written: .*No space left on device; make room"):
+        files.replace(path, b"new" * 4096)
+    assert path.read_bytes() == b"old"
+    assert sorted(file.name for file in small.iterdir()) == ["ballast", "view.json"]
+    ballast.unlink()
+    files.replace(path, b"new")
+    assert path.read_bytes() == b"new"
