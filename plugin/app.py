@@ -104,6 +104,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
             state,
             driver.forget_network,
             driver.forget_endpoint,
+            driver.unwanted,
             learnt=cluster.networks_changed,
             heard=driver.heard,
         )

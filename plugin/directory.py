@@ -2,7 +2,8 @@
 
 The driver is told neither a network's name nor a container's. Here they are learnt from events and lists, and with them
 what the engine has forgotten without telling us, as it does while the plugin is disabled: a network or an endpoint that
-is missing from its lists for a while is forgotten here too.
+is missing from its lists for a while is forgotten here too; at once, if the engine has given it up already and only our
+disk was full.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ MISSING_FOR = 15.0
 """Seconds something must be missing: a container that is just starting is not in the list yet."""
 
 LOOK_AGAIN = 5.0
+UNWANTED_AGAIN = 2.0
+"""Seconds between two looks while the disk would not forget something; it may have room again."""
 
 _ACTIONS = ["create", "destroy", "connect", "disconnect", "start", "die", "rename"]
 
@@ -39,6 +42,7 @@ class Directory:
         state: State,
         forget_network: Callable[[str], Awaitable[object]],
         forget_endpoint: Callable[[str], Awaitable[object]],
+        unwanted: set[str],
         learnt: Callable[[], None] = lambda: None,
         heard: Callable[[], None] = lambda: None,
     ) -> None:
@@ -49,6 +53,7 @@ class Directory:
         self._networks: dict[str, str] = {}
         self._containers: dict[str, str] = {}
         self._missing: dict[str, float] = {}
+        self._unwanted = unwanted
         self._changed = asyncio.Event()
         self._log = structlog.get_logger("directory")
 
@@ -78,12 +83,17 @@ class Directory:
                 except StackpadError as error:
                     self._log.debug("the engine does not answer", reason=str(error))
                 try:
-                    async with asyncio.timeout(LOOK_AGAIN if self._missing else RELIST):
+                    async with asyncio.timeout(self._pause()):
                         await self._changed.wait()
                 except TimeoutError:
                     continue
                 await asyncio.sleep(SOON)
                 self._changed.clear()
+
+    def _pause(self) -> float:
+        if self._unwanted & self._missing.keys():
+            return UNWANTED_AGAIN
+        return LOOK_AGAIN if self._missing else RELIST
 
     async def _listen(self) -> None:
         async for _ in self._engine.events({"type": ["container", "network"], "event": _ACTIONS}):
@@ -91,6 +101,7 @@ class Directory:
 
     async def _list(self) -> None:
         known_networks, known_endpoints = set(self._state.networks), set(self._state.endpoints)
+        self._unwanted.intersection_update(known_networks | known_endpoints)
         networks = await self._engine.networks()
         containers = await self._engine.containers()
         self.engine_version = await self._engine.version()
@@ -108,8 +119,9 @@ class Directory:
         now = time.monotonic()
         self._missing = {key: self._missing.get(key, now) for key in gone_networks | gone_endpoints}
         for key, since in list(self._missing.items()):
-            if now - since < MISSING_FOR:
+            if now - since < MISSING_FOR and key not in self._unwanted:
                 continue
-            self._log.warning("forgotten: the engine does not know it any more", id=key[:12])
             await (self._forget_network if key in gone_networks else self._forget_endpoint)(key)
+            self._log.warning("forgotten: the engine does not know it any more", id=key[:12])
             del self._missing[key]
+            self._unwanted.discard(key)

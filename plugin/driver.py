@@ -9,8 +9,9 @@ and the ones that take something away always succeed and clean up whatever the i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
 from plugin import addresses, naming, protocol
@@ -53,6 +54,9 @@ class NetworkDriver:
         self._unconfirmed = set(state.endpoints)
         """Endpoints of before this process, which the engine may have forgotten while it was away itself."""
 
+        self.unwanted: set[str] = set()
+        """Networks and endpoints that the engine has given up and the disk would not forget; it does not ask again."""
+
     async def create_network(self, request: protocol.CreateNetwork) -> dict[str, object]:
         """Make a network; refused if a range of it is somebody else's."""
         wanted = network(request)
@@ -79,7 +83,8 @@ class NetworkDriver:
 
     async def delete_network(self, request: protocol.NetworkRef) -> dict[str, object]:
         """Take a network away with everything that is left in it."""
-        await self.forget_network(request.network_id)
+        with self._given_up(request.network_id):
+            await self.forget_network(request.network_id)
         return {}
 
     async def forget_network(self, network_id: str) -> None:
@@ -127,8 +132,15 @@ class NetworkDriver:
 
     async def delete_endpoint(self, request: protocol.EndpointRef) -> dict[str, object]:
         """Take an endpoint away with its link, rules and ports."""
-        await self.forget_endpoint(request.endpoint_id)
+        with self._given_up(request.endpoint_id):
+            await self.forget_endpoint(request.endpoint_id)
         return {}
+
+    @contextlib.contextmanager
+    def _given_up(self, key: str) -> Iterator[None]:
+        self.unwanted.add(key)
+        yield
+        self.unwanted.discard(key)
 
     async def forget_endpoint(self, endpoint_id: str) -> None:
         """Drop an endpoint with its link, rules and ports; nothing if it is not known."""

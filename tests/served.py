@@ -77,6 +77,7 @@ class Plugin:
     metrics: Metrics
     ready: asyncio.Event
     session: aiohttp.ClientSession
+    driver: NetworkDriver
     routes: list[Route] = field(default_factory=list)
 
     async def raw(self, method: str, body: bytes) -> tuple[int, Any]:
@@ -130,7 +131,8 @@ async def served(
             return routes
 
         ipam = Ipam(state, settings or Settings(), node_routes)
-        server = Server(calls(NetworkDriver(state, ipam, ports, reconciler, node_routes), ipam), ready, metrics)
+        networks = NetworkDriver(state, ipam, ports, reconciler, node_routes)
+        server = Server(calls(networks, ipam), ready, metrics)
         runner = web.AppRunner(server.application(), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -139,4 +141,4 @@ async def served(
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         stack.callback(_release_all, ports)
         ready.set()
-        yield Plugin(state, ipam, ports, reconciler, metrics, ready, session, routes)
+        yield Plugin(state, ipam, ports, reconciler, metrics, ready, session, networks, routes)

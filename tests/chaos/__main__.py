@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from tests.chaos import census, limits, processes, report, wires
+from tests.chaos import census, disk, limits, processes, report, wires
 from tests.chaos.crowd import ADDRESSES_REST, Crowd
 from tests.chaos.fault import FAULTS, Fault
 from tests.chaos.inject import Outcome, inject
@@ -29,7 +29,7 @@ KEPT = ROOT / "build" / "chaos.json"
 """What has been found so far; for who looks on, or whose run does not come to its end."""
 
 ENGINES = "debian12,forky,forky"
-MODULES = (processes, wires, limits)
+MODULES = (processes, wires, limits, disk)
 """What declares the faults, in the order in which they are injected."""
 
 ORDERED = {each.name: each for module in MODULES for each in FAULTS.values() if each.inject.__module__ == module.__name__}

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from tests.e2e.workbench import Workbench
 from tests.testbed import network
 from tests.testbed.node import Node
-from tests.testbed.shell import Failed
+from tests.testbed.shell import Failed, say
 from tests.testbed.testbed import Testbed
 
 CONTROL, WORKER = 1, 2
@@ -65,6 +67,12 @@ class Place:
     stop: float = 20.0
     """Seconds for which a process is stopped."""
 
+    calls: dict[str, float] = field(default_factory=dict)
+    """Seconds that Docker's commands took which the fault has asked for; negative if one failed."""
+
+    refused: dict[str, str] = field(default_factory=dict)
+    """Of those, what was refused as it must be, and the words."""
+
     @property
     def bench(self) -> Workbench:
         """The node to work at."""
@@ -99,6 +107,19 @@ class Place:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
+    def ask(self, call: str, *words: str, refused: str = "") -> None:
+        """Run a command of Docker's and keep how long it took; where it may fail, its error must say ``refused``."""
+        began = time.monotonic()
+        done = self.bench.try_docker(*words, timeout=120)
+        took = time.monotonic() - began
+        said = done.stderr.strip()
+        if done.returncode:
+            say(f"docker {call}: {said}")
+        right = bool(done.returncode and refused and re.search(refused, said))
+        if right:
+            self.refused[call] = said
+        self.calls[call] = took if right or not done.returncode else -took
+
     def configure(self, **settings: object) -> None:
         """Change the engine's ``daemon.json``; it reads the file at its next start."""
         file = self.node.root / "etc/docker/daemon.json"
@@ -111,6 +132,10 @@ class Place:
         if not found:
             raise Failed(f"{' '.join(words)} does not run on {self.node.name}")
         return found[0]
+
+
+def _unprepared(_: Place) -> AbstractContextManager[None]:
+    return contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +156,9 @@ class Fault:
     note: str
     """What is to be known about its figures."""
 
+    prepare: Callable[[Place], AbstractContextManager[None]] = _unprepared
+    """Entered before anything is measured, and left when all is judged."""
+
 
 FAULTS: dict[str, Fault] = {}
 """All of them by name, once their modules are imported."""
@@ -144,13 +172,14 @@ def fault(
     hold: float | None = 0.0,
     daily: bool = False,
     note: str = "",
+    prepare: Callable[[Place], AbstractContextManager[None]] = _unprepared,
 ) -> Callable[[Callable[[Place], Iterator[None]]], Callable[[Place], AbstractContextManager[None]]]:
     """Make a fault of a generator that begins it, yields for ``hold`` seconds, and ends it."""
 
     def made(inject: Callable[[Place], Iterator[None]]) -> Callable[[Place], AbstractContextManager[None]]:
         managed = contextlib.contextmanager(inject)
         name = inject.__name__.replace("_", "-")
-        FAULTS[name] = Fault(name, title, managed, roles, hold, goal, daily, note)
+        FAULTS[name] = Fault(name, title, managed, roles, hold, goal, daily, note, prepare)
         return managed
 
     return made

@@ -50,6 +50,9 @@ class Outcome:
     calls: dict[str, float] = field(default_factory=dict)
     """Seconds that Docker's commands took meanwhile; negative if one failed."""
 
+    refused: dict[str, str] = field(default_factory=dict)
+    """Those of them that were refused as they must be, with what was said."""
+
     misses: list[str] = field(default_factory=list)
     why: dict[str, int] = field(default_factory=dict)
 
@@ -57,17 +60,24 @@ class Outcome:
 def inject(scene: Scene, fault: Fault, number: int, before: Census, *, stop: float = 20.0, timed: bool = True) -> Outcome:
     """Inject a fault at a node, see how things become well again, and judge; ``timed`` has durations judged, too."""
     place = Place(scene, number, stop)
+    with fault.prepare(place):
+        return _injected(scene, fault, place, before, timed=timed)
+
+
+def _injected(scene: Scene, fault: Fault, place: Place, before: Census, *, timed: bool) -> Outcome:
+    number = place.number
     made = Outcome(fault.name, fault.title, place.node.name, number)
     broken: list[str] = []
     began = time.monotonic()
     try:
         with fault.inject(place):
             if fault.daily:
-                made.calls = _daily(place)
-            time.sleep(max(0.0, began + (stop if fault.hold is None else fault.hold) - time.monotonic()))
+                _daily(place)
+            time.sleep(max(0.0, began + (place.stop if fault.hold is None else fault.hold) - time.monotonic()))
     except (Failed, OSError, LookupError, StopIteration, subprocess.SubprocessError) as error:
         broken.append(f"not injected as meant: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
     ended = time.monotonic()
+    made.calls, made.refused = place.calls, place.refused
     unwell = _converge(scene, made, before, ended)
     time.sleep(LATE)
     until = time.monotonic()
@@ -125,6 +135,7 @@ def judge(made: Outcome, goal: Goal, losses: dict[Stream, Loss], *, timed: bool 
 
 def _converge(scene: Scene, made: Outcome, before: Census, ended: float) -> list[str]:
     """Wait until all streams are well and the census is as before; returns what is not in time."""
+    told: list[str] = []
     while True:
         now = time.monotonic()
         bad = scene.unwell(now - 1.0) if now - 1.0 >= ended else ["too early to tell"]
@@ -138,6 +149,9 @@ def _converge(scene: Scene, made: Outcome, before: Census, ended: float) -> list
             if not left:
                 made.converged = max(0.0, now - 1.0 - ended)
                 return []
+        if now - ended > 2.0 and bad != told:
+            say(f"{made.fault}: {now - ended:.1f} s after its end not well: {', '.join(bad)}")
+            told = bad
         if now - ended > GIVE_UP:
             return bad
         time.sleep(0.2)
@@ -157,19 +171,9 @@ def _help(scene: Scene, number: int) -> None:
         scene.wait_well(90)
 
 
-def _daily(place: Place) -> dict[str, float]:
-    """Make a network, run a container on it, and remove both; seconds each took."""
-    steps = {
-        "network create": ("network", "create", "--driver", "stackpad", "--ipam-driver", "stackpad", DAILY),
-        "run": ("run", "--detach", "--name", DAILY, "--network", DAILY, images.TEST),
-        "rm": ("rm", "--force", DAILY),
-        "network rm": ("network", "rm", DAILY),
-    }
-    took = {}
-    for name, words in steps.items():
-        began = time.monotonic()
-        done = place.bench.try_docker(*words, timeout=120)
-        took[name] = (time.monotonic() - began) * (1 if done.returncode == 0 else -1)
-        if done.returncode:
-            say(f"docker {name}: {done.stderr.strip()}")
-    return took
+def _daily(place: Place) -> None:
+    """Make a network, run a container on it, and remove both."""
+    place.ask("network create", "network", "create", "--driver", "stackpad", "--ipam-driver", "stackpad", DAILY)
+    place.ask("run", "run", "--detach", "--name", DAILY, "--network", DAILY, images.TEST)
+    place.ask("rm", "rm", "--force", DAILY)
+    place.ask("network rm", "network", "rm", DAILY)

@@ -69,8 +69,10 @@ def calls(outcomes: Iterable[Outcome]) -> str:
         return ""
     heads = ["meanwhile", *chosen[0].calls]
     rows = [heads, ["---"] * len(heads)]
-    rows += [[f"{made.title}, {made.node}", *("failed" if took < 0 else f"{took:.1f} s" for took in made.calls.values())]
-             for made in chosen]  # fmt: skip
+    for made in chosen:
+        took = {call: "failed" if seconds < 0 else f"{seconds:.1f} s" for call, seconds in made.calls.items()}
+        cells = (f"{'refused, ' if call in made.refused else ''}{text}" for call, text in took.items())
+        rows.append([f"{made.title}, {made.node}", *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -329,9 +329,11 @@ async def test_what_the_disk_refuses_to_forget_stays_whole(joined: Plugin) -> No
         assert joined.state.networks.keys() == {ONE}
         assert joined.state.endpoints.keys() == {endpoint_id(1)}
         assert joined.ports.held == held
+    assert joined.driver.unwanted == {endpoint_id(1), ONE}
     joined.state._database.execute("PRAGMA query_only = OFF")
     await joined.network("DeleteNetwork", {"NetworkID": ONE})
     assert (joined.state.networks, joined.ports.held) == ({}, {})
+    assert joined.driver.unwanted == {endpoint_id(1)}, "what is gone with the network is looked for once more"
 
 
 async def test_a_network_deleted_while_an_endpoint_is_made(joined: Plugin) -> None:
