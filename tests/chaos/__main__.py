@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from tests.chaos import census, disk, limits, processes, report, wires
+from tests.chaos import census, disk, firewalls, limits, processes, report, wires
 from tests.chaos.crowd import ADDRESSES_REST, Crowd
 from tests.chaos.fault import FAULTS, Fault
 from tests.chaos.inject import Outcome, inject
@@ -29,7 +29,7 @@ KEPT = ROOT / "build" / "chaos.json"
 """What has been found so far; for who looks on, or whose run does not come to its end."""
 
 ENGINES = "debian12,forky,forky"
-MODULES = (processes, wires, limits, disk)
+MODULES = (processes, wires, firewalls, limits, disk)
 """What declares the faults, in the order in which they are injected."""
 
 ORDERED = {each.name: each for module in MODULES for each in FAULTS.values() if each.inject.__module__ == module.__name__}
@@ -97,7 +97,7 @@ def run(bed: Testbed, chosen: Sequence[Fault], stop: float, found: Found) -> Non
     with step("engines with live-restore"), ThreadPoolExecutor(3) as pool:
         list(pool.map(_live_restore, range(1, 4), [bed] * 3))
     with Scene(bed) as scene:
-        before = settled(bed)
+        before = census.settled(bed)
         for fault in chosen:
             for number in fault.roles:
                 with step(f"{fault.name} on n{number}"):
@@ -108,13 +108,13 @@ def run(bed: Testbed, chosen: Sequence[Fault], stop: float, found: Found) -> Non
                         return
                 found.add(made)
                 if made.left:
-                    before = settled(bed)
+                    before = census.settled(bed)
 
 
 def crowded(bed: Testbed, seconds: float, found: Found) -> None:
     """Many at once, for so long, between two censuses."""
     crowd = Crowd(bed, SEED)
-    before = settled(bed)
+    before = census.settled(bed)
     with step(f"many at once, STACKPAD_SEED={SEED}"):
         crowd.run(seconds)
     left = census.differences(before, census.take(bed))
@@ -125,18 +125,6 @@ def crowded(bed: Testbed, seconds: float, found: Found) -> None:
     found.crowd = report.crowd(crowd, seconds, left)
     found.keep()
     say(found.crowd)
-
-
-def settled(bed: Testbed) -> census.Census:
-    """A census of nodes on which nothing changes any more."""
-    found = census.take(bed)
-    for _ in range(30):
-        time.sleep(2)
-        again = census.take(bed)
-        if not census.differences(found, again) and not census.differences(again, found):
-            return again
-        found = again
-    raise Failed("the nodes do not come to rest")
 
 
 def _live_restore(number: int, bed: Testbed) -> None:

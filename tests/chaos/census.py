@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from tests.testbed import network
 from tests.testbed.node import Node
-from tests.testbed.shell import run
+from tests.testbed.shell import Failed, run
 from tests.testbed.testbed import Testbed
 
 Census = dict[str, Counter[str]]
@@ -55,6 +56,18 @@ def take(bed: Testbed) -> Census:
     found = {kind: lines for part in parts for kind, lines in part.items()}
     found["store keys"] = Counter(_keys(bed.nodes[0]))
     return found
+
+
+def settled(bed: Testbed) -> Census:
+    """A census of nodes on which nothing changes any more."""
+    found = take(bed)
+    for _ in range(30):
+        time.sleep(2)
+        again = take(bed)
+        if not differences(found, again) and not differences(again, found):
+            return again
+        found = again
+    raise Failed("the nodes do not come to rest")
 
 
 def differences(before: Census, after: Census) -> list[str]:

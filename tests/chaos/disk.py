@@ -123,7 +123,7 @@ def disk_full_killed(place: Place) -> Iterator[None]:
     with asked(place), filled(place):
         before = place.node.plugin_pid()
         os.kill(before, signal.SIGKILL)
-        eventually(lambda: bool(place.pids("wireguard-go")) and place.node.plugin_pid() != before, "the next one", 30)
+        eventually(lambda: set(place.pids("python", "-m", "plugin")) - {before}, "the next one", 30)
         place.bench.wait_plugin()
         ask_all(place)
         yield

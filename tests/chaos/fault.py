@@ -159,6 +159,11 @@ class Fault:
     prepare: Callable[[Place], AbstractContextManager[None]] = _unprepared
     """Entered before anything is measured, and left when all is judged."""
 
+    @property
+    def prepared(self) -> bool:
+        """Whether there is more on the node during it than during others."""
+        return self.prepare is not _unprepared
+
 
 FAULTS: dict[str, Fault] = {}
 """All of them by name, once their modules are imported."""

@@ -10,11 +10,14 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.chaos.fault import Place
-from tests.testbed.shell import Failed, alive, run, spawn, wait_until
+from tests.chaos.fault import CONTROL, TRAFFIC_STOPS, UNNOTICED, WORKER, Place, fault
+from tests.chaos.scene import ENVIRONMENT, address
+from tests.e2e.scene import INTERNET
+from tests.e2e.workbench import BRIEF, Target, eventually, everything
+from tests.testbed.shell import Failed, alive, run, say, spawn, wait_until
 from tests.testbed.trees import tree
 
 _HOLD = """
@@ -26,8 +29,18 @@ mount -t sysfs sysfs {home}/root/sys
 mount --rbind /dev {home}/root/dev
 mount -t tmpfs run {home}/root/run
 mkdir -p {home}/root/run/dbus {home}/root/run/lock
-exec chroot {home}/root sh -c 'dbus-daemon --system --fork && exec firewalld --nofork --nopid'
+exec chroot {home}/root sh -c '{told}dbus-daemon --system --fork && exec firewalld --nofork --nopid'
 """
+
+OPERATOR = (
+    "--zone=trusted --add-interface=sp-+",
+    "--zone=public --add-port=51820/udp",
+    "--zone=drop --add-port=51820/udp",
+)
+"""What docs/operations.md has an operator say, before it starts."""
+
+STRANGERS, GUEST_PORT = "strangers", 8090
+NOT_APART = "a stranger answers"
 
 
 class Firewalld:
@@ -37,15 +50,16 @@ class Firewalld:
         self._place, self._home = place, place.node.home / "firewalld"
         self._outer = 0
 
-    def start(self) -> None:
-        """Start it and wait until it has written its rules."""
+    def start(self, told: Sequence[str] = ()) -> None:
+        """Start it with these settings and wait until it has written its rules."""
         lower = tree("firewalld")
         for part in ("upper", "work", "root"):
             (self._home / part).mkdir(parents=True, exist_ok=True)
-        script = _HOLD.format(tree=lower, home=self._home)
+        words = "".join(f"firewall-offline-cmd {each} && " for each in told)
+        script = _HOLD.format(tree=lower, home=self._home, told=words)
         enter = ["nsenter", f"--net=/run/netns/{self._place.node.spec.netns}"]
-        words = [*enter, "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script]
-        self._outer = spawn(words, self._home / "log")
+        apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script]
+        self._outer = spawn([*enter, *apart], self._home / "log")
         wait_until("firewalld", self._runs, 60)
 
     def tell(self, *words: str) -> str:
@@ -80,11 +94,81 @@ class Firewalld:
 
 
 @contextlib.contextmanager
-def firewalld(place: Place) -> Iterator[Firewalld]:
+def visitors(place: Place) -> Iterator[None]:
+    """Who makes new connections, for what runs already every firewall lets pass: a guest, and two strangers."""
+    bench = place.bench
+    try:
+        bench.serve("guest", ENVIRONMENT, "--publish", f"{GUEST_PORT}:80")
+        bench.network(STRANGERS)
+        bench.serve("stranger", STRANGERS)
+        bench.start("another", STRANGERS)
+        eventually(lambda: not wrong(place), "the visitors to be known everywhere", 30)
+        yield
+    finally:
+        bench.docker("rm", "--force", "guest", "stranger", "another")
+        bench.docker("network", "rm", STRANGERS)
+
+
+def wrong(place: Place) -> list[str]:
+    """Ways that are closed and should be open, and the other way about."""
+    here, number = place.bench, place.number
+    other = CONTROL if number != CONTROL else WORKER
+    there = place.scene.bench[other]
+    guest = everything(here.node.address_of("guest", ENVIRONMENT))
+    stranger = everything(here.node.address_of("stranger", STRANGERS))
+    ways: dict[str, Callable[[], list[str]]] = {
+        "same": lambda: here.ask(f"ask{number}", guest, BRIEF),
+        "from another node": lambda: there.ask(f"ask{other}", guest, BRIEF),
+        "to another node": lambda: here.ask("guest", [Target("icmp", address(other))], BRIEF),
+        "to the internet": lambda: here.ask("guest", [Target("icmp", INTERNET)], BRIEF),
+        "published": lambda: here.ask_from_outside(Target("tcp", here.node.address, GUEST_PORT), patience=BRIEF),
+        "among strangers": lambda: here.ask("another", stranger, BRIEF),
+    }
+    bad = [name for name, way in ways.items() if not all(way())]
+    answers = [*here.ask(f"ask{number}", stranger, BRIEF), *there.ask(f"ask{other}", stranger, BRIEF)]
+    return bad + ([NOT_APART] if any(answers) else [])
+
+
+@contextlib.contextmanager
+def firewalld(place: Place, told: Sequence[str] = ()) -> Iterator[Firewalld]:
     """It, running."""
     made = Firewalld(place)
     try:
-        made.start()
+        made.start(told)
         yield made
     finally:
         made.stop()
+
+
+STEPS = (("started",), ("reloaded", "--reload"), ("reloaded completely", "--complete-reload"),
+         ("with drop as its default zone", "--set-default-zone=drop"))  # fmt: skip
+
+
+def _through(place: Place, daemon: Firewalld) -> list[str]:
+    """All of the steps, and what is wrong after each."""
+    found = []
+    for name, *words in STEPS:
+        if words:
+            daemon.tell(*words)
+        bad = wrong(place)
+        say(f"firewalld {name}: {', '.join(bad) or 'all as it should be'}")
+        found += [f"{name}: {each}" for each in bad]
+    return found
+
+
+@fault("firewalld, told of us, started, reloaded, set to drop", goal=UNNOTICED, roles=(WORKER,), prepare=visitors,
+       note="our links in its trusted zone, the tunnel's port open; new connections tried after each step")  # fmt: skip
+def firewalld_told(place: Place) -> Iterator[None]:
+    with firewalld(place, OPERATOR) as daemon:
+        if bad := _through(place, daemon):
+            raise Failed("; ".join(bad))
+        yield
+
+
+@fault("firewalld, told nothing, started, reloaded, set to drop", goal=TRAFFIC_STOPS, roles=(WORKER,), prepare=visitors,
+       note="what runs goes on, for that is established; new connections are refused until it is told")  # fmt: skip
+def firewalld_untold(place: Place) -> Iterator[None]:
+    with firewalld(place) as daemon:
+        if any(NOT_APART in each for each in _through(place, daemon)):
+            raise Failed(NOT_APART)
+        yield

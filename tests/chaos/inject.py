@@ -61,6 +61,8 @@ def inject(scene: Scene, fault: Fault, number: int, before: Census, *, stop: flo
     """Inject a fault at a node, see how things become well again, and judge; ``timed`` has durations judged, too."""
     place = Place(scene, number, stop)
     with fault.prepare(place):
+        if fault.prepared:
+            before = census.settled(scene.bed)
         return _injected(scene, fault, place, before, timed=timed)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos import census, limits, processes, wires
-from tests.chaos.__main__ import settled
+from tests.chaos.census import settled
 from tests.chaos.fault import FAULTS
 from tests.chaos.inject import inject
 from tests.chaos.scene import Scene
@@ -23,7 +23,7 @@ SEED = os.environ.get("STACKPAD_SEED") or str(random.SystemRandom().randrange(1_
 MODULES = (processes, wires, limits)
 
 SHORT = ("plugin-killed", "tunnel-killed", "store-killed", "store-wiped", "bridge-table-deleted", "deaf", "mute",
-         "routes-deleted", "peer-removed", "bridge-down", "address-deleted", "rule-deleted")  # fmt: skip
+         "routes-deleted", "peer-removed", "bridge-down", "address-deleted", "rule-deleted", "shuffled")  # fmt: skip
 """Faults that need neither Caddy nor a setting of the engine's, and are over soon."""
 
 CHOSEN = sorted(random.Random(SEED).sample(SHORT, 3))  # noqa: S311 - a choice of tests

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import census, disk, limits, processes, report, wires
+from tests.chaos import census, disk, firewalls, limits, processes, report, wires
 from tests.chaos.__main__ import DOCUMENT, ORDERED
 from tests.chaos.fault import FAULTS, PLUGIN_ENDS, TRAFFIC_STOPS, UNNOTICED, Goal
 from tests.chaos.inject import Outcome, judge
 from tests.chaos.record import Beat, Log, Loss, gaps, loss
 from tests.chaos.scene import COLUMNS, STREAMS, Stream
 
-MODULES = (processes, wires, limits, disk)
+MODULES = (processes, wires, firewalls, limits, disk)
 
 
 def beat(since: float, to: float, *lost: float, gaps: tuple[tuple[float, float], ...] = ()) -> Beat:
