@@ -35,6 +35,7 @@ def diagnose(facts: Facts) -> list[Check]:
         *_forwarding(facts),
         _tables(facts),
         *_accepts(facts),
+        *_firewalld(facts),
         _mtu(facts),
         _reported(facts),
         *_ingress(facts),
@@ -213,6 +214,21 @@ def _accepts(facts: Facts) -> Iterator[Check]:
                 f"{chain} has no accept for our bridges: Docker's own rules drop their traffic",
                 "a running plugin puts them back within a second; something removes them again, or it does not run",
             )
+
+
+def _firewalld(facts: Facts) -> Iterator[Check]:
+    """It refuses what is forwarded between links it has not been told of, in a table where no accept of ours counts."""
+    if isinstance(facts.firewalld, Unknown):
+        yield _skipped("firewalld", facts.firewalld.reason)
+    elif '"sp-*"' in facts.firewalld:
+        yield Check("firewalld", Level.OK, "it has been told of our links")
+    elif facts.firewalld:
+        yield Check(
+            "firewalld",
+            Level.PROBLEM,
+            "it runs, and refuses new connections of our networks: it has not been told of our links",
+            "firewall-cmd --permanent --zone=trusted --add-interface=sp-+ && firewall-cmd --reload",
+        )
 
 
 def _mtu(facts: Facts) -> Check:

@@ -87,6 +87,9 @@ def examine(places: Places) -> Facts:
         engine_endpoints=_try(lambda: _engine_endpoints(engine)),
         forwarding=_forwarding(places.proc, ipv6=ipv6),
         tables=_try(_tables),
+        firewalld=_try(
+            lambda: _run("nft", "list", "table", "inet", "firewalld") if "inet firewalld" in _tables() else ""
+        ),
         filters={
             tool: _try(lambda tool=tool: _run(tool, "-S"))  # type: ignore[misc]
             for tool in ("iptables", *(["ip6tables"] if ipv6 else []))

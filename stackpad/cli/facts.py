@@ -28,7 +28,7 @@ class Facts:
     its containers' endpoints on any network. ``filters`` is what
     ``-S`` prints of the table ``filter``, by the command asked. ``mtus`` are those of the bridges that are there.
     ``engine_pools`` are the bases of the engine's default address pools, ``daemon_json`` is what Docker's configuration
-    says, and ``resolver`` the address at which ours has answered.
+    says, and ``resolver`` the address at which ours has answered. ``firewalld`` is that firewall's table, empty if none.
     ``ingress`` and ``caddy`` are ``None`` where there is no such socket. ``left`` are files of an earlier ingress
     that the one of today has others for.
     """
@@ -50,6 +50,7 @@ class Facts:
     daemon_json: Mapping[str, Any] | Unknown = field(default_factory=dict)
     resolver: str | Unknown = ""
     left: tuple[str, ...] = ()
+    firewalld: str | Unknown = ""
 
 
 class Level(StrEnum):

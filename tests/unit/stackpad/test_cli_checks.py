@@ -123,6 +123,13 @@ def test_missing_tables_and_forwarding_are_problems() -> None:
     assert level(facts, "firewall") is level(facts, "forwarding") is Level.PROBLEM
 
 
+@pytest.mark.parametrize(("rule", "expected"), [('iifname "sp-*" goto', Level.OK), ("goto", Level.PROBLEM)])
+def test_a_firewalld_that_knows_our_links_or_not(rule: str, expected: Level) -> None:
+    assert (
+        level(replace(WELL, firewalld=f"table inet firewalld {{ {rule} filter_FWD_trusted }}"), "firewalld") is expected
+    )
+
+
 def test_what_could_not_be_looked_at_is_skipped_not_passed() -> None:
     facts = replace(WELL, tables=Unknown("nft crashed"))
     assert level(facts, "firewall") is Level.SKIPPED
