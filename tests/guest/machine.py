@@ -26,7 +26,8 @@ PROGRAMS = {
 
 MODULES = (
     "wireguard", "veth", "bridge", "9p", "9pnet_virtio", "virtio_pci", "overlay", "nf_tables", "nft_ct",
-    "nft_chain_nat", "nft_nat",
+    "nft_chain_nat", "nft_nat", "nft_meta_bridge", "nft_fib_inet", "nft_reject_inet", "nft_masq", "nft_redir",
+    "nf_conntrack_netlink",
 )  # fmt: skip
 
 _WITHOUT = "cryptomgr.notests"

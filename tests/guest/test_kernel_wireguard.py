@@ -13,7 +13,7 @@ from plugin.wireguard.backend import kernel_has_wireguard
 from tests.guest import machine
 from tests.testbed.shell import ROOT
 
-TESTS = 27
+TESTS = 30
 """How many tests of the back ends there are; none may be left out unseen."""
 
 

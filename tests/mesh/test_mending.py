@@ -75,20 +75,31 @@ async def test_a_link_that_cannot_be_removed_is_told(backend: Backend) -> None:
     assert await backend.ensure(DEVICE, 1420)
 
 
-@pytest.mark.parametrize("replaced", [False, True], ids=["set down", "replaced"])
+@pytest.mark.parametrize("damage", ["set down", "deleted", "replaced"])
 async def test_the_loop_mends_it_with_its_address_and_its_routes(
-    backend: Backend, other: Other, tmp_path: Path, replaced: bool
+    backend: Backend, other: Other, tmp_path: Path, damage: str
 ) -> None:
     other.admit(OURS, "10.192.0.0/18")
     async with looping(tmp_path, backend, other, "192.0.2.2:51900") as loop:
         assert await reaches(THEIRS)
-        if replaced:
+        if damage == "replaced":
             usurp(f"link del {DEVICE}")
+        elif damage == "deleted":
+            ip("link", "del", DEVICE)
         else:
             ip("link", "set", DEVICE, "down")
         await eventually(itself, "the device to be itself again")
         await eventually(lambda: DEVICE in said("ip", "route", "show", "10.192.64.0/18"), "its route")
         await loop.wait_settled()
+        assert await reaches(THEIRS)
+
+
+async def test_a_peer_that_somebody_removes_comes_back(backend: Backend, other: Other, tmp_path: Path) -> None:
+    other.admit(OURS, "10.192.0.0/18")
+    async with looping(tmp_path, backend, other, "192.0.2.2:51900"):
+        assert await reaches(THEIRS)
+        run("wg", "set", DEVICE, "peer", other.public, "remove")
+        await eventually(lambda: other.public in shown("endpoints"), "the peer")
         assert await reaches(THEIRS)
 
 
