@@ -20,6 +20,9 @@ CRASHING_ENGINES = ((29, 0, 0), (29, 0, 2))
 """First and last engine that ends when a remote driver's container with published ports stops (moby, fixed in 29.0.3)."""
 
 MAX_NAMED = 5
+ALMOST_FULL = 0.9
+"""Of the table of connections; what is above it goes in seconds when somebody floods."""
+
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
 
@@ -33,6 +36,7 @@ def diagnose(facts: Facts) -> list[Check]:
         _known_networks(facts),
         _known_endpoints(facts),
         *_forwarding(facts),
+        *_connections(facts),
         _tables(facts),
         *_accepts(facts),
         *_firewalld(facts),
@@ -175,6 +179,24 @@ def _forwarding(facts: Facts) -> Iterator[Check]:
                 f"{name} = 0: containers reach nothing outside their own network",
                 f"sysctl -w {name}=1, and look in /etc/sysctl.d for what turned it off",
             )
+
+
+def _connections(facts: Facts) -> Iterator[Check]:
+    """A full table fails what is new, for all on the node, and says so in the kernel's log only."""
+    if facts.connections is None:
+        return
+    count, most = facts.connections
+    found = f"{count} of {most} are tracked" if most else f"{count} are tracked, without a bound"
+    remedy = (
+        "conntrack -L shows whose they are; end who floods, or have more: sysctl -w net.netfilter.nf_conntrack_max="
+        f"{most * 4}, and the same in /etc/sysctl.d"
+    )
+    if not most or count < ALMOST_FULL * most:
+        yield Check("connections", Level.OK, found)
+    elif count < most:
+        yield Check("connections", Level.WARNING, f"{found}: when the table is full, new ones fail", remedy)
+    else:
+        yield Check("connections", Level.PROBLEM, f"{found}: the table is full, and new ones fail", remedy)
 
 
 def _tables(facts: Facts) -> Check:

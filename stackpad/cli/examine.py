@@ -102,6 +102,7 @@ def examine(places: Places) -> Facts:
         engine_pools=_try(lambda: _engine_pools(engine)),
         daemon_json=_try(lambda: daemonjson.read(places.daemon_json)[1]),
         resolver=_try(_resolver),
+        connections=_connections(places.proc),
         caddy=_try(lambda: _caddy(places.caddy)) if os.path.exists(places.caddy) else None,
         left=tuple(str(places.state / name) for name in KEPT if _left(places.state, name)),
     )
@@ -174,6 +175,16 @@ def _forwarding(proc: Path, *, ipv6: bool) -> dict[str, bool]:
         except OSError:
             continue  # a kernel without that family
     return found
+
+
+def _connections(proc: Path) -> tuple[int, int] | None:
+    """Those that are tracked, and the most there can be; 0 is no bound (Documentation/networking/nf_conntrack-sysctl)."""
+    directory = proc / "sys/net/netfilter"
+    try:
+        count, most = (int((directory / f"nf_conntrack_{name}").read_text()) for name in ("count", "max"))
+    except (OSError, ValueError):
+        return None  # the module is not loaded, and nothing is tracked
+    return count, most
 
 
 def _tables() -> frozenset[str]:

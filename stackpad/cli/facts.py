@@ -31,6 +31,7 @@ class Facts:
     says, and ``resolver`` the address at which ours has answered. ``firewalld`` is that firewall's table, empty if none.
     ``ingress`` and ``caddy`` are ``None`` where there is no such socket. ``left`` are files of an earlier ingress
     that the one of today has others for.
+    ``connections`` are how many the kernel tracks and how many it can, ``None`` where it tracks none.
     """
 
     status: Status | Unknown
@@ -51,6 +52,7 @@ class Facts:
     resolver: str | Unknown = ""
     left: tuple[str, ...] = ()
     firewalld: str | Unknown = ""
+    connections: tuple[int, int] | None = None
 
 
 class Level(StrEnum):

@@ -235,6 +235,9 @@ def test_doctor_without_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_doctor_on_a_node(plugin: Path, answers: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "proc/sys/net/ipv4").mkdir(parents=True)
     (tmp_path / "proc/sys/net/ipv4/ip_forward").write_text("1\n")
+    (tmp_path / "proc/sys/net/netfilter").mkdir()
+    for name, number in (("count", 1000), ("max", 1000)):
+        (tmp_path / f"proc/sys/net/netfilter/nf_conntrack_{name}").write_text(f"{number}\n")
     answers["/networks"] = []
     plain, engine, caddy = (tmp_path / name for name in ("plain.sock", "docker.sock", "caddy.sock"))
     monkeypatch.setattr(commands, "PLACES", replace(Places(), plain=plain, proc=tmp_path / "proc"))
@@ -249,6 +252,7 @@ def test_doctor_on_a_node(plugin: Path, answers: dict[str, Any], tmp_path: Path,
         words = run("doctor", "--socket", plugin, "--docker", f"unix://{engine}", "--caddy", caddy).stdout
     found = {check["name"]: check for check in json.loads(result.stdout)}
     assert found["driver name"]["level"] == found["forwarding"]["level"] == found["Caddy"]["level"] == "ok"
+    assert "1000 of 1000 are tracked: the table is full" in found["connections"]["detail"]
     assert found["engine"]["level"] == "warning"
     assert found["endpoints"]["level"] == "ok"
     assert found["networks"]["level"] == "problem"

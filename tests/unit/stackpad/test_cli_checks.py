@@ -118,6 +118,18 @@ def test_mtu(mtus: dict[str, int], network_mtu: int, expected: Level) -> None:
     assert level(replace(WELL, networks=(network,), mtus=mtus), "MTU") is expected
 
 
+@pytest.mark.parametrize(
+    ("count", "most", "expected"),
+    [(0, 262144, Level.OK), (899, 1000, Level.OK), (900, 1000, Level.WARNING), (999, 1000, Level.WARNING),
+     (1000, 1000, Level.PROBLEM), (1003, 1000, Level.PROBLEM), (1000, 0, Level.OK)],
+)  # fmt: skip
+def test_tracked_connections(count: int, most: int, expected: Level) -> None:
+    facts = replace(WELL, connections=(count, most))
+    assert level(facts, "connections") is expected
+    (check,) = [check for check in diagnose(facts) if check.name == "connections"]
+    assert ("new ones fail" in check.detail) is (expected is not Level.OK)
+
+
 def test_missing_tables_and_forwarding_are_problems() -> None:
     facts = replace(WELL, tables=frozenset({"inet stackpad"}), forwarding={"net.ipv4.ip_forward": False})
     assert level(facts, "firewall") is level(facts, "forwarding") is Level.PROBLEM
