@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,8 @@ pytestmark = [
     ),
 ]
 
+BUCKETS = Path("/sys/module/nf_conntrack/parameters/hashsize")
+SIZE = PROC / "sys/net/netfilter/nf_conntrack_max"
 SERVER = ("198.51.100.1", 8080)
 MOST = 512
 """Connections there can be; as many buckets, so that the kernel finds what is over, as in tables of real size."""
@@ -52,11 +54,19 @@ async def outside(netns: None) -> AsyncIterator[Namespace]:
     made.close()
 
 
+def resize(buckets: str, most: str) -> None:
+    """Only the machine's first namespace may say how large the table is."""
+    for number, size in ((buckets, BUCKETS), (most, SIZE)):
+        run("nsenter", "--net=/proc/1/ns/net", "sh", "-c", f"echo {number} > {size}")
+
+
 @pytest.fixture
-def small() -> None:
-    """A table that a test can fill; the machine ends with the tests."""
-    Path("/sys/module/nf_conntrack/parameters/hashsize").write_text(str(MOST))
-    run("nsenter", "--net=/proc/1/ns/net", "sysctl", "-qw", f"net.netfilter.nf_conntrack_max={MOST}")
+def small() -> Iterator[None]:
+    """A table that a test can fill."""
+    buckets, most = (size.read_text().strip() for size in (BUCKETS, SIZE))
+    resize(str(MOST), str(MOST))
+    yield
+    resize(buckets, most)
 
 
 async def connect(container: Namespace, seconds: float) -> socket.socket:

@@ -195,31 +195,42 @@ class Host:
 
 
 class Pings:
-    """A ping every 10 ms, from a container to an address; what was answered, by number."""
+    """Pings from a container to an address, ``often`` a second; what was answered, by number."""
 
-    def __init__(self, container: Container, address: str, answers: Path) -> None:
-        self._answers = answers
-        words = ["nsenter", f"--net=/proc/{container.process.pid}/ns/net", "stdbuf", "-oL", "ping", "-n", "-i", "0.01"]
-        self.process = _begun(*words, address, output=answers)
-        self._judged = 0
+    def __init__(self, container: Container, address: str, answers: Path, often: int) -> None:
+        self._file, self._rest, self._often = answers, "", often
+        self._answered, self._latest, self._judged = set[int](), 0, 0
+        words = ["nsenter", f"--net=/proc/{container.process.pid}/ns/net", "stdbuf", "-oL", "ping", "-n"]
+        self.process = _begun(*words, "-i", str(1 / often), address, output=answers)
+        self._read = 0
 
     async def begun(self) -> None:
         """Wait until there are answers; what was sent before is not judged."""
-        await eventually(self._answered, "answers to pings", SLOW)
-        self._judged = max(self._answered())
+        await eventually(lambda: self._look() > 0, "answers to pings", SLOW)
+        self._judged = self._latest
+        self._answered.clear()
 
     async def lost(self) -> list[int]:
-        """Those without an answer since the last time, up to now: it waits for an answer to one that is sent later."""
-        # A second's worth, so that all that are sent by now have had a second for their answers at least.
-        until = max(self._answered(), default=self._judged)
-        await eventually(lambda: max(self._answered(), default=0) >= until + 100, "answers to pings again", SLOW)
-        answered = self._answered()
-        lost = [number for number in range(self._judged + 1, until + 1) if number not in answered]
+        """Those without an answer since the last time, up to now: it waits for answers to some that are sent later."""
+        # A second's worth, so that all that are judged have had a second for their answers at least.
+        until = self._look()
+        await eventually(lambda: self._look() >= until + self._often, "answers to pings again", SLOW)
+        lost = [number for number in range(self._judged + 1, until + 1) if number not in self._answered]
         self._judged = until
         return lost
 
-    def _answered(self) -> set[int]:
-        return {int(number) for number in re.findall(r"bytes from \S+ icmp_seq=(\d+) ", self._answers.read_text())}
+    def _look(self) -> int:
+        """Read what has come since the last time; the latest number that was answered."""
+        with self._file.open() as file:
+            file.seek(self._read)
+            self._rest += file.read()
+            self._read = file.tell()
+        *lines, self._rest = self._rest.split("\n")
+        for line in lines:
+            if found := re.search(r"bytes from \S+ icmp_seq=(\d+) ", line):
+                self._answered.add(int(found[1]))
+                self._latest = max(self._latest, int(found[1]))
+        return self._latest
 
 
 def _begun(*command: str, output: Path = Path(os.devnull)) -> subprocess.Popen[bytes]:

@@ -71,14 +71,17 @@ async def cluster(request: pytest.FixtureRequest, netns: None, tmp_path: Path) -
         assert said.get("done"), said
         await second.connected()
         one, beside_one, two, beside_two = [await node.container() for node in nodes for _ in range(2)]
-        pairs = [(one, two), (two, one), (beside_one, one), (beside_two, two)]
-        pings = [Pings(who, whom.address, tmp_path / f"pings{at}") for at, (who, whom) in enumerate(pairs)]
+        # A hundred a second between the nodes; within them fewer, for an emulated machine is slow.
+        pairs = [(one, two, 100), (two, one, 100), (beside_one, one, 10), (beside_two, two, 10)]
+        pings = [Pings(who, whom.address, tmp_path / f"pings{at}", often) for at, (who, whom, often) in enumerate(pairs)]
         for ping in pings:
             stack.callback(ping.process.wait)
             stack.callback(ping.process.kill)
         # The first of them come before the other node knows of the network.
         await asyncio.gather(*(ping.begun() for ping in pings))
         yield Cluster(nodes, pings[:2], pings[2:], implementation)
+        for node in nodes:
+            print(f"the log of {node.name}:\n{node.words()}")
 
 
 @pytest.mark.timeout(900)
