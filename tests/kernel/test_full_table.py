@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -63,10 +64,14 @@ def resize(buckets: str, most: str) -> None:
 @pytest.fixture
 def small() -> Iterator[None]:
     """A table that a test can fill."""
+    # Both ends of each connection are in this process.
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4 * MOST, files[1]), files[1]))
     buckets, most = (size.read_text().strip() for size in (BUCKETS, SIZE))
     resize(str(MOST), str(MOST))
     yield
     resize(buckets, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, files)
 
 
 async def connect(container: Namespace, seconds: float) -> socket.socket:
