@@ -1,4 +1,7 @@
-"""The kernel's WireGuard, in a virtual machine that has it: the tests of the back ends, run there."""
+"""The kernel's WireGuard, in a virtual machine that has it: the tests of the back ends, run there.
+
+With them runs what changes a setting of the whole machine, the size of its table of connections.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from plugin.wireguard.backend import kernel_has_wireguard
 from tests.guest import machine
 from tests.testbed.shell import ROOT
 
-TESTS = 30
-"""How many tests of the back ends there are; none may be left out unseen."""
+PARTS = ("tests/mesh", "tests/kernel/test_full_table.py")
+TESTS = 31
+"""How many tests for the kernel there are in these; none may be left out unseen."""
 
 
 @pytest.mark.timeout(1800)
@@ -26,7 +30,7 @@ def test_the_back_end_for_the_kernels_wireguard(tmp_path: Path) -> None:
     pytest_words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "-k", "kernel"]
     pytest_words.append("--basetemp=/run/pytest")  # in memory; the checkout may be below /tmp
     script = f'ip link set lo up; cd "{ROOT}"; STACKPAD_GUEST=1 exec "$0" "$@"'
-    status, said = machine.execute(["/bin/sh", "-c", script, *pytest_words, "tests/mesh"], tmp_path)
+    status, said = machine.execute(["/bin/sh", "-c", script, *pytest_words, *PARTS], tmp_path)
     assert status == 0, said[-6000:]
     counted = re.search(r"(\d+) passed", said)
     assert counted is not None
