@@ -85,7 +85,7 @@ async def cluster(request: pytest.FixtureRequest, netns: None, tmp_path: Path) -
 
 
 @pytest.mark.timeout(900)
-async def test_a_plugin_that_is_away_takes_nothing_from_the_kernels_tunnel(cluster: Cluster) -> None:
+async def test_a_tunnel_while_its_plugin_is_away(cluster: Cluster) -> None:
     first, second = cluster.nodes
     await cluster.judge("nothing happens")
     await second.end(SIGKILL)
