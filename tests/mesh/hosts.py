@@ -35,7 +35,7 @@ exec sleep infinity
 """
 DRIVER, ADMIN = "docker/plugins/stackpad.sock", "stackpad/net.sock"
 ENVIRONMENT = "shop"
-SLOW = 240.0
+SLOW = 600.0
 """Seconds that bound a failure: an emulated machine takes a minute for what a real one does in two seconds."""
 
 

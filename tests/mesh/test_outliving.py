@@ -84,7 +84,7 @@ async def cluster(request: pytest.FixtureRequest, netns: None, tmp_path: Path) -
             print(f"the log of {node.name}:\n{node.words()}")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1400)
 async def test_a_tunnel_while_its_plugin_is_away(cluster: Cluster) -> None:
     first, second = cluster.nodes
     await cluster.judge("nothing happens")
