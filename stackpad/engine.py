@@ -120,6 +120,8 @@ class Engine:
         try:
             if self._client is None:
                 self._client = docker.APIClient(base_url=self._url, version="auto", timeout=CALL_TIMEOUT)
+                # The SDK keeps a connection for each address it has asked for, which are as many as there are containers.
+                self._client.headers["Connection"] = "close"
             return function(self._client)
         except docker.errors.NotFound as error:
             raise NotFound(str(error.explanation or error)) from error

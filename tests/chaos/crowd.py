@@ -113,7 +113,7 @@ class Crowd:
                 mine.append(name)
                 words = ["run", "--detach", "--name", name, "--network", network, "--stop-timeout", "1"]
                 self._do(bench, what, *words, images.TEST, "sleep", "infinity")
-            elif not name:
+            elif not name or what == "run":
                 continue
             elif what == "rm":
                 mine.remove(name)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.chaos.fault import PLUGIN_ENDS, UNNOTICED, Place, fault
 from tests.chaos.limits import STATE
-from tests.chaos.scene import ENVIRONMENT
+from tests.chaos.scene import ENVIRONMENT, Scene
 from tests.e2e.workbench import eventually
 from tests.testbed import images
 from tests.testbed.node import PLUGIN
@@ -56,6 +56,7 @@ def _disabled(place: Place) -> Iterator[None]:
     finally:
         place.bench.docker("plugin", "enable", PLUGIN)
         place.bench.wait_plugin()
+        assert isinstance(place.scene, Scene), "it is prepared under traffic"
         eventually(place.scene.connected, "the nodes to reach the store", 90)
         place.scene.wait_well(60)
 

@@ -56,6 +56,11 @@ class Daemon:
         await self._runner.setup()
         await web.UnixSite(self._runner, str(self.path)).start()
 
+    def ends(self) -> int:
+        """How many connections there are: each has an end with the socket's name, as has the socket itself."""
+        lines = Path("/proc/net/unix").read_text().splitlines()
+        return sum(line.endswith(f" {self.path}") for line in lines) - 1
+
     async def stop(self) -> None:
         for stream in self.streams:
             stream.put_nowait(None)
@@ -179,3 +184,13 @@ async def test_a_refusal_is_no_empty_list(daemon: Daemon) -> None:
         with pytest.raises(NotFound, match="No such container: c9"):
             await engine.inspect("c9")
         assert await engine.version() == "20.10.24"
+
+
+async def test_who_asks_for_many_containers_keeps_no_connections(daemon: Daemon) -> None:
+    async with Engine(daemon.url) as engine:
+        for number in range(40):
+            with pytest.raises(NotFound):
+                await engine.inspect(f"c{number}")
+        async with asyncio.timeout(20):
+            while daemon.ends():
+                await asyncio.sleep(0.01)
