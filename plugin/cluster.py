@@ -14,7 +14,7 @@ from dataclasses import replace
 import msgspec
 import structlog
 
-from plugin import joining, mesh, steady, troubles, wants
+from plugin import joining, mesh, steady, storeaccess, troubles, wants
 from plugin.attachments import Attachments
 from plugin.dataplane import Element
 from plugin.fence import Fence
@@ -232,6 +232,7 @@ class Cluster:
             guests=self.guests.peers(time.time()),
             services=services,
             keys=choices,
+            stores=storeaccess.guarded(self._settings, membership),
         )
         wanted = replace(wanted, due=self._handover.due, refused=lawful.problems, left=lawful.left)
         return replace(wanted, barred=wants.barred(view, membership.node, grounds, wanted))

@@ -35,6 +35,9 @@ the service's containers. Where there is none at the moment, or the one there is
 refusal would be over before a pause could help, and Caddy's pauses end when its configuration changes. Nobody but the
 node is redirected.
 
+The embedded store asks nobody who he is. Of the node's own processes only those of root's user and group reach it through
+the tunnel: the plugin, and the store's own gateway. The ingress is of root's user, and of another group.
+
 The default for our bridges (``sp-*``) is to drop: a bridge that is in no set is connected to nothing, so the
 order in which links and elements appear can never open a gap. Our drops come before the engine's own rules
 (``filter - 10``), because in netfilter a drop is final and an accept is not: the accepts our traffic needs from
@@ -80,6 +83,7 @@ SETS = {
     (FILTER, "guests4"): "typeof ip saddr",
     (FILTER, "mesh_services"): "typeof tcp dport",
     (FILTER, "join_service"): "typeof tcp dport",
+    (FILTER, "stores"): "type ipv4_addr . inet_service",
     (FILTER, "upstreams"): "typeof tcp dport",
     (SWITCH, "senders4"): "type ifname . ether_addr . ipv4_addr",
     (SWITCH, "senders6"): "type ifname . ether_addr . ipv6_addr",
@@ -220,6 +224,16 @@ chain source_nat {
   meta mark & 0x01000000 == 0x01000000 oifname "sp-*" masquerade comment "hairpin: the answer must come back this way"
   iifname "sp-*" oifname != "sp-*" meta l4proto { tcp, udp } masquerade to :32768-49151
   iifname "sp-*" oifname != "sp-*" masquerade
+}
+
+chain from_node {
+  type filter hook output priority filter - 10; policy accept;
+  ip daddr . tcp dport @stores jump to_store
+}
+
+chain to_store {
+  meta skuid != 0 counter reject with tcp reset comment "the store is root's"
+  meta skgid != 0 counter reject with tcp reset comment "the store is not the ingress's"
 }
 
 chain to_node {

@@ -109,7 +109,7 @@ class Services:
                 if self.store is not None:
                     await self.store.connected.wait()
         except TimeoutError as error:
-            reason = self.store.reason if self.store is not None else self._tunnel.problem
+            reason = (self.store.reason if self.store is not None else self._tunnel.problem) or "it is still starting"
             raise Unavailable(
                 f"in the cluster, but its store does not answer yet: {reason}; stackpad status shows when it does"
             ) from error

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+from urllib.parse import urlsplit
+
 from plugin import mesh
 from plugin.membership import Membership
 from plugin.settings import Settings
@@ -13,6 +17,18 @@ from stackpad.etcd import Etcd, Tls
 def in_tunnel(membership: Membership) -> tuple[str, ...]:
     """Where the others reach the store that this node runs."""
     return (f"http://{membership.mesh4}:{mesh.STORE_PORT}",)
+
+
+def guarded(settings: Settings, membership: Membership) -> tuple[str, ...]:
+    """Where the embedded store is in the tunnel, ``address . port`` each; empty where the cluster has the operator's own."""
+    if settings.store:
+        return ()
+    found = []
+    for text in membership.store or in_tunnel(membership):
+        url = urlsplit(text)
+        with contextlib.suppress(ValueError):
+            found.append(f"{ipaddress.IPv4Address(url.hostname or '')} . {url.port or mesh.STORE_PORT}")
+    return tuple(found)
 
 
 def client(settings: Settings, membership: Membership, own: str | None) -> Etcd:

@@ -58,8 +58,12 @@ def of_member(
     guests: Iterable[Guest],
     services: Iterable[int],
     keys: Mapping[str, Choice],
+    stores: Iterable[str] = (),
 ) -> Wanted:
-    """A member's: all other nodes, its guests, and what it serves to the others (TCP ``services``)."""
+    """A member's: all other nodes, its guests, and what it serves to the others (TCP ``services``).
+
+    ``stores`` are addresses and ports of stores that ask nobody who he is, and that this node's users are kept from.
+    """
     plan = mesh.plan(
         view,
         me=membership.node,
@@ -71,6 +75,7 @@ def of_member(
         addresses=(membership.mesh4, membership.mesh6),
         keys=keys,
     )
+    plan = replace(plan, elements=plan.elements | {Element(FILTER, "stores", store) for store in stores})
     whole = frozenset({ip_network(membership.cluster.range4), ip_network(membership.cluster.range6)})
     return Wanted(plan, private_key, port, fenced(membership.cluster, plan), whole)
 

@@ -34,7 +34,10 @@ ENGINE_SHOWN = f"{SHOWN}/engine.sock"
 
 _SHORT = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 _ALONE = ("--restart", "always", *_SHORT)
-CONFINED = (*_ALONE, "--network", "host", "--cap-add", "DAC_OVERRIDE")
+USER = "0:65533"
+"""The ingress's user and group. By the group the plugin's firewall keeps it from the cluster's embedded store."""
+
+CONFINED = (*_ALONE, "--network", "host", "--user", USER, "--cap-add", "DAC_OVERRIDE")
 """The ingress writes to its mounts alone. The capability: Caddy's socket, and files of certificates, may be Caddy's
 user's."""
 

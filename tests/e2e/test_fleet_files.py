@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.life import Life
 from tests.e2e.test_files import FILES, check, ours
 from tests.e2e.workbench import eventually
+from tools.install import USER
+
+ASK = ("curl", "--silent", "--max-time", "5", "http://10.192.0.1:2379/version")
+REFUSED = 7
+"""curl's exit status where a connection is."""
+
+
+@pytest.mark.parametrize(
+    ("user", "group"), [(65534, 65534), (65534, 0), (0, int(USER.partition(":")[2]))], ids=["nobody", "root's", "ingress"]
+)
+def test_the_embedded_store_is_open_to_root_alone(life: Life, user: int, group: int) -> None:
+    """It asks nobody who he is; who may not read the cluster's files is not to write its records either."""
+    somebody = ("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--no-new-privs")
+    for number, bench in life.bench.items():
+        eventually(lambda bench=bench: bench.exec(*ASK, check=False).returncode == 0, f"root to be answered on {number}")
+        assert bench.exec(*somebody, *ASK, check=False).returncode == REFUSED
 
 
 def test_nobody_but_root_has_a_part_in_the_files_of_a_cluster(life: Life) -> None:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.testbed.shell import ROOT, Failed
-from tools.install import CADDY_ADMIN, ENGINE_SHOWN, ingress_mounts
+from tools.install import CADDY_ADMIN, ENGINE_SHOWN, USER, ingress_mounts
 
 OWN = [
     "/run/stackpad/ingress:/run/stackpad/ingress", "/var/lib/stackpad/ingress:/var/lib/stackpad/ingress",
@@ -54,4 +54,5 @@ def test_the_examples_mount_the_same(example: str) -> None:
     service = text.partition("\n  ingress:\n")[2].partition("\n\n")[0]
     assert sorted(re.findall(r"^ +- (/\S+)", service, re.MULTILINE)) == sorted(ingress_mounts(CADDY_ADMIN))
     assert f"DOCKER_HOST: unix://{ENGINE_SHOWN}\n" in service
+    assert f'user: "{USER}"' in service
     assert f"VIEW_SOCKET: {ENGINE_SHOWN}\n" in text.partition("\n  view:\n")[2].partition("\n\n")[0]

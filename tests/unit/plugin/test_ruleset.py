@@ -49,6 +49,7 @@ def sample() -> str:
         Element(FILTER, "web6", "fd00::2 . 8080"),
         Element(FILTER, "mesh_services", "2379"),
         Element(FILTER, "join_service", "4783"),
+        Element(FILTER, "stores", "10.192.0.1 . 2379"),
     }
     for number, texts in {20001: ["10.192.1.2:80"], 20002: ["10.192.1.2:80", "10.192.1.3:8080"]}.items():
         six = [text.replace("10.192.1.", "[fd00:1::").replace(":80", "]:80", 1) for text in texts]

@@ -8,12 +8,13 @@ from ipaddress import ip_address
 import msgspec
 import pytest
 
-from plugin import blocks, mesh, wants
+from plugin import blocks, mesh, storeaccess, wants
 from plugin.grounds import Grounds
 from plugin.membership import Membership
 from plugin.mesh import View
 from plugin.model import ip_network
 from plugin.node import Route
+from plugin.settings import Settings
 from plugin.wireguard.keys import generate, public_key
 from stackpad import records
 from tests.unit.plugin.test_joining import TOKEN
@@ -50,6 +51,25 @@ def test_a_member_wants_the_others_and_leaves_nothing_in_clear() -> None:
     assert set(made.plan.peers) == {"k0"}
     assert (public_key(made.private_key), made.port) == (public_key(private), 51820)
     assert made.fenced == {ip_network("10.192.0.0/10"), ip_network("fd00::/48"), ip_network(CLAIM.net)}
+
+
+@pytest.mark.parametrize(
+    ("store", "set_", "found"),
+    [
+        ((), (), {"10.192.64.1 . 2379"}),
+        (("http://10.192.0.1:2379",), (), {"10.192.0.1 . 2379"}),
+        (("http://10.192.0.1:12379", "https://store.example:2379"), (), {"10.192.0.1 . 12379"}),
+        (("http://10.192.0.1:2379",), ("https://192.0.2.7:2379",), set()),
+    ],
+)
+def test_users_are_kept_from_a_store_that_asks_nobody(
+    store: tuple[str, ...], set_: tuple[str, ...], found: set[str]
+) -> None:
+    membership = msgspec.structs.replace(MINE, store=store)
+    guarded = storeaccess.guarded(Settings.load({"STORE": ",".join(set_)}), membership)
+    assert set(guarded) == found
+    made = wants.of_member(membership, View(), generate(), 51820, guests=(), services=(), keys={}, stores=guarded)
+    assert {element.key for element in made.plan.elements if element.set == "stores"} == found
 
 
 CLAIM = records.Range(owner="n0", net="172.30.0.0/24", network="x")

@@ -20,6 +20,7 @@ from aiohttp import web
 from stackpad import engine as module
 from stackpad.engine import RESYNC, Engine, Event
 from stackpad.errors import NotFound, Unavailable
+from tests.netns import eventually
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
@@ -191,6 +192,4 @@ async def test_who_asks_for_many_containers_keeps_no_connections(daemon: Daemon)
         for number in range(40):
             with pytest.raises(NotFound):
                 await engine.inspect(f"c{number}")
-        async with asyncio.timeout(20):
-            while daemon.ends():
-                await asyncio.sleep(0.01)
+        await eventually(lambda: not daemon.ends(), "the connections to be closed")
