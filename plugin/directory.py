@@ -114,6 +114,8 @@ class Directory:
             for attached in ((container.get("NetworkSettings") or {}).get("Networks") or {}).values()
             if attached.get("EndpointID") and container.get("Names")
         }
+        # What it lists again it has not given up, whatever it said before.
+        self._unwanted -= self._networks.keys() | self._containers.keys()
         gone_networks = known_networks - self._networks.keys()
         gone_endpoints = known_endpoints - self._containers.keys()
         now = time.monotonic()

@@ -78,7 +78,7 @@ class State:
                 # Docker makes it for everybody to enter, where the ingress's container comes first.
                 path.parent.chmod(0o700)
                 self._database = self._connect()
-                undo.callback(self._database.close)
+                undo.callback(lambda: self._database.close())
                 path.chmod(0o600)
                 self._open()
             except (sqlite3.Error, OSError, msgspec.MsgspecError, ValueError) as error:

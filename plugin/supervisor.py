@@ -10,7 +10,9 @@ Only the standard library is used here, for it comes before everything that take
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -21,7 +23,7 @@ FIRST, LAST = 0.05, 2.0
 SETTLED = 10.0
 """Seconds after which one counts as having been well."""
 
-_FORWARDED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+_FORWARDED = frozenset({signal.SIGTERM, signal.SIGINT})
 _HEARD = _FORWARDED | {signal.SIGCHLD}
 
 
@@ -44,11 +46,17 @@ def supervise() -> int | None:
         if told:
             return 0
         pause = FIRST if time.monotonic() - began > SETTLED else min(2 * pause, LAST)
-        name = signal.Signals(os.WTERMSIG(status)).name
-        sys.stderr.write(f"stackpad: the plugin's process was ended by {name}; the next one starts in {pause:g} s\n")
-        sys.stderr.flush()
+        _say(f"the plugin's process was ended by signal {os.WTERMSIG(status)}; the next one starts in {pause:g} s")
         if signal.sigtimedwait(_FORWARDED, pause) is not None:
             return 0
+
+
+def _say(text: str) -> None:
+    # Nobody may be there to read it: the engine ends as well, and a full pipe must not hold us up. The pipe is our
+    # child's, too, so that it stays one that blocks; what is ready takes a line.
+    with contextlib.suppress(OSError):
+        if select.select([], [sys.stderr], [], 0)[1]:
+            os.write(sys.stderr.fileno(), f"stackpad: {text}\n".encode())
 
 
 def _outlive(child: int) -> tuple[int, bool]:

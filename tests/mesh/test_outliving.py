@@ -1,7 +1,8 @@
 """What is lost between nodes while the plugin is away: whole plugins, in a cluster, with containers under traffic.
 
-With the kernel's WireGuard nothing. ``wireguard-go`` is the plugin's child and ends with it, so that all is lost until
-the next one has started; that it comes back by itself is what is asked of it. Within a node nothing is lost either way.
+With the kernel's WireGuard nothing; with ``wireguard-go`` nothing as long as process 1 of the plugin's namespace lives,
+which forks a plugin that is killed anew. It ends with that process, so that all is lost until the next one has started;
+that it comes back by itself is what is asked of it. Within a node nothing is lost either way.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL, SIGSTOP, SIGTERM
 
 import pytest
 
 from plugin.wireguard.backend import kernel_has_wireguard
 from tests.mesh.conftest import IMPLEMENTATIONS
 from tests.mesh.hosts import Host, Pings, hosts
+from tests.netns import eventually
 from tests.testbed.shell import say
 
 OLD, NEW = "1.0.0", "99.0.0"
@@ -34,13 +36,16 @@ class Cluster:
     within: list[Pings]
     implementation: str
 
-    async def judge(self, what: str) -> None:
-        """Fail if more was lost since the last time than may be; waits until there are answers again."""
+    async def judge(self, what: str, *, outlived: bool = False) -> None:
+        """Fail if more was lost since the last time than may be; waits until there are answers again.
+
+        ``outlived`` says that the tunnel has, whatever it is made of.
+        """
         lost = [len(await pings.lost()) for pings in self.across]
         say(f"{self.implementation}: {what}: lost between nodes {lost}")
         for pings in self.within:
             assert not await pings.lost(), f"within a node: {what}"
-        if self.implementation == "kernel":
+        if outlived or self.implementation == "kernel":
             assert lost == [0, 0], f"between nodes: {what}"
 
     async def well(self, number: int, version: str) -> None:
@@ -84,6 +89,59 @@ async def cluster(request: pytest.FixtureRequest, netns: None, tmp_path: Path) -
             print(f"the log of {node.name}:\n{node.words()}")
 
 
+def worker(node: Host) -> tuple[int, list[int]]:
+    """The plugin's own process on a node, and those of its tunnel; raises :class:`ValueError` while there is none."""
+    assert node.plugin is not None
+    (first,) = children(node.plugin.pid)
+    there = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(first)}
+    (own,) = (pid for pid, words in there.items() if b"\0plugin\0" in words)
+    beside = {*there, *children(own)} - {own}
+    return own, [pid for pid in beside if b"wireguard-go" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def children(pid: int) -> list[int]:
+    """Process ids, of all of a process's threads (proc(5))."""
+    return [int(word) for one in Path(f"/proc/{pid}/task").iterdir() for word in (one / "children").read_text().split()]
+
+
+async def kill(node: Host) -> None:
+    """Kill the plugin's own process, and wait for the next one to serve."""
+    before, _ = worker(node)
+    os.kill(before, SIGKILL)
+
+    def another() -> bool:
+        try:
+            return worker(node)[0] != before
+        except (OSError, ValueError):
+            return False
+
+    await eventually(another, f"another plugin on {node.name}")
+    await node.connected()
+
+
+async def test_a_killed_plugin_leaves_its_tunnel_to_the_next_one(cluster: Cluster) -> None:
+    first, second = cluster.nodes
+    await cluster.judge("nothing happens", outlived=True)
+    for node in (second, first, second):
+        tunnel = worker(node)[1]
+        await kill(node)
+        assert worker(node)[1] == tunnel
+        await cluster.judge(f"the plugin's process of {node.name} is killed", outlived=True)
+
+
+@pytest.mark.parametrize("cluster", ["wireguard-go"], indirect=True)
+async def test_a_tunnel_that_hangs_is_not_left_behind(cluster: Cluster) -> None:
+    """Its plugin was killed: the next one finds a process that is not its child, and does not answer."""
+    node = cluster.nodes[1]
+    (tunnel,) = worker(node)[1]
+    os.kill(tunnel, SIGSTOP)
+    await kill(node)
+    await eventually(lambda: worker(node)[1] not in ([], [tunnel]), "another tunnel")
+    assert not Path(f"/proc/{tunnel}").exists()
+    await cluster.well(2, OLD)
+
+
+@pytest.mark.skipif(not os.environ.get("STACKPAD_LONG"), reason="takes minutes; STACKPAD_LONG=1 has it run")
 @pytest.mark.timeout(1400)
 async def test_a_tunnel_while_its_plugin_is_away(cluster: Cluster) -> None:
     first, second = cluster.nodes

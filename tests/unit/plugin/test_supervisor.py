@@ -67,15 +67,27 @@ def test_who_is_killed_has_a_successor(begin: list[Supervised]) -> None:
     there = Supervised(WAIT, 0.05)
     begin.append(there)
     pids = [there.child()]
-    for how in (signal.SIGKILL, signal.SIGSEGV, signal.SIGKILL):
+    for how in (signal.SIGKILL, signal.SIGRTMIN + 6, signal.SIGKILL):
         os.kill(pids[-1], how)
         pids.append(there.child())
     assert len(set(pids)) == 4
     there.process.send_signal(signal.SIGTERM)
     status, errors = there.ended()
     assert status == 7, "the child was told to end, and has"
-    assert re.findall(r"by (\w+);", errors) == ["SIGKILL", "SIGSEGV", "SIGKILL"]
+    assert re.findall(r"by signal (\d+);", errors) == ["9", "40", "9"]
     assert [float(line.split()[-2]) for line in errors.splitlines()] == [0.1, 0.2, 0.4], "rarer while each dies soon"
+
+
+def test_nobody_who_reads_is_no_reason_to_end(begin: list[Supervised]) -> None:
+    there = Supervised(WAIT, 0.05)
+    begin.append(there)
+    assert there.process.stderr is not None
+    there.process.stderr.close()
+    there.process.stderr = None
+    os.kill(there.child(), signal.SIGKILL)
+    assert there.child()
+    there.process.send_signal(signal.SIGTERM)
+    assert there.ended()[0] == 7
 
 
 def test_what_a_child_ends_with_is_what_is_told(begin: list[Supervised]) -> None:
@@ -90,7 +102,7 @@ def test_one_that_is_told_to_end_in_a_pause_ends(begin: list[Supervised]) -> Non
     begin.append(there)
     os.kill(there.child(), signal.SIGKILL)
     assert there.process.stderr is not None
-    assert "SIGKILL" in there.process.stderr.readline()
+    assert "signal 9" in there.process.stderr.readline()
     there.process.send_signal(signal.SIGTERM)
     assert there.ended() == (0, "")
 
