@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ class Place:
     @property
     def now(self) -> Path:
         """The one to connect to: ``older`` only where somebody listens there, and nobody at ``path``."""
-        if self.older is None or not self.older.exists() or answers(self.path) or not answers(self.older):
+        if self.older is None or not os.path.exists(self.older) or answers(self.path) or not answers(self.older):
             return self.path
         return self.older
 

@@ -110,7 +110,8 @@ def examine(places: Places) -> Facts:
 
 def _left(state: Path, name: str) -> bool:
     """Whether an earlier ingress has kept this, and the one of today goes by another."""
-    return (state / name).exists() and (state / "ingress" / name).exists()
+    # Path.exists raises where somebody may not look, as without root below the plugin's directory.
+    return os.path.exists(state / name) and os.path.exists(state / "ingress" / name)
 
 
 def _try(look: Callable[[], T]) -> T | Unknown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from stackpad.cli.checks import diagnose, failed
 from stackpad.cli.examine import Places, examine
 from stackpad.cli.facts import Facts, Level, Unknown
 from stackpad.cli.reports import NetworkReport, RouteProblem, Routes, Status
+from stackpad.listening import Place
 from tests.unit.stackpad.canned import NETWORKS, STATUS
 
 ACCEPTS = (
@@ -67,6 +69,27 @@ def test_what_an_earlier_ingress_knew_is_not_left_unnoticed(tmp_path: Path) -> N
     left = examine(places).left
     assert left == (str(tmp_path / "claims.json"),)
     assert level(replace(WELL, left=left), "state of the ingress") is Level.WARNING
+
+
+def test_without_root_what_cannot_be_looked_into_is_nothing_left(tmp_path: Path) -> None:
+    closed = tmp_path / "stackpad"
+    (closed / "ingress").mkdir(parents=True)
+    for directory in (closed, closed / "ingress"):
+        (directory / "claims.json").touch()
+    places = replace(
+        Places(), state=closed, plugin=closed / "none", plain=closed / "none", engine=closed / "none", caddy=closed / "c"
+    )
+    assert examine(places).left
+    closed.chmod(0o700)
+    mine = os.geteuid()
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError):
+            os.stat(closed / "claims.json")
+        assert examine(places).left == ()
+        assert Place(closed / "new.sock", closed / "claims.json").now == closed / "new.sock"
+    finally:
+        os.seteuid(mine)
 
 
 @pytest.mark.parametrize(
