@@ -7,7 +7,10 @@ has both directories moves it: ``make install`` before it starts the new ingress
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ingress.settings import STATE_DIR
@@ -22,7 +25,8 @@ def carry(old: Path, new: Path) -> list[str]:
     """Move the ingress's files from ``old`` to ``new``; returns a sentence for each that was moved, or left.
 
     Each is whole in its new place before it is removed from the old one: who is interrupted begins again. A file that is
-    in the new place is what an ingress goes by, and stays. Raises :class:`Unavailable`, and nothing is lost then.
+    in the new place is what an ingress goes by, and stays. Where both names are one file, nothing is moved. Raises
+    :class:`Unavailable`, as for what is no regular file, and nothing is lost then.
     """
     return [said for name in NAMES for said in _carry(old / name, new / name)]
 
@@ -34,13 +38,12 @@ def found(old: Path, new: Path) -> Path:
 
 
 def _carry(old: Path, new: Path) -> list[str]:
-    try:
-        data = old.read_bytes()
-    except FileNotFoundError:
+    data = _read(old, os.stat)
+    if data is None:
         return []
-    except OSError as error:
-        raise Unavailable(f"{old} cannot be read, and is to be {new}: {error}") from error
-    there = _there(new)
+    if _same(old, new):
+        return [f"{old} is left as it is: it and {new} are one file, which is used"]
+    there = _read(new, os.lstat)
     if there is not None and there != data:
         return [f"{old} is left as it is, and is not used: {new} is there; remove the one that is not wanted"]
     if there is None:
@@ -54,9 +57,26 @@ def _carry(old: Path, new: Path) -> list[str]:
     return [f"{old} is {new} now"]
 
 
-def _there(path: Path) -> bytes | None:
+def _same(old: Path, new: Path) -> bool:
+    """Whether both names lead to one file, by whatever links: to remove one of them might be to remove the file."""
     try:
-        return path.read_bytes()
+        return old.samefile(new)
+    except OSError:
+        return False  # what is wrong with them is told by the reading
+
+
+def _read(path: Path, look: Callable[[Path], os.stat_result]) -> bytes | None:
+    """What is in a file, ``None`` without one. ``look`` says whether links are followed to it.
+
+    An ingress that somebody has taken over can have put anything there: a pipe would have us wait for ever.
+    """
+    try:
+        if not stat.S_ISREG(look(path).st_mode):
+            raise Unavailable(f"{path} cannot be read: it is not a regular file; see what it is, and remove it")
+        # It may be another one meanwhile.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | (os.O_NOFOLLOW if look is os.lstat else 0))
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read()
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -60,6 +61,57 @@ def test_what_is_in_use_is_not_written_over(old: Path) -> None:
     assert (old / "ingress" / "claims.json").read_text() == "in use"
     assert (old / "claims.json").exists()
     assert any(f"{old / 'claims.json'} is left as it is, and is not used" in one for one in said)
+
+
+@pytest.mark.parametrize("way", ["link", "linked directory", "hard link", "link the other way"])
+def test_one_file_by_two_names_is_not_removed(old: Path, way: str) -> None:
+    """An operator who wanted both an older and a newer ingress to find it."""
+    new, before = old / "ingress", (old / "claims.json").read_bytes()
+    if way == "linked directory":
+        new.symlink_to(".")
+    else:
+        new.mkdir()
+        if way == "link":
+            (new / "claims.json").symlink_to("../claims.json")
+        elif way == "hard link":
+            (new / "claims.json").hardlink_to(old / "claims.json")
+        else:
+            (old / "claims.json").rename(new / "claims.json")
+            (old / "claims.json").symlink_to("ingress/claims.json")
+    said = carry(old, new)
+    assert (old / "claims.json").read_bytes() == (new / "claims.json").read_bytes() == before
+    assert any(
+        f"{old / 'claims.json'} is left as it is: it and {new / 'claims.json'} are one file" in one for one in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("ingress", "pipe"),
+        ("ingress", "dangling link"),
+        ("ingress", "link to another"),
+        ("ingress", "directory"),
+        (".", "pipe"),
+    ],
+)
+def test_what_is_no_regular_file_is_refused_at_once(old: Path, where: str, what: str) -> None:
+    """Whoever has taken the ingress over can have put it there; a pipe would have ``make install`` wait for ever."""
+    (old / "ingress").mkdir()
+    new = old / where / "certificates.json"
+    (old / "certificates.json").write_text("{}")
+    if where == ".":
+        new.unlink()
+    if what == "pipe":
+        os.mkfifo(new)
+    elif what == "directory":
+        new.mkdir()
+    else:
+        (old / "copy").write_text("{}")
+        new.symlink_to(old / ("none" if what == "dangling link" else "copy"))
+    with pytest.raises(Unavailable, match=r"certificates\.json cannot be read: it is not a regular file"):
+        carry(old, old / "ingress")
+    assert where == "." or (old / "certificates.json").read_text() == "{}"
 
 
 def test_who_is_interrupted_begins_again(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
