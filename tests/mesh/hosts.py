@@ -1,6 +1,8 @@
 """Hosts with the whole plugin, as Docker runs it, and containers on them: what ends with the plugin ends here, too.
 
-A host is a network and a mount namespace, with ``/run`` and ``/var/lib`` of its own, that stay while its plugin X"""
+A host is a network and a mount namespace, with ``/run`` and ``/var/lib`` of its own, that stay while its plugin
+comes and goes.
+"""
 
 from __future__ import annotations
 
@@ -87,17 +89,8 @@ class Host:
             "HOST_RUN": "/run", "HOST_PROC": "/proc", "HOST_LIB": "/var/lib", "LOG_LEVEL": "warning",
             "WIREGUARD": self.implementation, "ENDPOINT": f"192.0.2.{self.number}", "PYTHONPATH": f"/run/path:{ROOT}",
         }  # fmt: skip
-        words = ["nsenter", f"--target={self.holder.pid}", "--net", "--mount", "--root"]
-        words += [
-            "unshare",
-            "--pid",
-            "--fork",
-            "env",
-            *(f"{name}={value}" for name, value in settings.items()),
-            sys.executable,
-            "-m",
-            "plugin",
-        ]
+        words = ["nsenter", f"--target={self.holder.pid}", "--net", "--mount", "--root", "unshare", "--pid", "--fork"]
+        words += ["env", *(f"{name}={value}" for name, value in settings.items()), sys.executable, "-m", "plugin"]
         self.plugin = _begun(*words, output=self.log)
         await eventually(self._listens, f"the plugin of {self.name} to listen\n{self.words()}", SLOW)
 
