@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from ingress import mounts, shared, sites
+from ingress import absence, mounts, shared, sites
 from ingress.caddy import Caddy
 from ingress.certificates import by_name
 from ingress.fleet import Fleet
@@ -59,7 +59,7 @@ LONG = 0.02
 
 RETRY = 0.5
 
-PATIENCE = 15.0
+PATIENCE = absence.PATIENCE + 15.0
 """Seconds in which an engine, and a plugin, say what runs; for who looks once and does not stay."""
 
 
@@ -149,6 +149,7 @@ class Ingress:
             reason=reason,
             certificate=self._certificate,
             certificate_problems=self._caddy.certificates.problems,
+            lacking=self._fleet.lacking,
             number=self._switch.number,
         )
 
@@ -218,7 +219,7 @@ class Ingress:
         if not self._ready.begun(self._follower.view.containers.values()):
             return "the ports of what runs here are being tried"
         if not self._fleet.known.is_set() and self._fleet.plugin_there:
-            return "the plugin has not said yet what runs on other nodes"
+            return "the plugin has not said yet what runs on other nodes, or is not there yet: docker plugin ls"
         return None
 
     def _certificate(self, host: HostRoute) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 import structlog
 
+from ingress.absence import Absence
 from ingress.bursts import Burst
 from ingress.remote import Seen, seen
 from ingress.shared import Write, payload
@@ -53,6 +54,7 @@ class Fleet:
         self.known = asyncio.Event()
         self.problem = ""
         self._place, self._changed = place, changed
+        self._directory, self._absence, self._lacking = place.path.parent, Absence(), ""
         self._values: dict[str, bytes] = {}
         self._word: bytes | None = None
         self._told: bytes | None = None
@@ -67,8 +69,19 @@ class Fleet:
 
     @property
     def plugin_there(self) -> bool:
-        """Whether there is a plugin to ask at all."""
-        return self._place.now.exists()
+        """Whether there is a plugin to ask at all, or may be one soon."""
+        socket, directory = self._place.now.exists(), self._directory.is_dir()
+        return self._absence.waits(socket=socket, directory=directory, now=time.monotonic())
+
+    @property
+    def lacking(self) -> str:
+        """What to do about a plugin that was waited for in vain, if so; who has no directory for one wants none."""
+        if self.known.is_set() or self.plugin_there or not self._directory.is_dir():
+            return ""
+        return (
+            f"no plugin has a socket in {self._directory}, so that nothing of other nodes is served here: docker plugin "
+            "ls says whether it is enabled; one from before this ingress listens elsewhere and is to be upgraded first"
+        )
 
     def say(self, *, control: bool, complete: bool, stale: bool, proofs: bool, containers: Sequence[records.Web]) -> None:
         """Tell the plugin, and by it the other nodes, what runs here; told again whenever it has begun anew."""
@@ -95,7 +108,15 @@ class Fleet:
                 self._trouble("the plugin has ended")
             except (Unavailable, aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError) as error:
                 self._trouble(str(error) or type(error).__name__)
+            self._look()
             await asyncio.sleep(next(backoff))
+
+    def _look(self) -> None:
+        """Go on without a plugin, once none has come."""
+        before, self._lacking = self._lacking, self.lacking
+        if self._lacking and not before:
+            self._log.error("there is no plugin", reason=self._lacking)
+            self._changed()
 
     async def _read(self, backoff: Backoff) -> None:
         """One life of the stream."""

@@ -160,7 +160,7 @@ def overview(facts: Facts, word: PluginWord, *, base_domain: str, query: str = "
     services = _services(pairs, word, names, here)
     nodes = [_node(node, services, wanted) for node in _nodes(facts, here, services)]
     problems = [*(_problem(p, names, facts.seen.node) for p in facts.problems), *facts.certificate_problems]
-    problems += [word.problem] if word.problem else []
+    problems += [said for said in (word.problem, facts.lacking) if said]
     return Overview(
         base_domain=base_domain,
         control=facts.control,

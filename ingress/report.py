@@ -15,6 +15,7 @@ class Facts:
     """Everything a report is made of; ``rejected`` are hosts Caddy refuses, ``reason`` says why a domain waits.
 
     ``certificate`` says what is known of a host's certificate, ``number`` by which one the kernel knows a route.
+    ``lacking`` says what to do about a plugin that should be there and is not.
     """
 
     control: bool
@@ -27,6 +28,7 @@ class Facts:
     reason: Callable[[Waiting], str] = lambda _: ""
     certificate: Callable[[HostRoute], Mapping[str, Any]] = lambda _: {}
     certificate_problems: Iterable[str] = ()
+    lacking: str = ""
     number: Callable[[HostRoute, PathRoute], int | None] = lambda *_: None
 
 
@@ -47,6 +49,7 @@ def report(facts: Facts) -> dict[str, Any]:
             for p in facts.problems
         ],
         "certificate_problems": list(facts.certificate_problems),
+        "lacking": facts.lacking,
     }
 
 

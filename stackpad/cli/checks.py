@@ -312,6 +312,8 @@ def _ingress(facts: Facts) -> Iterator[Check]:
             "the Docker engine does not answer it",
             "is its DOCKER_HOST right, and does stackpad-view run?",
         )
+    elif facts.ingress.lacking:
+        yield Check("ingress", Level.PROBLEM, facts.ingress.lacking, "docker plugin enable stackpad/net, or make install")
     elif facts.ingress.problems:
         yield Check(
             "ingress",

@@ -294,6 +294,7 @@ def _ingress_problems(routes_: Routes) -> list[str]:
     lines = [] if routes_.problem is None else [f"ingress: {routes_.problem}"]
     if routes_.stale:
         lines.append("ingress: the Docker engine does not answer; the routes are those known last")
+    lines += [f"ingress: {routes_.lacking}"] if routes_.lacking else []
     lines += [f"certificate: {problem}" for problem in routes_.certificate_problems]
     return lines + sorted(
         f"container {p.container or p.id[:12]}{f' on {p.node}' if p.node else ''}: {p.problem}" for p in routes_.problems

@@ -245,7 +245,8 @@ class IngressNode(msgspec.Struct, frozen=True, kw_only=True):
 class Routes(msgspec.Struct, frozen=True, kw_only=True):
     """``GET /routes`` of the ingress; ``problem`` says why Caddy is not in step, ``stale`` that the engine is silent.
 
-    ``control`` says whether visitors come in here; ``None`` of an ingress that does not say.
+    ``control`` says whether visitors come in here; ``None`` of an ingress that does not say. ``lacking`` says what to do
+    about a plugin that it has waited for in vain.
     """
 
     control: bool | None = None
@@ -255,11 +256,12 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[RouteReport, ...] = ()
     problems: tuple[RouteProblem, ...] = ()
     certificate_problems: tuple[str, ...] = ()
+    lacking: str = ""
 
     @property
     def troubled(self) -> bool:
         """Whether Caddy is not in step, or somebody is not served as they ask."""
-        return self.problem is not None or self.stale or bool(self.problems) or bool(self.certificate_problems)
+        return self.problem is not None or self.stale or any((self.problems, self.certificate_problems, self.lacking))
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

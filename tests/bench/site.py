@@ -78,7 +78,7 @@ class Site:
         self.engine.add(range(hosts))
         environment = {
             "DOCKER_HOST": f"unix://{self.engine.socket}", "CADDY_ADMIN": str(self.home / "admin.sock"),
-            "ADMIN_SOCKET": str(self.home / "ingress.sock"), "NET_SOCKET": str(self.home / "no-plugin.sock"),
+            "ADMIN_SOCKET": str(self.home / "ingress.sock"), "NET_SOCKET": str(self.home / "no-plugin/web.sock"),
             "STATE_DIR": str(self.home), "BASE_DOMAIN": BASE, "TLS": "internal", "LOG_LEVEL": "warning",
             "HTTPS_PORT": str(self.https), "HTTP_PORT": str(self._http), "ASK_LISTEN": f"127.0.0.1:{self._ask}",
         }  # fmt: skip

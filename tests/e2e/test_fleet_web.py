@@ -114,7 +114,7 @@ def test_a_word_from_before_a_node_joined_is_of_no_effect_and_can_be_taken_back_
     worker, there = site.bed.agents[1], site.bench[3]
     # As it was on a node alone: without a plugin that says otherwise, it is its own control node.
     worker.stop_ingress()
-    worker.start_ingress(NET_SOCKET="/nowhere")
+    worker.start_ingress(NET_SOCKET="/nowhere/web.sock")
     try:
         eventually(lambda: routes(there) is not None, "the ingress alone")
         domain(there, "allow", SHARED, owner="acme/old/production")

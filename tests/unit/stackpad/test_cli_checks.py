@@ -196,6 +196,7 @@ def test_many_names_are_cut_short() -> None:
         (Unknown("refused"), Level.PROBLEM),
         (Routes(problem="Caddy is away"), Level.PROBLEM),
         (Routes(stale=True), Level.PROBLEM),
+        (Routes(lacking="no plugin has a socket"), Level.PROBLEM),
         (Routes(problems=(RouteProblem(container="web", problem="no port"),)), Level.WARNING),
     ],
 )
