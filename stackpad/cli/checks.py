@@ -10,18 +10,14 @@ import re
 from collections.abc import Iterator
 
 from stackpad.cli.clusterchecks import cluster
-from stackpad.cli.facts import Check, Facts, Level, Unknown
+from stackpad.cli.facts import MAX_NAMED, Check, Facts, Level, Unknown, named, skipped
+from stackpad.cli.machinechecks import machine
 from stackpad.cli.render import Grid, clean
 from stackpad.cli.reports import Routes
 
-TABLES = ("inet stackpad", "bridge stackpad")
 OLDEST_ENGINE = (20, 10, 0)
 CRASHING_ENGINES = ((29, 0, 0), (29, 0, 2))
 """First and last engine that ends when a remote driver's container with published ports stops (moby, fixed in 29.0.3)."""
-
-MAX_NAMED = 5
-ALMOST_FULL = 0.9
-"""Of the table of connections; what is above it goes in seconds when somebody floods."""
 
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
@@ -35,12 +31,7 @@ def diagnose(facts: Facts) -> list[Check]:
         _engine(facts),
         _known_networks(facts),
         _known_endpoints(facts),
-        *_forwarding(facts),
-        *_connections(facts),
-        _tables(facts),
-        *_accepts(facts),
-        *_firewalld(facts),
-        _mtu(facts),
+        *machine(facts),
         _reported(facts),
         *_ingress(facts),
         *cluster(facts),
@@ -79,7 +70,7 @@ def _plugin(facts: Facts) -> Check:
 
 def _reconciled(facts: Facts) -> Check:
     if isinstance(facts.status, Unknown):
-        return _skipped("reconciled", "the plugin does not answer")
+        return skipped("reconciled", "the plugin does not answer")
     if not facts.status.ready:
         return Check(
             "reconciled",
@@ -129,7 +120,7 @@ def _engine(facts: Facts) -> Check:
 
 def _known_networks(facts: Facts) -> Check:
     if isinstance(facts.networks, Unknown) or isinstance(facts.engine_networks, Unknown):
-        return _skipped("networks", "plugin or engine does not answer")
+        return skipped("networks", "plugin or engine does not answer")
     known = {network.id: network.shown_name for network in facts.networks}
     unknown = sorted(name for key, name in facts.engine_networks.items() if key not in known)
     left = sorted(name for key, name in known.items() if key not in facts.engine_networks)
@@ -137,14 +128,14 @@ def _known_networks(facts: Facts) -> Check:
         return Check(
             "networks",
             Level.PROBLEM,
-            f"Docker has {_named(unknown)}, which the plugin does not know: its state was lost",
+            f"Docker has {named(unknown)}, which the plugin does not know: its state was lost",
             "remove these networks and create them again (docker network rm, docker network create)",
         )
     if left:
         return Check(
             "networks",
             Level.WARNING,
-            f"the plugin has {_named(left)}, which Docker does not know: removed while the plugin was off",
+            f"the plugin has {named(left)}, which Docker does not know: removed while the plugin was off",
             "their ranges stay taken; restart the plugin, and report it if they are still there a minute later",
         )
     return Check("networks", Level.OK, f"{len(known)}, the same as Docker knows")
@@ -152,141 +143,25 @@ def _known_networks(facts: Facts) -> Check:
 
 def _known_endpoints(facts: Facts) -> Check:
     if isinstance(facts.networks, Unknown) or isinstance(facts.engine_endpoints, Unknown):
-        return _skipped("endpoints", "plugin or engine does not answer")
+        return skipped("endpoints", "plugin or engine does not answer")
     held = {endpoint.id: network for network in facts.networks for endpoint in network.endpoints}
     left = [f"{key[:12]} on {held[key].shown_name}" for key in sorted(held) if key not in facts.engine_endpoints]
     if left:
         return Check(
             "endpoints",
             Level.WARNING,
-            f"no container has {_named(left)}: removed while the plugin was off, and its address stays taken",
+            f"no container has {named(left)}: removed while the plugin was off, and its address stays taken",
             "look again in a minute; if it is still there, remove the network and create it again",
         )
     lost = [endpoint.name for network in facts.networks for endpoint in network.endpoints if endpoint.lost]
     if lost:
-        return Check("endpoints", Level.PROBLEM, f"the link of {_named(lost)} is gone", "restart these containers")
+        return Check("endpoints", Level.PROBLEM, f"the link of {named(lost)} is gone", "restart these containers")
     return Check("endpoints", Level.OK, f"{len(held)}, the same as Docker knows")
-
-
-def _forwarding(facts: Facts) -> Iterator[Check]:
-    for name, on in facts.forwarding.items():
-        if on:
-            yield Check("forwarding", Level.OK, f"{name} = 1")
-        else:
-            yield Check(
-                "forwarding",
-                Level.PROBLEM,
-                f"{name} = 0: containers reach nothing outside their own network",
-                f"sysctl -w {name}=1, and look in /etc/sysctl.d for what turned it off",
-            )
-
-
-def _connections(facts: Facts) -> Iterator[Check]:
-    """A full table fails what is new, for all on the node, and says so in the kernel's log only."""
-    if facts.connections is None:
-        return
-    count, most = facts.connections
-    found = f"{count} of {most} are tracked" if most else f"{count} are tracked, without a bound"
-    remedy = (
-        "conntrack -L shows whose they are; end who floods, or have more: sysctl -w net.netfilter.nf_conntrack_max="
-        f"{most * 4}, and the same in /etc/sysctl.d"
-    )
-    if not most or count < ALMOST_FULL * most:
-        yield Check("connections", Level.OK, found)
-    elif count < most:
-        yield Check("connections", Level.WARNING, f"{found}: when the table is full, new ones fail", remedy)
-    else:
-        yield Check("connections", Level.PROBLEM, f"{found}: the table is full, and new ones fail", remedy)
-
-
-def _tables(facts: Facts) -> Check:
-    if isinstance(facts.tables, Unknown):
-        return _skipped("firewall", facts.tables.reason)
-    missing = [table for table in TABLES if table not in facts.tables]
-    if missing:
-        return Check(
-            "firewall",
-            Level.PROBLEM,
-            f"nftables has no table {' and no table '.join(missing)}: isolation is not in force",
-            "a running plugin puts them back within a second; enable it, or see its log (journalctl -u docker)",
-        )
-    return Check("firewall", Level.OK, "both nftables tables are in place")
-
-
-def _accepts(facts: Facts) -> Iterator[Check]:
-    for tool, listing in facts.filters.items():
-        name = f"{tool} accepts"
-        if isinstance(listing, Unknown):
-            yield _skipped(name, listing.reason)
-            continue
-        lines = listing.replace('"', "").splitlines()
-        docker_user = "-N DOCKER-USER" in lines
-        chain = "DOCKER-USER" if docker_user else "FORWARD"
-        if not docker_user and "-P FORWARD DROP" not in lines:
-            yield Check(name, Level.OK, "not needed: there is no DOCKER-USER, and FORWARD accepts")
-            continue
-        ours = [line for line in lines if line.startswith(f"-A {chain} ") and "--comment stackpad" in line]
-        sides = {side for side in ("-i", "-o") if any(f" {side} sp-+ " in line for line in ours)}
-        if len(sides) == 2:
-            yield Check(name, Level.OK, f"{chain} lets our bridges pass")
-        else:
-            yield Check(
-                name,
-                Level.PROBLEM,
-                f"{chain} has no accept for our bridges: Docker's own rules drop their traffic",
-                "a running plugin puts them back within a second; something removes them again, or it does not run",
-            )
-
-
-def _firewalld(facts: Facts) -> Iterator[Check]:
-    """It refuses what is forwarded between links it has not been told of, in a table where no accept of ours counts."""
-    if isinstance(facts.firewalld, Unknown):
-        yield _skipped("firewalld", facts.firewalld.reason)
-    elif '"sp-*"' in facts.firewalld:
-        yield Check("firewalld", Level.OK, "it has been told of our links")
-    elif facts.firewalld:
-        yield Check(
-            "firewalld",
-            Level.PROBLEM,
-            "it runs, and refuses new connections of our networks: it has not been told of our links",
-            "firewall-cmd --permanent --zone=trusted --add-interface=sp-+ && firewall-cmd --reload",
-        )
-
-
-def _mtu(facts: Facts) -> Check:
-    if isinstance(facts.networks, Unknown) or isinstance(facts.status, Unknown):
-        return _skipped("MTU", "the plugin does not answer")
-    missing = [network.shown_name for network in facts.networks if network.bridge not in facts.mtus]
-    if missing:
-        return Check(
-            "MTU",
-            Level.PROBLEM,
-            f"no bridge for {_named(missing)}",
-            "the plugin makes it anew within a minute; if not, its log says why (journalctl -u docker)",
-        )
-    other = [network.shown_name for network in facts.networks if facts.mtus[network.bridge] != network.mtu]
-    if other:
-        return Check(
-            "MTU",
-            Level.WARNING,
-            f"the bridge of {_named(other)} has another MTU than its network",
-            "somebody changed it with ip link; the plugin puts it right within a minute",
-        )
-    large = [network.shown_name for network in facts.networks if network.mtu > facts.status.mtu]
-    if large:
-        return Check(
-            "MTU",
-            Level.WARNING,
-            f"{_named(large)} has a larger MTU than the node's way out ({facts.status.mtu})",
-            "create the network with -o com.docker.network.driver.mtu="
-            f"{facts.status.mtu} or less, or leave the option out",
-        )
-    return Check("MTU", Level.OK, f"{facts.status.mtu} to the outside, and no network has more")
 
 
 def _reported(facts: Facts) -> Check:
     if isinstance(facts.status, Unknown):
-        return _skipped("plugin's report", "the plugin does not answer")
+        return skipped("plugin's report", "the plugin does not answer")
     if facts.status.problems:
         return Check(
             "plugin's report",
@@ -300,7 +175,7 @@ def _reported(facts: Facts) -> Check:
 
 def _ingress(facts: Facts) -> Iterator[Check]:
     if facts.ingress is None:
-        yield _skipped("ingress", "none on this node")
+        yield skipped("ingress", "none on this node")
     elif isinstance(facts.ingress, Unknown):
         yield Check("ingress", Level.PROBLEM, facts.ingress.reason, "start it, and see its log")
     elif facts.ingress.problem is not None:
@@ -318,7 +193,7 @@ def _ingress(facts: Facts) -> Iterator[Check]:
         yield Check(
             "ingress",
             Level.WARNING,
-            f"not served as they ask: {_named([problem.container for problem in facts.ingress.problems])}",
+            f"not served as they ask: {named([problem.container for problem in facts.ingress.problems])}",
             "stackpad routes says which and why",
         )
     else:
@@ -338,18 +213,8 @@ def _ingress(facts: Facts) -> Iterator[Check]:
             "remove it, or stop the ingress and move it there: it is what an earlier ingress knew of who owns which host",
         )
     if facts.caddy is None:
-        yield _skipped("Caddy", "no admin socket on this node")
+        yield skipped("Caddy", "no admin socket on this node")
     elif isinstance(facts.caddy, Unknown):
         yield Check("Caddy", Level.PROBLEM, facts.caddy.reason, "systemctl status caddy says more")
     else:
         yield Check("Caddy", Level.OK, f"its admin socket {facts.caddy} answers")
-
-
-def _skipped(name: str, reason: str) -> Check:
-    return Check(name, Level.SKIPPED, reason)
-
-
-def _named(names: list[str]) -> str:
-    shown = ", ".join(map(clean, names[:MAX_NAMED]))
-    more = len(names) - MAX_NAMED
-    return f"{shown} and {more} more" if more > 0 else shown

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from stackpad.cli.render import clean
 from stackpad.cli.reports import ClusterReport, NetworkReport, Routes, Status
 
 DRIVERS = frozenset({"stackpad", "stackpad/net:latest"})
 """The names by which the engine knows our network driver."""
+
+MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +75,15 @@ class Check:
     level: Level
     detail: str
     remedy: str = ""
+
+
+def skipped(name: str, reason: str) -> Check:
+    """A check that could not be made."""
+    return Check(name, Level.SKIPPED, reason)
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few of these, and how many more there are."""
+    shown = ", ".join(map(clean, names[:MAX_NAMED]))
+    more = len(names) - MAX_NAMED
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -158,11 +158,35 @@ def test_missing_tables_and_forwarding_are_problems() -> None:
     assert level(facts, "firewall") is level(facts, "forwarding") is Level.PROBLEM
 
 
-@pytest.mark.parametrize(("rule", "expected"), [('iifname "sp-*" goto', Level.OK), ("goto", Level.PROBLEM)])
-def test_a_firewalld_that_knows_our_links_or_not(rule: str, expected: Level) -> None:
-    assert (
-        level(replace(WELL, firewalld=f"table inet firewalld {{ {rule} filter_FWD_trusted }}"), "firewalld") is expected
-    )
+FIREWALLD = """table inet firewalld {
+	chain filter_FORWARD_ZONES {
+		iifname "eth0" goto filter_FWD_public
+		iifname "%s" goto filter_FWD_%s
+		goto filter_FWD_drop
+	}
+	chain filter_FWD_trusted {
+		accept
+	}
+}"""
+
+
+@pytest.mark.parametrize(
+    ("told", "expected", "change"),
+    [
+        (("sp-*", "trusted"), Level.OK, ""),
+        (("br-1", "trusted"), Level.PROBLEM, "--add-interface"),
+        (("sp-*", "drop"), Level.PROBLEM, "--change-interface"),
+        (("sp-*", "public"), Level.PROBLEM, "--change-interface"),
+        (("sp-*", "trusted_not"), Level.PROBLEM, "--change-interface"),
+    ],
+)
+def test_a_firewalld_that_knows_our_links_or_not(told: tuple[str, str], expected: Level, change: str) -> None:
+    facts = replace(WELL, firewalld=FIREWALLD % told)
+    assert level(facts, "firewalld") is expected
+    (check,) = [check for check in diagnose(facts) if check.name == "firewalld"]
+    assert change in check.remedy
+    earlier = facts.firewalld.replace("FORWARD_ZONES", "FORWARD_IN_ZONES").replace("FWD_", "FWDI_")  # type: ignore[union-attr]
+    assert level(replace(facts, firewalld=earlier), "firewalld") is expected
 
 
 def test_what_could_not_be_looked_at_is_skipped_not_passed() -> None:
