@@ -11,7 +11,7 @@ TABLES = ("inet stackpad", "bridge stackpad")
 ALMOST_FULL = 0.9
 """Of the table of connections; what is above it goes in seconds when somebody floods."""
 
-_TRUSTED = re.compile(r'"sp-\*" (?:goto|jump) filter_FWDI?_trusted\b')
+_TRUSTED = re.compile(r'iifname "sp-\*" (?:oifname "[^"]*" )?(?:goto|jump) filter_FWDI?_trusted\b')
 """How firewalld sends on what comes from our links, by its names of chains since 0.9; other zones refuse it still."""
 
 

@@ -159,33 +159,43 @@ def test_missing_tables_and_forwarding_are_problems() -> None:
 
 
 FIREWALLD = """table inet firewalld {
-	chain filter_FORWARD_ZONES {
-		iifname "eth0" goto filter_FWD_public
-		iifname "%s" goto filter_FWD_%s
-		goto filter_FWD_drop
+	chain filter_FORWARD_POLICIES {
+		iifname "eth0" oifname "sp-*" jump filter_FWD_trusted
+		iifname "%(link)s" oifname "%(link)s" jump filter_FWD_%(zone)s
+		iifname "%(link)s" oifname "%(link)s" accept
+		iifname "%(link)s" jump filter_FWD_%(zone)s
+		iifname "%(link)s" accept
+		oifname "%(link)s" jump filter_FWD_public
+		oifname "%(link)s" reject with icmpx admin-prohibited
 	}
-	chain filter_FWD_trusted {
-		accept
+	chain filter_FWD_%(zone)s_allow {
+		oifname "%(link)s" accept
 	}
 }"""
+"""As 2.3.1 has it, where the link to the other nodes is trusted."""
 
 
 @pytest.mark.parametrize(
     ("told", "expected", "change"),
     [
         (("sp-*", "trusted"), Level.OK, ""),
-        (("br-1", "trusted"), Level.PROBLEM, "--add-interface"),
+        (("br-1", "trusted"), Level.PROBLEM, "-interface=sp-+"),
         (("sp-*", "drop"), Level.PROBLEM, "--change-interface"),
         (("sp-*", "public"), Level.PROBLEM, "--change-interface"),
         (("sp-*", "trusted_not"), Level.PROBLEM, "--change-interface"),
     ],
 )
 def test_a_firewalld_that_knows_our_links_or_not(told: tuple[str, str], expected: Level, change: str) -> None:
-    facts = replace(WELL, firewalld=FIREWALLD % told)
+    link, zone = told
+    facts = replace(WELL, firewalld=FIREWALLD % {"link": link, "zone": zone})
     assert level(facts, "firewalld") is expected
     (check,) = [check for check in diagnose(facts) if check.name == "firewalld"]
     assert change in check.remedy
-    earlier = facts.firewalld.replace("FORWARD_ZONES", "FORWARD_IN_ZONES").replace("FWD_", "FWDI_")  # type: ignore[union-attr]
+    untold = replace(facts, firewalld=FIREWALLD.replace("sp-*", "br-1") % {"link": "br-1", "zone": zone})
+    (check,) = [check for check in diagnose(untold) if check.name == "firewalld"]
+    assert "--add-interface=sp-+" in check.remedy
+    # Before 1.0 there was a chain for each direction.
+    earlier = f'iifname "{link}" goto filter_FWDI_{zone}\noifname "sp-*" goto filter_FWDO_trusted'
     assert level(replace(facts, firewalld=earlier), "firewalld") is expected
 
 
