@@ -97,6 +97,8 @@ class Caddy:
         nothing of ours at all, as where the operator's configuration leaves no place for it.
         """
         before = self._api.writes
+        # Of all hosts, whatever part of them is tried below: most lines are the same the next time.
+        self._lines = caddylines.known(table.hosts, bool(self._settings.access_log), self._lines)
         # What was refused is not tried again until it is another entry: each attempt would cost every other host.
         good = list(table.hosts)
         if self._refused:
@@ -179,7 +181,6 @@ class Caddy:
     async def _write(self, table: Table, there: str | None) -> str:
         log = self._appends is not False if self._settings.access_log else None
         keep, grace, names = self._keep_streams is not False, self._grace is not False, self._settings.names_address
-        self._lines = caddylines.known(table.hosts, log is not None, self._lines)
         owned = caddyconfig.route(table, keep_streams=keep, log=log, names=names, grace=grace, lines=self._lines)
         wanted = caddyconfig.generation(owned)
         if there is None:

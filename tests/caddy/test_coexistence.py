@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ingress import caddyconfig
+from ingress import caddyconfig, caddylines
 from ingress.adminapi import Rejected
 from ingress.caddy import Caddy
 from ingress.routes import Table
@@ -214,7 +214,9 @@ async def test_one_refused_entry_costs_the_others_nothing(place: Shop) -> None:
         again = await place.adapter.apply(mixed)
         assert (again.rejected, again.writes) == (applied.rejected, 0), "what was refused is not tried all the time"
         fresh = Caddy(place.settings)
+        fresh._lines = lines = caddylines.known(mixed.hosts, False, {})
         assert (await fresh.apply(mixed)).rejected.keys() == {twin.host}, "also by an ingress that has just started"
+        assert all(fresh._lines[key] is line for key, line in lines.items()), "no line is made anew in the search for it"
         assert await fresh.in_step()
         more = table(*(container(f"c{n}", port=port, project=f"p{n}") for n in range(6)))
         place.known |= {host.host for host in more.hosts}
