@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from ingress import caddyconfig
+from ingress import caddytree
 from stackpad.errors import StackpadError, Unavailable
 
 TIMEOUT = 30.0
@@ -50,7 +50,7 @@ class AdminApi:
 
     async def create(self, path: Sequence[str], value: Any) -> None:
         """Put ``value`` at a path below ``/config`` that has nothing yet, with whatever is missing above it."""
-        place, whole = caddyconfig.missing(await self.tree(), path, value)
+        place, whole = caddytree.missing(await self.tree(), path, value)
         await self.change("PUT", f"/config/{place}", whole)
 
     async def append(self, path: Sequence[str], item: Any) -> None:

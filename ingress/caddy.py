@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from ingress import caddyconfig, caddylines, caddylogging, named
+from ingress import caddyconfig, caddylines, caddylogging, caddytree, named
 from ingress.adminapi import AdminApi, Rejected
 from ingress.caddyconfig import Json
 from ingress.caddyhttp import ProofRoute
@@ -66,7 +66,7 @@ class Caddy:
 
     async def operators(self) -> frozenset[str]:
         """Host names that the operator's own configuration is for; raises ``Unavailable`` if Caddy is."""
-        return caddyconfig.taken(await self._api.tree())
+        return caddytree.taken(await self._api.tree())
 
     def rehearsal(self, api: AdminApi) -> Caddy:
         """One that knows what this one has found out, and tells ``api`` instead."""
@@ -200,7 +200,7 @@ class Caddy:
         """Put our route into the server on the HTTPS port, as its last, or into one of our own where there is none."""
         tree = await self._api.tree()
         chosen = self._settings
-        name = caddyconfig.find_server(tree, chosen.https_port)
+        name = caddytree.find_server(tree, chosen.https_port)
         if name is not None:
             await self._api.append(("apps", "http", "servers", name, "routes"), owned)
             return

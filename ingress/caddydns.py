@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from ingress import caddyconfig
+from ingress import caddyconfig, caddytree
 from ingress.adminapi import AdminApi, Rejected
 from ingress.caddyconfig import Json
 from ingress.routes import Table
@@ -92,7 +92,7 @@ class Wildcards:
         policy = self._policy(subjects)
         try:
             if there is None:
-                place, _ = caddyconfig.policy_place((await self._api.tree())["apps"]["tls"]["automation"])
+                place, _ = caddytree.policy_place((await self._api.tree())["apps"]["tls"]["automation"])
                 await self._api.change("PUT", f"{_POLICIES}/{place or 0}", policy)
             elif there != policy:
                 await self._api.change("PATCH", f"/id/{POLICY}", policy)
@@ -130,7 +130,7 @@ def _place(tls: Any) -> tuple[Json | None, bool]:
     """Our policy for wildcards, and whether it stands before the one for hosts: Caddy takes the first that fits."""
     policies = ((tls or {}).get("automation") or {}).get("policies") or []
     index = next((index for index, one in enumerate(policies) if one.get("@id") == POLICY), None)
-    ours, for_all = caddyconfig.policy_place((tls or {}).get("automation"))
+    ours, for_all = caddytree.policy_place((tls or {}).get("automation"))
     if index is None:
         return None, False
     return policies[index], all(other is None or index < other for other in (ours, for_all))

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from ingress import caddyconfig
+from ingress import caddyconfig, caddytree
 from ingress.adminapi import AdminApi, Rejected
 from ingress.settings import Settings
 
@@ -70,10 +70,10 @@ class ProofRoute:
 
     async def _insert(self) -> None:
         tree, chosen = await self._api.tree(), self._settings
-        name = caddyconfig.find_server(tree, chosen.http_port)
+        name = caddytree.find_server(tree, chosen.http_port)
         if name is None:
-            listen = caddyconfig.beside(tree, chosen.https_port, chosen.http_port)
-            server = caddyconfig.proof_server(self._route(), listen, redirected=caddyconfig.redirects(tree))
+            listen = caddytree.beside(tree, chosen.https_port, chosen.http_port)
+            server = caddyconfig.proof_server(self._route(), listen, redirected=caddytree.redirects(tree))
             await self._api.create(("apps", "http", "servers", caddyconfig.PROOF_SERVER), server)
         elif tree["apps"]["http"]["servers"][name].get("routes"):
             await self._api.change("PUT", f"/config/apps/http/servers/{name}/routes/0", self._route())

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from ingress import caddyconfig
+from ingress import caddytree
 from ingress.adminapi import AdminApi, Rejected
 from ingress.caddyconfig import Json
 from ingress.settings import Settings
@@ -61,7 +61,7 @@ class AccessLog:
 
     async def _put(self) -> None:
         tree = await self._api.tree()
-        name = caddyconfig.find_server(tree, self._settings.https_port)
+        name = caddytree.find_server(tree, self._settings.https_port)
         server = (((tree.get("apps") or {}).get("http") or {}).get("servers") or {}).get(name) or {}
         there = server.get("logs")
         if there is not None and there.get("@id") != SERVER:

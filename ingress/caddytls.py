@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from ingress import caddyconfig
+from ingress import caddyconfig, caddytree
 from ingress.adminapi import AdminApi, Rejected
 from ingress.caddyconfig import Json
 from ingress.caddydns import Wildcards
@@ -85,7 +85,7 @@ class Certificates:
         await self._ensure_policy(table, (tls or {}).get("automation"))
         tls = await self._api.get(_TLS)
         if not self._wildcards.fits(tls, self.wildcards(table)):
-            self._taken = caddyconfig.taken(await self._api.tree())
+            self._taken = caddytree.taken(await self._api.tree())
             await self._wildcards.ensure(tls, self.wildcards(table))
 
     async def mend(self, error: Rejected) -> bool:
@@ -95,11 +95,11 @@ class Certificates:
     async def _ensure_policy(self, table: Table, automation: Any) -> None:
         if self._fits(table, automation):
             return
-        self._taken = caddyconfig.taken(await self._api.tree())
-        if not caddyconfig.asks(automation):
+        self._taken = caddytree.taken(await self._api.tree())
+        if not caddytree.asks(automation):
             # Permission first: a policy without it would have Caddy 2.6 get a certificate for any name.
             await self._permit(automation)
-        ours, for_all = caddyconfig.policy_place(automation)
+        ours, for_all = caddytree.policy_place(automation)
         if ours is not None and for_all is not None and for_all < ours:
             await self._api.change("DELETE", f"/id/{caddyconfig.POLICY}")
             ours = None
@@ -107,7 +107,7 @@ class Certificates:
             if automation["policies"][ours] != self._wanted(table):
                 await self._api.change("PATCH", f"/id/{caddyconfig.POLICY}", self._wanted(table))
             return
-        if caddyconfig.asks(automation) and self._settings.ask_address not in str(automation["on_demand"]):
+        if caddytree.asks(automation) and self._settings.ask_address not in str(automation["on_demand"]):
             self._log.warning("the operator's own question before certificates stays; it has to allow our hosts, too")
         if self._settings.tls == "internal":
             await self._leave_trust_alone()
@@ -117,10 +117,10 @@ class Certificates:
             await self._api.change("PUT", f"{_PATH}/policies/{for_all}", self._wanted(table))
 
     def _fits(self, table: Table, automation: Any) -> bool:
-        ours, for_all = caddyconfig.policy_place(automation)
+        ours, for_all = caddytree.policy_place(automation)
         if ours is None or (for_all is not None and for_all < ours):
             return False
-        return bool(automation["policies"][ours] == self._wanted(table)) and caddyconfig.asks(automation)
+        return bool(automation["policies"][ours] == self._wanted(table)) and caddytree.asks(automation)
 
     def _wanted(self, table: Table) -> Json:
         chosen = self._settings

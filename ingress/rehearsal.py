@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ingress import caddyconfig, caddylogging, named
+from ingress import caddyconfig, caddylogging, caddytree, named
 from ingress.caddy import STREAMS, Caddy
 from ingress.plannedapi import PlannedApi, secretive
 from ingress.routes import Table
@@ -34,7 +34,7 @@ async def rehearse(caddy: Caddy, table: Table) -> Plan:
 
 def lacking(tree: Any) -> set[str]:
     """Words that Caddy does not know, as far as what an ingress has put there before shows it."""
-    ours = json.dumps(caddyconfig.find(tree, caddyconfig.OBJECT))
+    ours = json.dumps(caddytree.find(tree, caddyconfig.OBJECT))
     found = {
         STREAMS: '"reverse_proxy"' in ours and STREAMS not in ours,
         caddylogging.APPENDS: caddylogging.USER in ours,

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ingress import caddyconfig, caddyproxy
+from ingress import caddyconfig, caddyproxy, caddytree
 from ingress.pages import page
 from ingress.routes import State, Table
 from tests.unit.ingress.test_routes import container, made
@@ -64,14 +64,14 @@ def test_the_generation_follows_from_the_content() -> None:
     ],
 )
 def test_only_what_is_missing_is_put(tree: object, expected: tuple[str, object]) -> None:
-    assert caddyconfig.missing(tree, ("apps", "http", "servers", "x"), 1) == expected
+    assert caddytree.missing(tree, ("apps", "http", "servers", "x"), 1) == expected
 
 
 @pytest.mark.parametrize(
     ("listen", "found"), [([":443"], "own"), (["127.0.0.1:443"], "own"), ([":8443"], None), ([":80", ":443"], "own")]
 )
 def test_the_operators_server_is_found_by_its_port(listen: list[str], found: str | None) -> None:
-    assert caddyconfig.find_server({"apps": {"http": {"servers": {"own": {"listen": listen}}}}}, 443) == found
+    assert caddytree.find_server({"apps": {"http": {"servers": {"own": {"listen": listen}}}}}, 443) == found
 
 
 @pytest.mark.parametrize("status", [404, 502, 503, 504])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ingress import caddyconfig, caddydns
+from ingress import caddyconfig, caddydns, caddytree
 from ingress.adminapi import AdminApi
 from ingress.caddydns import Wildcards
 from ingress.routes import HostRoute, Table, WebContainer
@@ -90,7 +90,7 @@ def test_whether_caddy_has_it(policies: list[Any], automate: list[str], subjects
 
 def test_a_policy_of_ours_is_not_taken_for_the_operators() -> None:
     tree = {"apps": {"tls": {"automation": {"policies": [POLICY, OURS, OPERATORS]}}}}
-    assert caddyconfig.taken(tree) == {"own.example"}
+    assert caddytree.taken(tree) == {"own.example"}
 
 
 @pytest.mark.parametrize(
