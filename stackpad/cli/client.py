@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from stackpad import jsontext
+from stackpad.cli import entry
 from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError, Unavailable
 
 T = TypeVar("T")
@@ -38,13 +39,15 @@ CADDY_REMEDY = "is Caddy running, with this socket as its admin address?"
 class Server:
     """Who listens at a socket: what to call it, where it is, what to look at when it does not answer.
 
-    ``host`` goes into the header ``Host``: Caddy on a unix socket takes the empty one, and others any.
+    ``host`` goes into the header ``Host``: Caddy on a unix socket takes the empty one, and others any. ``guarded`` is for
+    a socket that the ingress could replace: a link there is not followed.
     """
 
     name: str
     path: Path
     remedy: str
     host: str = ""
+    guarded: bool = False
 
 
 def plugin(path: Path) -> Server:
@@ -54,12 +57,12 @@ def plugin(path: Path) -> Server:
 
 def ingress(path: Path) -> Server:
     """The ingress's."""
-    return Server("the ingress", path, INGRESS_REMEDY)
+    return Server("the ingress", path, INGRESS_REMEDY, guarded=True)
 
 
 def page(path: Path) -> Server:
     """The ingress's socket for browsers."""
-    return Server("the status page", path, PAGE_REMEDY, host="localhost")
+    return Server("the status page", path, PAGE_REMEDY, host="localhost", guarded=True)
 
 
 def engine(path: Path) -> Server:
@@ -69,19 +72,20 @@ def engine(path: Path) -> Server:
 
 def caddy(path: Path) -> Server:
     """Caddy's admin API."""
-    return Server("Caddy", path, CADDY_REMEDY)
+    return Server("Caddy", path, CADDY_REMEDY, guarded=True)
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, server: Server, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
-        self._path = path
+        self._server = server
 
     def connect(self) -> None:
         """Connect to the socket instead of a host."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        with entry.held(self._server.path) if self._server.guarded else nullcontext(str(self._server.path)) as path:
+            self.sock.connect(path)
 
 
 def request(
@@ -91,7 +95,7 @@ def request(
 
     What a server refuses with a sentence of its own is raised as the kind of error it is, with that sentence.
     """
-    connection = _Connection(server.path, timeout)
+    connection = _Connection(server, timeout)
     with _translating(server):
         try:
             connection.request(method, path, payload, headers={"Host": server.host})
@@ -118,7 +122,7 @@ def ask(server: Server, path: str, payload: Any, *, timeout: float = TIMEOUT) ->
 
 def stream(server: Server, path: str, payload: Any, *, timeout: float = TIMEOUT) -> Iterator[dict[str, Any]]:
     """The same for something that takes a while: the objects of the answer, one a line, as they come."""
-    connection = _Connection(server.path, timeout)
+    connection = _Connection(server, timeout)
     with _translating(server):
         try:
             connection.request("POST", path, msgspec.json.encode(payload), headers={"Host": server.host})

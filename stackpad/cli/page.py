@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from stackpad.cli import client, output
+from stackpad.cli import client, entry, output
 from stackpad.cli.common import PLACES, USAGE, Json, answering
 
 CHUNK = 1 << 16
@@ -56,7 +56,8 @@ async def carry(socket: Path, address: str, port: int, ready: Callable[[str], No
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with free:
             with contextlib.closing(writer), contextlib.suppress(OSError):
-                inner, outer = await asyncio.open_unix_connection(str(socket))
+                with entry.held(socket) as path:
+                    inner, outer = await asyncio.open_unix_connection(path)
                 async with asyncio.TaskGroup() as both:
                     both.create_task(_pipe(reader, outer), name="to the page")
                     both.create_task(_pipe(inner, writer), name="to the browser")

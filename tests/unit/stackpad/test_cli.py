@@ -64,6 +64,15 @@ def test_status_counts_the_ingress_in(plugin: Path, tmp_path: Path) -> None:
     assert [route["path"] for route in json.loads(result.stdout)["ingress"]["routes"]] == ["/", "/api"]
 
 
+def test_a_link_in_place_of_the_ingress_is_not_followed(plugin: Path, tmp_path: Path) -> None:
+    with served(tmp_path / "other.sock", {"/routes": ROUTES}) as other:
+        link = tmp_path / "ingress.sock"
+        link.symlink_to(other)
+        result = run("routes", "--socket", link)
+    assert result.exit_code == 3
+    assert "it is something else than a socket, and not followed" in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize("change", [{"ready": False}, {"problems": ["port 80/tcp: taken"]}])
 def test_status_ends_with_1_for_a_problem(plugin: Path, answers: dict[str, Any], change: dict[str, Any]) -> None:
     answers["/status"].update(change)
