@@ -20,13 +20,13 @@ def in_tunnel(membership: Membership) -> tuple[str, ...]:
 
 
 def guarded(settings: Settings, membership: Membership) -> tuple[str, ...]:
-    """Where the embedded store is in the tunnel, ``address . port`` each; none, where the store is the operator's own."""
+    """Where the embedded store is in the tunnel, ``address . port`` each; none where the cluster has the operator's own."""
     if settings.store:
         return ()
     found = []
     for text in membership.store or in_tunnel(membership):
-        url = urlsplit(text)
         with contextlib.suppress(ValueError):
+            url = urlsplit(text)
             found.append(f"{ipaddress.IPv4Address(url.hostname or '')} . {url.port or mesh.STORE_PORT}")
     return tuple(found)
 

@@ -44,7 +44,10 @@ class Endpoint:
     @classmethod
     def parse(cls, url: str) -> Endpoint:
         """From a setting; raises :class:`InvalidRequest`."""
-        parts = urlsplit(url.strip())
+        try:
+            parts = urlsplit(url.strip())
+        except ValueError as error:
+            raise _unusable(url) from error
         if parts.scheme == "unix":
             path = url.strip().removeprefix("unix://")
             if not path.startswith("/"):
@@ -61,11 +64,17 @@ class Endpoint:
         except ValueError:
             usable, port = False, 0
         if not usable:
-            raise InvalidRequest(
-                f"store {url!r} is not an endpoint; write https://HOST:2379, http://HOST:2379 or unix:///PATH"
-            )
+            raise _unusable(url)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         return cls(url.strip().rstrip("/"), f"{parts.scheme}://{host}:{port}")
+
+
+def _unusable(url: str) -> InvalidRequest:
+    # An error is no place for a password, either.
+    shown = url.rpartition("@")[2]
+    return InvalidRequest(
+        f"store {shown!r} is not an endpoint; write https://HOST:2379, http://HOST:2379 or unix:///PATH"
+    )
 
 
 class Trust:

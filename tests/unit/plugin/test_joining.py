@@ -128,6 +128,8 @@ def test_names_that_are_none(text: str) -> None:
         {"node": "a/b"},
         {"ranges": (records.Range(owner="b", net="10.0.0.1/8"),)},
         {"gateway": records.Node(owner="a", name="a", public_keys=("short",))},
+        {"store": ("http://10.192.0.1:2379", "http://[x")},
+        {"store": ("10.192.0.1:2379",)},
     ],
 )
 def test_an_answer_that_cannot_be_meant_is_not_kept(changes: dict[str, Any]) -> None:

@@ -208,6 +208,8 @@ def test_endpoints_are_read(url: str, base: str, path: str | None) -> None:
         "http://a:99999",
         "http://a/v3",
         "http://a?x",
+        "http://[",
+        "http://[x",
         "unix://a",
         "unix:///" + "a" * 120,
     ],
