@@ -19,4 +19,4 @@ def test_the_plugin_may_do_three_things_the_tunnel_two_and_the_store_none(life: 
             expected["etcd"] = {NONE}
         # Beside them a tool may run for a moment.
         eventually(lambda pid=pid, expected=expected: rights.children(pid) == expected, f"{expected} on node {number}")
-        assert rights.of(pid) == {ONLY}
+        assert rights.of(pid) == rights.of(bench.node.plugin_init()) == {ONLY}
