@@ -18,6 +18,7 @@ from plugin.mesh import JOIN_PORT
 from plugin.model import IPNet
 from stackpad import jsontext
 from stackpad.errors import Conflict, InvalidRequest, StackpadError, Unavailable
+from stackpad.etcd.endpoints import Endpoint
 
 LIMIT = 13.5
 """Seconds a join may take until the other node has answered, whatever goes wrong."""
@@ -127,13 +128,26 @@ class Joiner:
             ):
                 body = await response.read()
                 if response.status == 200:
-                    return joining.check(jsontext.decode(body, type=joining.JoinAnswer))
+                    return _checked(jsontext.decode(body, type=joining.JoinAnswer), token.gateway_address)
                 raise _refusal(response.status, body)
         except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
             raise Unavailable(
                 f"the tunnel stands, but the node at {token.gateway_address} does not answer there "
                 f"({str(error) or type(error).__name__}); look at stackpad doctor on that node, then join again"
             ) from error
+
+
+def _checked(answer: joining.JoinAnswer, who: str) -> joining.JoinAnswer:
+    joining.check(answer)
+    try:
+        for url in answer.store:
+            Endpoint.parse(url)
+    except InvalidRequest as error:
+        # Kept, it would be in the way of each start.
+        raise InvalidRequest(
+            f"the node at {who} says where the cluster's store is, and it cannot be there: {error}"
+        ) from error
+    return answer
 
 
 def _refusal(status: int, body: bytes) -> StackpadError:

@@ -17,7 +17,6 @@ import msgspec
 from plugin.model import IPNet
 from stackpad import records
 from stackpad.errors import Conflict, InvalidRequest
-from stackpad.etcd.endpoints import Endpoint
 
 PREFIX = "stackpad-1-"
 """So that a token is recognised where it should not be, and an older node can say that it is too old."""
@@ -99,8 +98,6 @@ def check(answer: JoinAnswer) -> JoinAnswer:
     for record in (answer.cluster, answer.gateway, *answer.ranges, *answer.gateway_ranges, place):
         records.check(record)
     records.key(records.NODES, answer.node)
-    for url in answer.store:
-        Endpoint.parse(url)
     return answer
 
 

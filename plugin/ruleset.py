@@ -36,8 +36,8 @@ refusal would be over before a pause could help, and Caddy's pauses end when its
 node is redirected.
 
 The embedded store asks nobody who he is. Of the node's own processes only those of root's user and group reach it through
-the tunnel: the plugin, and the store's own gateway. The ingress is of root's user, and of another group. A socket
-without a file, such as that of MPTCP's first subflow in some kernels, has no user and no group to compare: it opens nothing.
+the tunnel: the plugin, and the store's own gateway. The ingress is of root's user, and of another group. A socket without
+a file, such as that of MPTCP's first subflow in some kernels, has no user and no group to compare: it opens nothing.
 
 The default for our bridges (``sp-*``) is to drop: a bridge that is in no set is connected to nothing, so the
 order in which links and elements appear can never open a gap. Our drops come before the engine's own rules

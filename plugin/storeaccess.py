@@ -20,7 +20,7 @@ def in_tunnel(membership: Membership) -> tuple[str, ...]:
 
 
 def guarded(settings: Settings, membership: Membership) -> tuple[str, ...]:
-    """Where the embedded store is in the tunnel, ``address . port`` each; none where the cluster has the operator's own."""
+    """The embedded store in the tunnel, ``address . port`` each; none where the cluster has the operator's own."""
     if settings.store:
         return ()
     found = []

@@ -7,12 +7,14 @@ import time
 
 import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from plugin import joining
+from plugin import joiner, joining
 from plugin.joiner import Joiner
 from plugin.model import IPNet, ip_network
 from stackpad.errors import Conflict, InvalidRequest, Unavailable
-from tests.unit.plugin.test_joining import TOKEN
+from tests.unit.plugin.test_joining import ANSWER, TOKEN
 
 GOOD = msgspec.structs.replace(
     TOKEN,
@@ -70,3 +72,20 @@ async def test_a_step_that_hangs_ends_with_the_join() -> None:
 async def test_a_token_without_an_address_cannot_be_used() -> None:
     with pytest.raises(InvalidRequest, match="set ENDPOINT"):
         await Here().join(msgspec.structs.replace(GOOD, endpoints=()))
+
+
+async def test_an_answer_whose_store_is_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of it is read at each start."""
+
+    async def answer(_: web.Request) -> web.Response:
+        told = msgspec.structs.replace(ANSWER, store=("http://10.192.0.1:2379", "http://[x"))
+        return web.Response(body=msgspec.json.encode(told))
+
+    application = web.Application()
+    application.router.add_post("/join", answer)
+    async with TestServer(application, host="127.0.0.9") as server:
+        monkeypatch.setattr(joiner, "JOIN_PORT", server.port)
+        with pytest.raises(
+            InvalidRequest, match=r"127\.0\.0\.9 says where .* store 'http://\[x' is not an endpoint; write"
+        ):
+            await Here().join(GOOD, 30.0)

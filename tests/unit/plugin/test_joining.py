@@ -120,6 +120,22 @@ def test_names_that_are_none(text: str) -> None:
         joining.name(text)
 
 
+ANSWER = joining.JoinAnswer(
+    node="b",
+    name="b",
+    cluster=records.Cluster(
+        owner="a", id="c", range4="10.192.0.0/10", range6="fd00::/48", block_prefix=18, network_prefix=26
+    ),
+    secret="",
+    mesh4="10.192.64.1",
+    mesh6="fd00:0:0:100::1",
+    ranges=(records.Range(owner="b", net="10.192.64.0/18", block=True),),
+    store=(),
+    gateway=records.Node(owner="a", name="a", public_keys=()),
+    gateway_ranges=(),
+)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -128,29 +144,12 @@ def test_names_that_are_none(text: str) -> None:
         {"node": "a/b"},
         {"ranges": (records.Range(owner="b", net="10.0.0.1/8"),)},
         {"gateway": records.Node(owner="a", name="a", public_keys=("short",))},
-        {"store": ("http://10.192.0.1:2379", "http://[x")},
-        {"store": ("10.192.0.1:2379",)},
     ],
 )
 def test_an_answer_that_cannot_be_meant_is_not_kept(changes: dict[str, Any]) -> None:
-    cluster = records.Cluster(
-        owner="a", id="c", range4="10.192.0.0/10", range6="fd00::/48", block_prefix=18, network_prefix=26
-    )
-    good = joining.JoinAnswer(
-        node="b",
-        name="b",
-        cluster=cluster,
-        secret="",
-        mesh4="10.192.64.1",
-        mesh6="fd00:0:0:100::1",
-        ranges=(records.Range(owner="b", net="10.192.64.0/18", block=True),),
-        store=(),
-        gateway=records.Node(owner="a", name="a", public_keys=()),
-        gateway_ranges=(),
-    )
-    assert joining.check(good) is good
+    assert joining.check(ANSWER) is ANSWER
     with pytest.raises(InvalidRequest):
-        joining.check(msgspec.structs.replace(good, **changes))
+        joining.check(msgspec.structs.replace(ANSWER, **changes))
 
 
 def test_a_token_that_is_nested_too_deeply_is_damaged() -> None:
