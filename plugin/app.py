@@ -15,14 +15,13 @@ from collections.abc import Sequence
 import structlog
 from aiohttp import web
 
-from plugin import privileges, sockets, waiting
+from plugin import ingressadmin, privileges, sockets, waiting
 from plugin.admin import Admin
 from plugin.admission import Admission
 from plugin.claims import Claims
 from plugin.cluster import Cluster
 from plugin.directory import Directory
 from plugin.driver import NetworkDriver
-from plugin.ingressadmin import narrowed
 from plugin.ipam import Ipam
 from plugin.kernel import Kernel
 from plugin.metrics import Metrics
@@ -125,10 +124,12 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         background = [tasks.create_task(reconciler.run(), name="reconciler")]
         await _site(stack, server.application(), listening)
         whole = admin.application()
-        for application, path in ((whole, settings.admin_socket), (narrowed(whole), settings.web_socket)):
-            own = sockets.listen(path)
-            stack.callback(own.remove)
-            await _site(stack, application, [own])
+        narrow = ingressadmin.narrowed(whole)
+        for_root, for_ingress = (sockets.listen(path) for path in (settings.admin_socket, settings.web_socket))
+        stack.callback(for_root.remove)
+        stack.callback(for_ingress.remove)
+        await _site(stack, whole, [for_root])
+        await stack.enter_async_context(ingressadmin.served(narrow, for_ingress, SHUTDOWN))
         await reconciler.ready.wait()
         for endpoint in state.endpoints.values():
             if endpoint.ports and endpoint.id not in reconciler.lost:

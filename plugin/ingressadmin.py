@@ -6,7 +6,17 @@ that. Here are the same handlers, by a list: what is added to the admin interfac
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
 from aiohttp import web
+
+from plugin.sockets import Listener
+from stackpad import crowd
+
+MOST = 32
+"""Connections at a time; an ingress has two that stay and a few that do not. A body may have tens of megabytes."""
 
 FOR_INGRESS = frozenset(
     {
@@ -33,3 +43,20 @@ def narrowed(whole: web.Application) -> web.Application:
             application.router.add_route(route.method, path, route.handler)
     application.on_shutdown.extend(whole.on_shutdown)
     return application
+
+
+@contextlib.asynccontextmanager
+async def served(application: web.Application, listener: Listener, patience: float) -> AsyncIterator[None]:
+    """Serve it to :data:`MOST` connections at a time; at the end, calls in flight have ``patience`` (seconds)."""
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=patience)
+    await runner.setup()
+    try:
+        assert runner.server is not None  # noqa: S101 - it is set up
+        connected = crowd.bounded(runner.server, MOST, "the plugin's socket for the ingress", access_log=None)
+        site = await asyncio.get_running_loop().create_unix_server(connected, sock=listener.socket)
+        try:
+            yield
+        finally:
+            site.close()
+    finally:
+        await runner.cleanup()

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -21,6 +21,7 @@ from yarl import URL
 from ingress import sites
 from ingress.engineview import answers, rules
 from ingress.engineview.rules import Question, Resource
+from stackpad import crowd
 from stackpad.errors import InvalidRequest, Unavailable
 
 MOST = 16
@@ -31,9 +32,6 @@ ANSWER = 9.0
 
 LONGEST_EVENT = 1 << 20
 """Bytes of one event."""
-
-LINGER = 1.0
-"""Seconds that one connection too many has for reading why; it ends sooner when the other side does."""
 
 TELL = 1.0
 """Seconds between two lines of the log about what was refused."""
@@ -108,19 +106,7 @@ class EngineView:
 async def serve(engine: Path, path: Path, stop: asyncio.Event) -> None:
     """Serve on a socket at ``path`` that only root can open, until ``stop`` is set."""
     server = web.Server(EngineView(engine).handle, handler_cancellation=True)
-    there = 0
-
-    def left() -> None:
-        nonlocal there
-        there -= 1
-
-    def connected() -> asyncio.BaseProtocol:
-        nonlocal there
-        if there >= MOST:
-            return _Full()
-        there += 1
-        return _Connection(server, left)
-
+    connected = crowd.bounded(server, MOST, "the view", logger=_SILENT, access_log=_SILENT, auto_decompress=False)
     with sites.listening(str(path)) as listener:
         site = await asyncio.get_running_loop().create_unix_server(connected, sock=listener)
         structlog.get_logger("engine view").info("shows the engine", engine=str(engine), at=str(path))
@@ -129,35 +115,6 @@ async def serve(engine: Path, path: Path, stop: asyncio.Event) -> None:
         finally:
             site.close()
             await server.shutdown(1.0)
-
-
-class _Connection(web.RequestHandler):
-    """aiohttp's, which says when it is over."""
-
-    __slots__ = ("_over",)
-
-    def __init__(self, server: web.Server, over: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
-        super().__init__(server, loop=loop, logger=_SILENT, access_log=_SILENT, auto_decompress=False)
-        self._over = over
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Make room for another."""
-        super().connection_lost(exc)
-        self._over()
-
-
-class _Full(asyncio.Protocol):
-    """What one connection too many is told."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type; sockets have this one
-        body = answers.reason(f"{MOST} connections to the view are open already; close some")
-        head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        transport.write(head.encode() + b"Connection: close\r\n\r\n" + body)
-        # Closed at once, what he has sent meanwhile would take the answer from him.
-        transport.write_eof()
-        asyncio.get_running_loop().call_later(LINGER, transport.abort)
 
 
 def _answer(resource: Resource, status: int, body: bytes, version: str | None = None) -> web.Response:

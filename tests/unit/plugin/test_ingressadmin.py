@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,8 +12,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from plugin import ingressadmin, sockets
 from plugin.admin import Admin
-from plugin.ingressadmin import narrowed
+from plugin.ingressadmin import narrowed, served
 from plugin.nodeadmin import NodeAdmin
 from plugin.upstreamadmin import UpstreamAdmin
 from plugin.webadmin import WebAdmin
@@ -97,3 +99,34 @@ async def test_a_stop_ends_its_stream_as_well() -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.close())
             assert await stream.content.read() == b"" or stream.content.at_eof()
+
+
+async def say(path: Path) -> bytes:
+    """The whole answer to one request on a connection of its own."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"GET /services HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_there_are_so_many_connections_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams that nobody reads among them; the room of one that goes is another's."""
+    monkeypatch.setattr(ingressadmin, "MOST", 3)
+    listener = sockets.listen(tmp_path / "web.sock")
+    async with served(narrowed(whole()), listener, 1.0):
+        held = [await asyncio.open_unix_connection(listener.path) for _ in range(3)]
+        held[0][1].write(b"GET /web HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b" 200 " in await held[0][0].readline()
+        answer = await say(listener.path)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"3 connections to the plugin's socket for the ingress are open already; close some" in answer
+        held[0][1].close()
+        async with asyncio.timeout(30):
+            while b" 200 " not in await say(listener.path):  # noqa: ASYNC110 - what is asked has no event
+                await asyncio.sleep(0.01)
+        for _, writer in held:
+            writer.close()
+            await writer.wait_closed()
