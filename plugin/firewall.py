@@ -27,6 +27,9 @@ _GENERATION_ATTRIBUTE = 1
 _TIMEOUT = 10.0
 _QUIET_TRIES = 5
 
+_NOT_FOUND = 127
+"""What setpriv(1) ends with where there is no such program."""
+
 
 class Firewall:
     """The tables ``inet stackpad`` and ``bridge stackpad``."""
@@ -117,14 +120,17 @@ def _nft(script: str) -> str:
 
 
 def _run(*arguments: str, script: str = "") -> str:
+    # The kernel ends it if we are killed: late, it would undo what our successor has begun with. More exactly, when the
+    # thread ends that began it (prctl(2), PR_SET_PDEATHSIG), and this one waits for it.
+    words = ["setpriv", "--pdeathsig", "KILL", "--", "nft", *arguments]
     try:
-        done = subprocess.run(
-            ["nft", *arguments], input=script, capture_output=True, text=True, timeout=_TIMEOUT, check=False
-        )
+        done = subprocess.run(words, input=script, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except FileNotFoundError as error:
-        raise Unavailable("there is no nft command; install the package nftables") from error
+        raise Unavailable("there is no setpriv command; install the package util-linux") from error
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"nft did not finish within {_TIMEOUT:.0f} s") from error
+    if done.returncode == _NOT_FOUND and done.stderr.startswith("setpriv:"):
+        raise Unavailable("there is no nft command; install the package nftables")
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
         raise Unavailable(f"nft refused a change of the firewall: {reason}")

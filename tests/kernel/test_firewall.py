@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import select
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from plugin.dataplane import FILTER, PREFIXES, SWITCH, Element
 from plugin.firewall import Firewall, generation
 from plugin.ruleset import MAPS, SETS
 from stackpad.errors import Unavailable
-from tests.netns import run
+from tests.netns import eventually, run
+from tests.testbed.shell import ROOT
 
 pytestmark = pytest.mark.usefixtures("netns")
 
@@ -200,3 +209,38 @@ def test_an_element_for_a_table_that_is_gone_is_refused(firewall: Firewall) -> N
     run("nft", "flush", "ruleset")
     with pytest.raises(Unavailable, match="nft refused"):
         firewall.apply([Element(FILTER, "node4", "192.0.2.9")], [])
+
+
+LATE = """
+import os, sys
+from plugin import firewall
+firewall._nft("list ruleset")
+os.environ["PATH"] = sys.argv[1] + ":" + os.environ["PATH"]
+firewall._nft("list ruleset")
+"""
+
+
+def test_an_nft_that_is_under_way_ends_with_a_killed_plugin(tmp_path: Path) -> None:
+    """Late, it would undo what the next plugin has begun with."""
+    begun, slow = tmp_path / "begun", tmp_path / "nft"
+    slow.write_text(f"#!/bin/sh\necho $$ > {begun}.part && mv {begun}.part {begun}\nexec sleep 600\n")
+    slow.chmod(0o755)
+    with subprocess.Popen([sys.executable, "-c", LATE, str(tmp_path)], cwd=ROOT) as killed:
+        try:
+            asyncio.run(eventually(begun.exists, "nft under way"))
+            process = os.pidfd_open(int(begun.read_text()))
+        finally:
+            killed.kill()
+    with os.fdopen(process, "rb"):
+        assert select.select([process], [], [], 30)[0] == [process], "it goes on"
+
+
+def test_who_has_no_nft_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setpriv = shutil.which("setpriv")
+    assert setpriv is not None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unavailable, match="install the package util-linux"):
+        Firewall().install([])
+    (tmp_path / "setpriv").symlink_to(setpriv)
+    with pytest.raises(Unavailable, match="install the package nftables"):
+        Firewall().install([])
