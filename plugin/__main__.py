@@ -7,6 +7,7 @@ capabilities only, and reads no file that its mode closes to root: so the checko
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -26,11 +27,14 @@ def main() -> int:
         return 0 if "--help" in sys.argv[1:] else 2
     # While there is one thread: each has privileges of its own.
     refused = privileges.give_up()
+    run = Path(os.environ.get("HOST_RUN") or "/host/run")
     if os.getpid() == 1:
         status = supervisor.supervise()
         if status is not None:
+            # One that was killed has left them, and there is no other.
+            with contextlib.suppress(OSError):
+                sockets.clear(run)
             return status
-    run = Path(os.environ.get("HOST_RUN") or "/host/run")
     held = sockets.alone(run / "stackpad")
     if held is None:
         sys.stderr.write(

@@ -45,20 +45,35 @@ class Listener:
                 self.path.unlink()
 
 
-def alone(directory: Path) -> BinaryIO | None:
+def clear(run: Path) -> None:
+    """Take away what a killed plugin left, given the host's ``/run``: names at which nobody answers, and nobody will.
+
+    Not if a plugin is at work here: then they are that one's.
+    """
+    held = alone(run / "stackpad", patience=1)
+    if held is None:
+        return
+    with held:
+        for path in (MANAGED, host_socket(run), run / "stackpad" / "net.sock", run / "stackpad" / "web" / "web.sock"):
+            path.unlink(missing_ok=True)
+            _beside(path).unlink(missing_ok=True)
+
+
+def alone(directory: Path, patience: int = ENDING) -> BinaryIO | None:
     """An open file that says that a plugin is at work here, for as long as it is open; ``None`` if there is one already.
 
-    Two would take each other's sockets and write each other's state. One that is just ending is waited for.
+    Two would take each other's sockets and write each other's state. One that is just ending is waited for, ``patience``
+    tenths of a second.
     """
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     # Closed to everybody else: who can open it, if only to read, can hold it.
     held = os.fdopen(os.open(directory / "plugin.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
-    for attempt in range(ENDING):
+    for attempt in range(patience):
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return held
         except BlockingIOError:
-            time.sleep(0.1 if attempt < ENDING - 1 else 0)
+            time.sleep(0.1 if attempt < patience - 1 else 0)
     held.close()
     return None
 
@@ -69,7 +84,7 @@ def listen(path: Path) -> Listener:
     Binds beside the place and renames, so that there is no moment without a socket.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _beside(path)
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -83,3 +98,8 @@ def listen(path: Path) -> Listener:
     inode = temporary.stat().st_ino
     temporary.rename(path)
     return Listener(listening, path, inode)
+
+
+def _beside(path: Path) -> Path:
+    # Always the same name, so that nothing adds up where plugins are killed; there is one at a time.
+    return path.with_name(f".{path.name}.new")
