@@ -36,6 +36,9 @@ _GENERATION = "stackpad_generation"
 PROOF, PROOF_SERVER = "stackpad-proof", "stackpad-http"
 """And those of what answers on the HTTP port when a domain is proved: the route, the server if that is ours."""
 
+FEW = 100
+"""Hosts of which a visit's is looked for each time it is asked for: that costs less than a variable."""
+
 HOST, BELOW = named.HOST, "{http.vars.sp_below}"
 """What a host is found by: its name; for wildcards, the one that the name is below of."""
 
@@ -69,11 +72,13 @@ def route(
     numbered = any(is_stable(dial) for host in hosts for path in host.paths for dial in path.upstreams)
     lists, keep, routes = _layout(exact, HOST, "sp_", unknown, keep_streams, logs)
     # Error pages belong to the subroute, not to the server: what the operator's own sites answer is theirs.
-    body = {**subroute(routes), "errors": {"routes": caddyanswers.errors()}}
+    errors = caddyanswers.errors()
     before = [*([] if log is None else caddylogging.handlers(appends=log)), *([caddyproxy.turn()] if numbered else [])]
-    marker = {"@id": MARKER, "handler": "vars", _GENERATION: digest([*before, *lists, keep, body]), **keep}
+    marker = {"@id": MARKER, "handler": "vars", _GENERATION: digest([*before, *lists, keep, routes, errors])}
+    # The marker is where no visit comes by that is answered.
+    body = {**subroute(routes), "errors": {"routes": [{"handle": [marker]}, *errors]}}
     # The table as far out as can be: at every change, Caddy reads all that is inside once more for each level.
-    return {"@id": OBJECT, "handle": [*before, *lists, marker, body], "terminal": True}
+    return {"@id": OBJECT, "handle": [*before, *lists, *_keeping(keep), body], "terminal": True}
 
 
 def proof_route(address: str) -> Json:
@@ -97,26 +102,32 @@ def _layout(
 ) -> tuple[list[Json], Json, list[Json]]:
     """The table of hosts found by ``name``, what is looked up in it at once, and the routes behind it.
 
-    ``unknown`` is the route for all other hosts. What most visits need is looked up once, and kept in a variable: each
-    look at a placeholder of the table walks it.
+    ``unknown`` is the route for all other hosts. What most visits need is looked up once, and kept in a variable, where
+    there are more than :data:`FEW` hosts: each look at a placeholder of the table walks it.
     """
+    kept = len(hosts) > FEW
     special = [one for host, line in hosts.values() if line is None for one in _special(host, name, keep_streams, logs)]
     tables = caddylines.tables(name, prefix, hosts, logs)
     routes = [*_states(prefix), unknown]
     dials = [each for each in caddylines.DIALS if each in tables]
     for each in reversed(dials):
-        if each is not dials[-1]:
+        if kept and each is not dials[-1]:
             # For the few that are not found by what all visits look up.
-            routes = [{"handle": [{"handler": "vars", **_kept(prefix, dials[-1])}]}, *routes]
-        variable = f"{prefix}{each}"
+            routes = [{"handle": _keeping(_kept(prefix, dials[-1]))}, *routes]
+        variable = f"{prefix}{each}" if kept else caddylines.placeholder(prefix, each)
         nobody = {"match": [{"vars": {variable: [""]}}], "handle": [subroute(routes)], "terminal": True}
-        dial = f"{{http.vars.{variable}}}"
+        dial = f"{{http.vars.{variable}}}" if kept else variable
         proxy = caddyproxy.proxy([dial], Wire.HTTP, keep_streams, stable=each is List.NUMBER)
         routes = [nobody, {"handle": [proxy]}]
-    keep = _kept(prefix, dials[0])
+    keep = _kept(prefix, dials[0]) if kept else {}
     keep |= {caddylogging.WHO: caddylines.whose(prefix, tables)} if logs else {}
     table = [one for maps in tables.values() for one in maps]
     return table, keep, [*([{"handle": [subroute(special)]}] if special else []), *routes]
+
+
+def _keeping(kept: Json) -> list[Json]:
+    """The handler that keeps something in variables, if there is anything to be kept."""
+    return [{"handler": "vars", **kept}] if kept else []
 
 
 def _kept(prefix: str, column: str) -> Json:
@@ -147,12 +158,12 @@ def _wildcards(hosts: Known, last: Json, keep_streams: bool, logs: bool) -> Json
     # Kept, or the expression would be tried for each wildcard anew.
     below_kept = {"handler": "vars", "sp_below": "{sp_parent}"}
     table, keep, routes = _layout(hosts, BELOW, "sp_wild_", {"handle": [last]}, keep_streams, logs)
-    return {"handle": [lookup, below_kept, *table, {"handler": "vars", **keep}, subroute(routes)]}
+    return {"handle": [lookup, below_kept, *table, *_keeping(keep), subroute(routes)]}
 
 
 def generation(owned: Json) -> str:
     """The generation an owned object carries."""
-    return str(owned["handle"][-2][_GENERATION])
+    return str(owned["handle"][-1]["errors"]["routes"][0]["handle"][0][_GENERATION])
 
 
 def digest(body: Any) -> str:

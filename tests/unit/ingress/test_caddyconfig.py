@@ -35,8 +35,19 @@ def test_replicas_have_a_route_of_their_own_and_none_is_lost_for_what_a_visitor_
 def test_no_passive_health_checks_where_all_hosts_share_an_upstream() -> None:
     owned = caddyconfig.route(made(container("a")), keep_streams=False)
     shared = owned["handle"][-1]["routes"][-1]["handle"][0]
-    assert shared["upstreams"] == [{"dial": "{http.vars.sp_up}"}]
+    assert shared["upstreams"] == [{"dial": "{sp_up}"}]
     assert "health_checks" not in shared
+
+
+@pytest.mark.parametrize(("count", "kept"), [(caddyconfig.FEW, False), (caddyconfig.FEW + 1, True)])
+def test_among_many_hosts_a_visits_is_looked_for_once(count: int, kept: bool) -> None:
+    """Each look walks the list; among a few that costs less than a variable for each visit."""
+    owned = caddyconfig.route(made(*(container(f"c{n}", project=f"p{n}") for n in range(count))), keep_streams=False)
+    nobody, served = owned["handle"][-1]["routes"]
+    where = "http.vars.sp_up" if kept else "sp_up"
+    assert served["handle"][0]["upstreams"] == [{"dial": f"{{{where}}}"}]
+    assert nobody["match"] == [{"vars": {"sp_up" if kept else "{sp_up}": [""]}}]
+    assert ({"handler": "vars", "sp_up": "{sp_up}"} in owned["handle"]) is kept
 
 
 @pytest.mark.parametrize("hosts", [made(), made(container("a", state=State.DOWN, address=None))], ids=["none", "down"])
