@@ -33,8 +33,8 @@ from stackpad.runtime import Backoff
 QUOTA: Final = 256 << 20
 """Bytes the store may grow to; a cluster of 100 nodes takes a few MiB of it."""
 
-_FIRST, _LAST = 0.2, 15.0
-"""Seconds from one attempt to the next; one that fails takes 0.1 s of a processor."""
+_FIRST, _LAST = 0.2, 3.0
+"""Seconds from one attempt to the next, which takes 0.1 s of a processor: what it failed for is over within five."""
 
 _SETTLED: Final = 60.0
 """Seconds of serving after which the next failure is a new one."""

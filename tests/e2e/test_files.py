@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from tests.e2e.workbench import Workbench, eventually
 from tests.testbed.node import Node
+from tools.install import USER
 
 PLACES = ("run/stackpad", "var/lib/stackpad", "run/docker/plugins")
 OPEN = {"run/stackpad", "run/stackpad/web", "run/stackpad/ingress", "run/stackpad/view"}
@@ -44,6 +46,10 @@ exit 0
 """
 
 
+GROUP = int(USER.partition(":")[2])
+"""The ingress's."""
+
+
 def ours(node: Node) -> list[str]:
     """All our files, sockets and directories on a node; the engine's own beside them as well."""
     found = []
@@ -54,14 +60,17 @@ def ours(node: Node) -> list[str]:
 
 
 def loose(node: Node, paths: Iterable[str]) -> list[str]:
-    """Those that are not root's, that others than root may write, or that others may read and reach."""
+    """Those that are not root's, that others than root may write, or that others may read and reach.
+
+    What an ingress in a container has made is of a group of its own, which has no rights in it either.
+    """
     wrong = []
     for path in paths:
         there = (node.root / path).lstat()
         mode = stat.S_IMODE(there.st_mode)
         if stat.S_ISLNK(there.st_mode):
             wrong.append(f"{path} is a symbolic link")
-        elif (there.st_uid, there.st_gid) != (0, 0) or mode & 0o022:
+        elif there.st_uid or there.st_gid not in {0, GROUP} or mode & 0o022 or (there.st_gid and mode & 0o070):
             wrong.append(f"{path} {mode:o} of {there.st_uid}:{there.st_gid}")
         elif mode & 0o055 and path not in OPEN and reachable(node, path):
             wrong.append(f"{path} {mode:o} is open to others")
@@ -97,6 +106,10 @@ def check(node: Node, expected: Iterable[str]) -> None:
         ]
         planted.chmod(0o644)
         assert loose(node, ["run/stackpad/planted"]) == ["run/stackpad/planted 644 is open to others"]
+        os.chown(planted, 0, GROUP)
+        assert loose(node, ["run/stackpad/planted"]) == [f"run/stackpad/planted 644 of 0:{GROUP}"]
+        planted.chmod(0o600)
+        assert loose(node, ["run/stackpad/planted"]) == []
     finally:
         planted.unlink()
 
