@@ -221,7 +221,7 @@ def _problems(life: Life, number: int) -> str:
 
 def test_a_dead_node_loses_its_names_and_gets_them_back(life: Life) -> None:
     _, address = life.pair()
-    (plugin,) = life.pids(2, "plugin")
+    plugin = life.bench[2].node.plugin_pid()
     os.kill(plugin, signal.SIGSTOP)
     try:
         eventually(lambda: not life.finds(1, "one", "two"), "the name to go", 150)
