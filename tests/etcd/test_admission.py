@@ -246,7 +246,8 @@ async def test_a_node_that_sees_that_it_has_left_before_it_is_answered_waits_for
         store = cluster.store
         assert store is not None
         mine = records.Node(owner=CONTROL.node, name="control", public_keys=("c",))
-        cluster.presence.records = lambda _: {records.key(records.NODES, CONTROL.node): mine}  # type: ignore[method-assign,assignment]
+        written = {records.key(records.NODES, CONTROL.node): mine}
+        cluster.presence.records = lambda membership: written if membership else None  # type: ignore[method-assign]
         commit = store.commit
         stayed: list[bool] = []
 
