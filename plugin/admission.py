@@ -263,7 +263,8 @@ class Admission:
             tombstone = Put(records.key(records.REMOVED, membership.node), records.encode(gone))
             self._cluster.leaving = True
             try:
-                await self._farewell(store, membership, tombstone)
+                async with store.writing:
+                    await self._farewell(store, membership, tombstone)
             except Unavailable:
                 # The others end the tunnel as soon as they see it, and the answer may have been in it.
                 freed = False

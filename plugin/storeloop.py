@@ -79,6 +79,8 @@ class StoreLoop:
         self._own, self._heard, self._whole = own, heard, whole
         self.ranges = RangeClaims(etcd, seen, me)
         self._publish, self._unsaved, self._back = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.writing = asyncio.Lock()
+        """Held while this node's records are written, and while they are taken out for good: one under way would stay."""
         self._refused: dict[str, tuple[Op, str]] = {}
         self._silenced = ""
         self._again_at: float | None = None
@@ -156,7 +158,8 @@ class StoreLoop:
             self._publish.clear()
             try:
                 self._back.clear()
-                await self._write_once()
+                async with self.writing:
+                    await self._write_once()
                 backoff.reset()
             except StackpadError as error:
                 self._log.warning("our records could not be written", reason=str(error))

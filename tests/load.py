@@ -77,10 +77,15 @@ class Load:
         return not self.failures and {status for status, _ in self.seen} == {200}
 
     async def _visit(self, keep: bool, method: str) -> None:
-        async with browser(self._address, keep=keep) as session:
-            while not self._enough.is_set():
-                try:
-                    async with session.request(method, self._url, data=b"x" * 100 if method == "POST" else None) as got:
-                        self.seen[got.status, await got.text() if got.status == 200 else ""] += 1
-                except aiohttp.ClientError as error:
-                    self.failures.append(repr(error))
+        data = b"x" * 100 if method == "POST" else None
+        try:
+            async with browser(self._address, keep=keep) as session:
+                while not self._enough.is_set():
+                    try:
+                        async with session.request(method, self._url, data=data) as got:
+                            self.seen[got.status, await got.text() if got.status == 200 else ""] += 1
+                    except aiohttp.ClientError as error:
+                        self.failures.append(repr(error))
+        finally:
+            # A closed session still ends its connections' TLS (aiohttp, "Graceful Shutdown"), also when it was cancelled.
+            await asyncio.sleep(0.25)

@@ -23,13 +23,13 @@ from tests.testbed.trees import tree
 _HOLD = """
 set -e
 mount --make-rprivate /
-mount -t overlay -o lowerdir={tree},upperdir={home}/upper,workdir={home}/work overlay {home}/root
-mount -t proc proc {home}/root/proc
-mount -t sysfs sysfs {home}/root/sys
-mount --rbind /dev {home}/root/dev
-mount -t tmpfs run {home}/root/run
-mkdir -p {home}/root/run/dbus {home}/root/run/lock
-exec chroot {home}/root sh -c '{told}dbus-daemon --system --fork && exec firewalld --nofork --nopid'
+mount -t overlay -o lowerdir={tree},upperdir={home}/upper,workdir={home}/work overlay {home}/tree
+mount -t proc proc {home}/tree/proc
+mount -t sysfs sysfs {home}/tree/sys
+mount --rbind /dev {home}/tree/dev
+mount -t tmpfs run {home}/tree/run
+mkdir -p {home}/tree/run/dbus {home}/tree/run/lock
+exec chroot {home}/tree sh -c '{told}dbus-daemon --system --fork && exec firewalld --nofork --nopid'
 """
 
 OPERATOR = (
@@ -53,7 +53,7 @@ class Firewalld:
     def start(self, told: Sequence[str] = ()) -> None:
         """Start it with these settings and wait until it has written its rules."""
         lower = tree("firewalld")
-        for part in ("upper", "work", "root"):
+        for part in ("upper", "work", "tree"):
             (self._home / part).mkdir(parents=True, exist_ok=True)
         words = "".join(f"firewall-offline-cmd {each} && " for each in told)
         script = _HOLD.format(tree=lower, home=self._home, told=words)

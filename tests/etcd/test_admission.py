@@ -25,7 +25,7 @@ from plugin.storeview import StoreView
 from plugin.wireguard.keys import generate, public_key
 from stackpad import files, records
 from stackpad.errors import Conflict, InvalidRequest, Unavailable
-from stackpad.etcd import Delete, Etcd, Get, Put
+from stackpad.etcd import Compare, Delete, Etcd, Get, Op, Outcome, Put
 from tests.etcd.server import BOUND, Server, running
 from tests.etcd.test_membership import CONTROL, Node
 from tests.netns import eventually
@@ -270,6 +270,38 @@ async def test_a_node_that_sees_that_it_has_left_before_it_is_answered_waits_for
         ranges = records.readable((await there(etcd, records.RANGES)).values(), records.Range)
         assert all(one.freed for one in ranges)
         assert set(await there(etcd, records.REMOVED)) == {records.key(records.REMOVED, name) for name in ("n0", "n1")}
+
+
+async def test_a_record_that_is_on_its_way_when_a_node_leaves_is_not_the_last_word(tmp_path: Path) -> None:
+    async with running(tmp_path / "one") as server, member(tmp_path / "node", server) as (cluster, admission, etcd):
+        store = cluster.store
+        assert store is not None
+        await admission.remove("worker")
+        mine = records.Node(owner=CONTROL.node, name="another", public_keys=("c",))
+        written = {records.key(records.NODES, CONTROL.node): mine}
+        commit, under_way, goes_on = store._etcd.commit, asyncio.Event(), asyncio.Event()
+        async with asyncio.timeout(BOUND), asyncio.TaskGroup() as tasks:
+
+            async def late(operations: Sequence[Op]) -> Outcome:
+                under_way.set()
+                await goes_on.wait()
+                return await etcd.commit((), operations)
+
+            async def held(compares: Sequence[Compare], success: Sequence[Op], failure: Sequence[Op] = ()) -> Outcome:
+                if any(isinstance(each, Put) and each.key in written for each in success):
+                    # It is sent, whatever becomes of who waits for the answer.
+                    return await asyncio.shield(tasks.create_task(late(success)))
+                return await commit(compares, success, failure)
+
+            store._etcd.commit = held  # type: ignore[method-assign]
+            cluster.presence.records = lambda membership: written if membership else None  # type: ignore[method-assign]
+            store.touch()
+            await under_way.wait()
+            leaving = tasks.create_task(admission.leave())
+            await asyncio.sleep(0.5)
+            goes_on.set()
+            assert await leaving is True
+        assert await there(etcd, records.NODES) == {}
 
 
 @pytest.mark.parametrize("noticed", [False, True])
