@@ -15,27 +15,29 @@ from collections.abc import Sequence
 import structlog
 from aiohttp import web
 
-from plugin import ingressadmin, privileges, sockets, waiting
-from plugin.admin import Admin
-from plugin.admission import Admission
-from plugin.claims import Claims
-from plugin.cluster import Cluster
-from plugin.directory import Directory
-from plugin.driver import NetworkDriver
-from plugin.ipam import Ipam
-from plugin.kernel import Kernel
+from plugin import privileges, sockets, waiting
+from plugin.admin import gauges
+from plugin.admin import ingress as ingressadmin
+from plugin.admin.interface import Admin
+from plugin.admin.node import NodeAdmin
+from plugin.admin.upstreams import UpstreamAdmin
+from plugin.admin.web import WebAdmin
+from plugin.cluster.admission import Admission
+from plugin.cluster.claims import Claims
+from plugin.cluster.cluster import Cluster
+from plugin.cluster.names import Names
+from plugin.docker.driver import NetworkDriver
+from plugin.docker.ipam import Ipam
+from plugin.docker.ports import PortReservations
+from plugin.docker.server import Server, calls
+from plugin.kernel.reconciler import Reconciler
+from plugin.kernel.writer import Kernel
+from plugin.local.directory import Directory
 from plugin.metrics import Metrics
-from plugin.names import Names
-from plugin.nodeadmin import NodeAdmin
-from plugin.ports import PortReservations
-from plugin.reconciler import Reconciler
 from plugin.resolver.forwarder import Forwarder
 from plugin.resolver.hostservers import HostServers
-from plugin.server import Server, calls
 from plugin.settings import Settings
 from plugin.sockets import Listener
-from plugin.upstreamadmin import UpstreamAdmin
-from plugin.webadmin import WebAdmin
 from plugin.wireguard.backend import Chosen
 from stackpad.engine import Engine
 from stackpad.errors import StackpadError
@@ -82,7 +84,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         state = await stack.enter_async_context(opened)
         kernel = await stack.enter_async_context(Kernel(run=settings.host_run, proc=settings.host_proc))
         reconciler, ports = Reconciler(state, kernel), PortReservations()
-        metrics.watch(state, reconciler)
+        metrics.registry.register(gauges.OfState(state, reconciler))
         metrics.starts.set_to_current_time()
         engine = await stack.enter_async_context(Engine(settings.engine))
         backend = await stack.enter_async_context(Chosen(settings.wireguard))
@@ -92,7 +94,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         cluster.names_changed, cluster.exposition = names.touch, metrics.exposition
         state.endpoints_changed = names.touch
         reconciler.facts_changed, reconciler.route_gone = cluster.networks_changed, cluster.mesh.route_gone
-        metrics.watch_cluster(cluster, names)
+        metrics.registry.register(gauges.OfCluster(cluster, names))
         await cluster.mesh.prime()
         reconciler.beside("web", cluster.web_elements())
         claims, admission = Claims(cluster, settings), Admission(cluster, settings, state, reconciler, engine)

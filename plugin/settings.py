@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from plugin.model import IPNet
-from plugin.options import range_of
+from plugin.ranges.notation import range_of
 from stackpad.errors import InvalidRequest
 from stackpad.records import join_endpoint, split_endpoint
 

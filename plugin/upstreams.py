@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import msgspec
 
-from plugin.dataplane import FILTER, Element
 from plugin.model import Endpoint, IPAddress
 from stackpad import jsontext
 from stackpad.errors import InvalidRequest
@@ -24,10 +23,6 @@ from stackpad.upstreams import FIRST, LAST, MOST
 
 _T = TypeVar("_T")
 _ENDPOINT = re.compile(r"[0-9a-z]{12,64}")
-
-SLOTS = 16
-"""Places among which a service's containers are spread; chosen by the source port without its lowest bit, which Linux
-does not choose evenly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +96,6 @@ def live(endpoint: Endpoint) -> bool:
     return bool(endpoint.sandbox) and not endpoint.left
 
 
-def elements(number: int, targets: Iterable[Target]) -> frozenset[Element]:
-    """What the firewall needs so that ``number`` leads to ``targets``, all of which are there."""
-    reached = sorted(set(targets), key=lambda target: (target.address, target.port))[:MOST]
-    found = {Element(FILTER, "upstreams", str(number))}
-    for version in (4, 6):
-        ends = [f"{target.ip} . {target.port}" for target in reached if target.ip.version == version]
-        if len(ends) == 1:
-            found.add(Element(FILTER, f"upstream{version}", str(number), ends[0]))
-        elif ends:
-            found.update(
-                Element(FILTER, f"upstream{version}_shared", f"{number} . {2 * slot}", ends[slot % len(ends)])
-                for slot in range(SLOTS)
-            )
-    return frozenset(found)
-
-
 def reachable(
     targets: Iterable[Target], endpoints: Mapping[str, Endpoint], beyond: Callable[[IPAddress], bool]
 ) -> list[Target]:
@@ -130,14 +109,6 @@ def reachable(
         return endpoint is not None and live(endpoint) and endpoint.network_id == target.network
 
     return [target for target in targets if there(target)]
-
-
-def numbers(changed: Iterable[Element]) -> frozenset[int]:
-    """The numbers that lead somewhere else with these elements."""
-    return frozenset(int(element.key.partition(" ")[0]) for element in changed if element.set in _LEADING)
-
-
-_LEADING = {f"upstream{version}{kind}" for version in (4, 6) for kind in ("", "_shared")}
 
 
 def _number(text: str) -> int:

@@ -19,8 +19,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from plugin import sockets
+from plugin.docker.server import Server, constants
 from plugin.metrics import Metrics
-from plugin.server import Server, constants
 from plugin.settings import Settings
 from plugin.sockets import Listener
 from plugin.state import State

@@ -38,8 +38,8 @@ class Unavailable(StackpadError):
     """The kernel, the Docker engine, the store or Caddy failed to answer or refused."""
 
 
-def shown(value: str) -> str:
-    """A tenant's text as it is safe to show: one line, no control characters, not longer than a line."""
+def shown(value: object) -> str:
+    """A tenant's text, or any value, as it is safe to show: one line, no control characters, not longer than a line."""
     text = ascii(value)
     return text if len(text) <= 80 else text[:76] + "..." + text[-1]
 

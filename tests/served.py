@@ -18,15 +18,17 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from plugin import driver, naming
-from plugin.driver import NetworkDriver
-from plugin.ipam import Ipam
-from plugin.kernel import Kernel
+from plugin import naming
+from plugin.admin.gauges import OfState
+from plugin.docker import driver
+from plugin.docker.driver import NetworkDriver
+from plugin.docker.ipam import Ipam
+from plugin.docker.ports import PortReservations
+from plugin.docker.server import Server, calls
+from plugin.kernel.node import Route
+from plugin.kernel.reconciler import Reconciler
+from plugin.kernel.writer import Kernel
 from plugin.metrics import Metrics
-from plugin.node import Route
-from plugin.ports import PortReservations
-from plugin.reconciler import Reconciler
-from plugin.server import Server, calls
 from plugin.settings import Settings
 from plugin.state import State
 from stackpad.errors import StackpadError
@@ -122,7 +124,7 @@ async def served(
     async with contextlib.AsyncExitStack() as stack:
         state = await stack.enter_async_context(State(directory / "net.db"))
         reconciler, ports, metrics, ready = Recorder(state), PortReservations(), Metrics(), asyncio.Event()
-        metrics.watch(state, reconciler)
+        metrics.registry.register(OfState(state, reconciler))
         monkeypatch.setattr(driver, "exists", reconciler.made.__contains__)
         routes: list[Route] = []
 

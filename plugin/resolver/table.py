@@ -15,9 +15,9 @@ from types import MappingProxyType
 
 import msgspec
 
-from plugin.mesh import View as ClusterView
 from plugin.model import IPAddress, IPNet
 from plugin.resolver.zone import Environment, Replica, View
+from plugin.store.mesh import View as ClusterView
 from stackpad import records
 from stackpad.prefixes import Prefixes
 

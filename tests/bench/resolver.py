@@ -22,13 +22,13 @@ from pathlib import Path
 
 import dns.message
 
-from plugin.mesh import View as ClusterView
 from plugin.resolver import table
 from plugin.resolver.forwarder import Forwarder
 from plugin.resolver.server import Resolver
 from plugin.resolver.table import Own
 from plugin.resolver.wire import Answerer
 from plugin.resolver.zone import View
+from plugin.store.mesh import View as ClusterView
 from stackpad import records
 from tests.bench.measure import Series
 from tests.dns.world import DNSMASQ, free_port

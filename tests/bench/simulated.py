@@ -21,13 +21,13 @@ from pathlib import Path
 
 import structlog
 
-from plugin.member import Member
-from plugin.membership import Memory
 from plugin.resolver import table
 from plugin.resolver.table import Own
 from plugin.resolver.zone import View
-from plugin.storeloop import StoreLoop
-from plugin.storeview import StoreView, Touched
+from plugin.store.loop import StoreLoop
+from plugin.store.member import Member
+from plugin.store.membership import Memory
+from plugin.store.view import StoreView, Touched
 from stackpad import records
 from stackpad.etcd import Etcd
 from tests.bench.measure import percentile

@@ -18,8 +18,8 @@ from aiohttp import web
 
 from ingress.routes import State, Table, WebContainer
 from ingress.switch import Switch
-from plugin.protocol import EndpointRef
-from plugin.upstreamadmin import UpstreamAdmin
+from plugin.admin.upstreams import UpstreamAdmin
+from plugin.docker.protocol import EndpointRef
 from tests.caddy import workshop
 from tests.caddy.workshop import HOST, Shop, eventually, shop
 from tests.kernel.workbench import Node, node

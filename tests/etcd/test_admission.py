@@ -13,15 +13,16 @@ import msgspec
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from plugin import joining, joinservice
-from plugin.admission import Admission
-from plugin.cluster import Cluster
-from plugin.guests import Guests, Invitation
-from plugin.joinservice import JoinService
-from plugin.membership import Memory
-from plugin.rotation import Rotation
-from plugin.storeloop import StoreLoop
-from plugin.storeview import StoreView
+from plugin.cluster.admission import Admission
+from plugin.cluster.cluster import Cluster
+from plugin.cluster.rotation import Rotation
+from plugin.joining import service as joinservice
+from plugin.joining import tokens
+from plugin.joining.guests import Guests, Invitation
+from plugin.joining.service import JoinService
+from plugin.store.loop import StoreLoop
+from plugin.store.membership import Memory
+from plugin.store.view import StoreView
 from plugin.wireguard.keys import generate, public_key
 from stackpad import files, records
 from stackpad.errors import Conflict, InvalidRequest, Unavailable
@@ -32,7 +33,7 @@ from tests.netns import eventually
 
 OTHERS, CONTROLS, STRANGERS = (public_key(generate()) for _ in range(3))
 GIVEN = Invitation(id="t", digest="d", public_key="k", preshared_key="p", address="127.0.0.1", expires=time.time() + 3600)
-ASKED = joining.JoinRequest(token="t", digest="d", name="worker", public_key=OTHERS, time=time.time())  # noqa: S106
+ASKED = tokens.JoinRequest(token="t", digest="d", name="worker", public_key=OTHERS, time=time.time())  # noqa: S106
 WORKER = records.Node(owner="n1", name="worker", public_keys=(OTHERS,), mesh4="10.192.64.1", mesh6="fd00:0:0:100::1")
 BLOCK = records.Range(owner="n1", net="10.192.64.0/18", block=True)
 
@@ -355,7 +356,7 @@ async def test_a_removed_node_that_takes_its_tombstone_away_stays_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It writes its records again, too; the control node writes the tombstone again, for those who come later."""
-    monkeypatch.setattr("plugin.presence.version", lambda _: "0")  # nothing is installed here
+    monkeypatch.setattr("plugin.cluster.presence.version", lambda _: "0")  # nothing is installed here
     async with running(tmp_path / "one") as server, member(tmp_path / "node", server) as (cluster, admission, etcd):
         tombstone = records.key(records.REMOVED, "n1")
         cluster._reconciler.ready.set()  # from then on it writes its own records

@@ -14,18 +14,19 @@ from typing import cast
 import msgspec
 import pytest
 
-from plugin import blocks, protocol
-from plugin.claims import Claims
-from plugin.cluster import Cluster
-from plugin.ipam import Ipam
-from plugin.kernel import Kernel
-from plugin.membership import Membership, Memory
+from plugin.cluster.claims import Claims
+from plugin.cluster.cluster import Cluster
+from plugin.docker import protocol
+from plugin.docker.ipam import Ipam
+from plugin.kernel.node import Route
+from plugin.kernel.writer import Kernel
 from plugin.model import IPNet, Network, Subnet, ip_network
-from plugin.node import Route
+from plugin.ranges import blocks
 from plugin.settings import Settings
 from plugin.state import State
 from plugin.steady import Moments
-from plugin.storeloop import StoreLoop
+from plugin.store.loop import StoreLoop
+from plugin.store.membership import Membership, Memory
 from stackpad import records
 from stackpad.engine import Engine
 from stackpad.errors import Conflict, Unavailable

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.member import SERVING, Member, Status
+from plugin.store.member import SERVING, Member, Status
 from stackpad.errors import InvalidRequest, Unavailable
 from stackpad.etcd import Etcd
 from tests.etcd.server import BINARY, BOUND, free_port
@@ -245,7 +245,7 @@ async def _write(etcd: Etcd, keys: Sequence[str], size: int = 1_000_000) -> None
 async def test_a_used_up_quota_is_told_and_recovers_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plugin.member._EVERY", 0.5)
+    monkeypatch.setattr("plugin.store.member._EVERY", 0.5)
     async with running(made(tmp_path, quota=16 << 20)) as member, Etcd([member.url]) as etcd:
         await settled(member)
         with pytest.raises(Unavailable, match="compact and defragment"):
@@ -260,7 +260,7 @@ async def test_a_used_up_quota_is_told_and_recovers_when_there_is_room(
 
 async def test_history_does_not_use_up_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Old values go as soon as they are in the way; nobody has to do anything."""
-    monkeypatch.setattr("plugin.member._EVERY", 0.5)
+    monkeypatch.setattr("plugin.store.member._EVERY", 0.5)
     async with running(made(tmp_path, quota=16 << 20)) as member, Etcd([member.url]) as etcd:
         await settled(member)
         with pytest.raises(Unavailable, match="quota is used up"):
@@ -272,7 +272,7 @@ async def test_history_does_not_use_up_the_quota(tmp_path: Path, monkeypatch: py
 _PLUGIN = """
 import asyncio, sys
 from pathlib import Path
-from plugin.member import Member
+from plugin.store.member import Member
 from stackpad.runtime import configure_logging
 
 configure_logging("error")

@@ -12,16 +12,16 @@ from typing import cast
 import msgspec
 import pytest
 
-from plugin import protocol
-from plugin.admission import Admission
-from plugin.claims import Claims
-from plugin.cluster import Cluster
-from plugin.ipam import Ipam
-from plugin.kernel import Kernel
-from plugin.membership import Membership, Memory
-from plugin.node import Route
+from plugin.cluster.admission import Admission
+from plugin.cluster.claims import Claims
+from plugin.cluster.cluster import Cluster
+from plugin.docker import protocol
+from plugin.docker.ipam import Ipam
+from plugin.kernel.node import Route
+from plugin.kernel.writer import Kernel
 from plugin.settings import Settings
 from plugin.state import State
+from plugin.store.membership import Membership, Memory
 from stackpad import records
 from stackpad.engine import Engine
 from stackpad.errors import Conflict, Unavailable

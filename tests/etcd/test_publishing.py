@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from plugin import storeloop
-from plugin.attachments import LONGEST, NAMES, PORTS
-from plugin.membership import Memory
-from plugin.storeloop import StoreLoop
-from plugin.storeview import StoreView
+from plugin.local.attachments import LONGEST, NAMES, PORTS
+from plugin.store import loop as storeloop
+from plugin.store.loop import StoreLoop
+from plugin.store.membership import Memory
+from plugin.store.view import StoreView
 from stackpad import records
 from stackpad.errors import Unavailable
 from stackpad.etcd import Etcd

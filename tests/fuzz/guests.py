@@ -18,8 +18,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from plugin import joining
-from plugin.mesh import JOIN_PORT
+from plugin.joining import tokens
+from plugin.store.mesh import JOIN_PORT
 from plugin.wireguard.keys import generate, public_key
 from tests.fuzz.mutate import mutations
 from tests.netns import ip
@@ -38,12 +38,12 @@ Answer = tuple[int, bytes]
 class Guest:
     """Who holds a token, and has its address."""
 
-    token: joining.Token
+    token: tokens.Token
     key: str
 
     def request(self, **changes: Any) -> bytes:
         """What a node says that joins."""
-        asked = joining.JoinRequest(
+        asked = tokens.JoinRequest(
             token=self.token.id,
             digest=self.token.digest,
             name=f"guest-{self.token.id}",
@@ -84,7 +84,7 @@ async def invited(admin: aiohttp.ClientSession, count: int) -> list[Guest]:
     found = []
     for _ in range(count):
         async with admin.post("http://plugin/node/token", json={}) as answer:
-            token = joining.read(json.loads(await answer.read())["token"])
+            token = tokens.read(json.loads(await answer.read())["token"])
         ip("addr", "add", f"{token.address}/32", "dev", LINK)
         found.append(Guest(token, public_key(generate())))
     return found

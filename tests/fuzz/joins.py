@@ -6,9 +6,10 @@ import base64
 
 import msgspec
 
-from plugin import blocks, joining, places
-from plugin.mesh import View
+from plugin.joining import places, tokens
 from plugin.model import ip_network
+from plugin.ranges import blocks
+from plugin.store.mesh import View
 from stackpad import jsontext, records
 from stackpad.errors import StackpadError
 from tests.fuzz.sandbox import sentence
@@ -39,11 +40,11 @@ def place_target(data: bytes) -> None:
     It is JSON, or has fields with a zero between, lists with a space: so that what is mutated is a request still.
     """
     try:
-        asked = jsontext.decode(data, type=joining.JoinRequest) if data.startswith(b"{") else _fields(data)
+        asked = jsontext.decode(data, type=tokens.JoinRequest) if data.startswith(b"{") else _fields(data)
     except msgspec.DecodeError:
         return
     try:
-        joining.refuse_clock(asked.time, NOW)
+        tokens.refuse_clock(asked.time, NOW)
         node = places.node(asked, "me", NOW)
         places.refuse_name(VIEW, node.name, node.owner)
         places.refuse_key(VIEW, asked.public_key, node.owner)
@@ -67,10 +68,10 @@ def place_target(data: bytes) -> None:
         assert any(blocks.within(net, ip_network(record.net)) for record in chosen)
 
 
-def _fields(data: bytes) -> joining.JoinRequest:
+def _fields(data: bytes) -> tokens.JoinRequest:
     texts = [*data.decode(errors="replace").split("\0"), *[""] * 7]
     name, former, engine, mtu, key, endpoints, ranges = texts[:7]
-    return joining.JoinRequest(
+    return tokens.JoinRequest(
         token="t",  # noqa: S106 - of a test
         digest="d",
         name=name,

@@ -22,16 +22,22 @@ from ingress.containers import Surroundings
 from ingress.engineview import answers, rules
 from ingress.remote import Others, seen
 from ingress.routes import Problem
-from plugin import attachments, joining, mesh, options, protocol, upstreams, webdesk
-from plugin.guests import Guests
-from plugin.membership import Memory
+from plugin import upstreams
+from plugin.docker import options, protocol
+from plugin.docker.server import Call, calls
+from plugin.joining import tokens
+from plugin.joining.guests import Guests
+from plugin.kernel import leading
+from plugin.local import attachments, webdesk
 from plugin.model import ip_network
+from plugin.ranges import notation
 from plugin.resolver import table, wire
 from plugin.resolver.wire import Answerer, Verdict
 from plugin.resolver.zone import Environment, Replica, View
-from plugin.server import Call, calls
-from plugin.sightings import Sightings
-from plugin.storeview import StoreView
+from plugin.store import mesh
+from plugin.store.membership import Memory
+from plugin.store.view import StoreView
+from plugin.tunnel.sightings import Sightings
 from stackpad import hosts, jsontext, labels, records
 from stackpad.errors import StackpadError
 from tests.fuzz.engine import Container
@@ -81,24 +87,24 @@ def _host_target(data: bytes) -> None:
 
 
 def _token_target(data: bytes) -> None:
-    _same_token(attempt(joining.read, text_of(data)))
+    _same_token(attempt(tokens.read, text_of(data)))
 
 
 def _token_body_target(data: bytes) -> None:
     """What is in a token whose check sum is right: anybody can make one."""
     packed = data + hashlib.sha256(data).digest()[:4]
-    _same_token(attempt(joining.read, joining.PREFIX + base64.urlsafe_b64encode(packed).decode().rstrip("=")))
+    _same_token(attempt(tokens.read, tokens.PREFIX + base64.urlsafe_b64encode(packed).decode().rstrip("=")))
 
 
-def _same_token(token: joining.Token | None) -> None:
+def _same_token(token: tokens.Token | None) -> None:
     if token is None:
         return
-    again = joining.read(joining.write(token))
+    again = tokens.read(tokens.write(token))
     # Not a number is not equal to itself.
     assert repr(msgspec.to_builtins(again)) == repr(msgspec.to_builtins(token))
     assert token.private_key not in repr(token)
-    attempt(joining.refuse_expired, token, 1e9)
-    attempt(joining.refuse_overlap, [ip_network("10.1.0.0/16")], token.ranges)
+    attempt(tokens.refuse_expired, token, 1e9)
+    attempt(tokens.refuse_overlap, [ip_network("10.1.0.0/16")], token.ranges)
 
 
 def _join_target(data: bytes) -> None:
@@ -106,22 +112,22 @@ def _join_target(data: bytes) -> None:
 
     def request() -> None:
         try:
-            asked = jsontext.decode(data, type=joining.JoinRequest)
+            asked = jsontext.decode(data, type=tokens.JoinRequest)
         except msgspec.DecodeError:
             return
-        joining.name(asked.name)
-        joining.refuse_clock(asked.time, 1e9)
+        tokens.name(asked.name)
+        tokens.refuse_clock(asked.time, 1e9)
 
-    def answer() -> joining.JoinAnswer | None:
+    def answer() -> tokens.JoinAnswer | None:
         try:
-            return joining.check(jsontext.decode(data, type=joining.JoinAnswer))
+            return tokens.check(jsontext.decode(data, type=tokens.JoinAnswer))
         except msgspec.DecodeError:
             return None
 
     attempt(request)
     given = attempt(answer)
     if given is not None:
-        assert jsontext.decode(msgspec.json.encode(given), type=joining.JoinAnswer) == given
+        assert jsontext.decode(msgspec.json.encode(given), type=tokens.JoinAnswer) == given
 
 
 def _record_target(data: bytes) -> None:
@@ -258,7 +264,7 @@ def _upstreams_target(data: bytes) -> None:
     attempt(upstreams.read_changes, data)
     for number, targets in (given or {}).items():
         assert upstreams.decode(upstreams.encode(targets)) == targets
-        for element in upstreams.elements(number, targets):
+        for element in leading.elements(number, targets):
             assert element.key.isprintable()
             assert set(element.key + element.value) <= set("0123456789abcdef:. ")
 
@@ -319,7 +325,7 @@ def _call_target(data: bytes) -> None:
         elif isinstance(body, protocol.ProgramExternalConnectivity):
             attempt(lambda body=body: list(options.port_requests(body.options)))
         elif isinstance(body, protocol.RequestPool):
-            attempt(options.range_of, body.pool)
+            attempt(notation.range_of, body.pool)
 
 
 def _bodies() -> dict[str, Call]:

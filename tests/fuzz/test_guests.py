@@ -12,8 +12,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from plugin import door, joining
-from plugin.mesh import JOIN_PORT
+from plugin.cluster import door
+from plugin.joining import tokens
+from plugin.store.mesh import JOIN_PORT
 from stackpad import jsontext, records
 from stackpad.etcd import Etcd
 from tests.fuzz.guests import HALVES, LINK, ODD, WRONG, Answer, Guest, invited, requests
@@ -54,7 +55,7 @@ async def enters(guest: Guest) -> str:
     """The id of the node that a guest becomes."""
     status, body = await guest.join()
     assert status == 200, body
-    return joining.check(jsontext.decode(body, type=joining.JoinAnswer)).node
+    return tokens.check(jsontext.decode(body, type=tokens.JoinAnswer)).node
 
 
 async def hold(guest: Guest, said: bytes, readers: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:

@@ -17,7 +17,7 @@ import aiohttp
 import dns.message
 import pytest
 
-from plugin.ingressadmin import FOR_INGRESS
+from plugin.admin.ingress import FOR_INGRESS
 from tests import samples
 from tests.fuzz.corpus import seeds
 from tests.fuzz.mutate import mutations

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from plugin.links import Links, Trash
+from plugin.kernel.links import Links, Trash
 from tests.kernel.frames import bench as bench
 from tests.netns import PROC, Namespace
 from tests.netns import netns as netns

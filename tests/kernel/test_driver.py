@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from plugin import naming, protocol
+from plugin import naming
+from plugin.docker import protocol
 from stackpad.errors import Conflict, Unavailable
 from tests import samples
 from tests.kernel.workbench import node

@@ -13,22 +13,23 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from plugin import protocol, wants
-from plugin.cluster import Cluster
-from plugin.fence import Fence
-from plugin.kernel import Kernel
-from plugin.membership import Memory
-from plugin.mesh import MeshPeer, MeshPlan
-from plugin.meshloop import MeshLoop
+from plugin.cluster.cluster import Cluster
+from plugin.docker import protocol
+from plugin.kernel.overlay import Overlay
+from plugin.kernel.reconciler import Reconciler
+from plugin.kernel.tunnel import Tunnel
+from plugin.kernel.writer import Kernel
 from plugin.model import ip_network
 from plugin.naming import MESH_LINK
-from plugin.overlay import Overlay
-from plugin.reconciler import Reconciler
 from plugin.settings import Settings
-from plugin.sightings import Sightings
 from plugin.state import State
-from plugin.tunnel import Tunnel
-from plugin.wants import Wanted
+from plugin.store.membership import Memory
+from plugin.store.mesh import MeshPeer, MeshPlan
+from plugin.tunnel import wants
+from plugin.tunnel.fence import Fence
+from plugin.tunnel.loop import MeshLoop
+from plugin.tunnel.sightings import Sightings
+from plugin.tunnel.wants import Wanted
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.model import Changes, Observed
 from stackpad import records
@@ -39,8 +40,8 @@ from tests.kernel.frames import dropped
 from tests.kernel.workbench import node
 from tests.netns import PROC, Namespace, eventually, ip, run
 from tests.samples import network, network_id
-from tests.unit.plugin.test_joining import TOKEN
-from tests.unit.plugin.test_wants import MINE
+from tests.unit.plugin.joining.test_tokens import TOKEN
+from tests.unit.plugin.tunnel.test_wants import MINE
 
 CLUSTER = frozenset(map(ip_network, ("10.192.0.0/10", "fd00:53::/48")))
 ELSEWHERE, CLAIMED = "10.200.0.5", "172.18.0.5"

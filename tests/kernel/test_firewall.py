@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from plugin.dataplane import FILTER, PREFIXES, SWITCH, Element
-from plugin.firewall import Firewall, generation
-from plugin.ruleset import MAPS, SETS
+from plugin.kernel.dataplane import FILTER, PREFIXES, SWITCH, Element
+from plugin.kernel.firewall import Firewall, generation
+from plugin.kernel.ruleset import MAPS, SETS
 from stackpad.errors import Unavailable
 from tests.netns import eventually, run
 from tests.testbed.shell import ROOT
@@ -213,7 +213,7 @@ def test_an_element_for_a_table_that_is_gone_is_refused(firewall: Firewall) -> N
 
 LATE = """
 import os, sys
-from plugin import firewall
+from plugin.kernel import firewall
 firewall._nft("list ruleset")
 os.environ["PATH"] = sys.argv[1] + ":" + os.environ["PATH"]
 firewall._nft("list ruleset")

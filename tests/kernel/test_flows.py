@@ -15,12 +15,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from plugin import conntrack, kernel, protocol
-from plugin.conntrack import Selection
-from plugin.dataplane import EMPTY, desired, plan
-from plugin.firewall import Firewall
-from plugin.kernel import Kernel
-from plugin.reconciler import Reconciler
+from plugin.docker import protocol
+from plugin.kernel import conntrack
+from plugin.kernel import writer as kernel
+from plugin.kernel.conntrack import Selection
+from plugin.kernel.dataplane import EMPTY, desired, plan
+from plugin.kernel.firewall import Firewall
+from plugin.kernel.reconciler import Reconciler
+from plugin.kernel.writer import Kernel
 from plugin.state import State
 from stackpad.errors import Unavailable
 from tests import samples

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from plugin.firewall import generation
-from plugin.foreign import HELD, RULES, ForeignChains
+from plugin.kernel.firewall import generation
+from plugin.kernel.foreign import HELD, RULES, ForeignChains
 from tests.netns import PROC, run
 
 TOOLS = tuple(f"{family}-{back_end}" for family in ("iptables", "ip6tables") for back_end in ("nft", "legacy"))

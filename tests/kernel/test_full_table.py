@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin import protocol
+from plugin.docker import protocol
 from stackpad.cli import examine
 from tests.kernel.workbench import node
 from tests.netns import PROC, Namespace, eventually, ip, run

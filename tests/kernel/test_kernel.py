@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from plugin.dataplane import EMPTY, FILTER, Element, desired, plan, union
-from plugin.kernel import Kernel
+from plugin.kernel.dataplane import EMPTY, FILTER, Element, desired, plan, union
+from plugin.kernel.writer import Kernel
 from tests.netns import PROC, ip
 from tests.samples import endpoint, network
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from plugin import links as links_module
 from plugin import naming
-from plugin.dataplane import EMPTY, Dataplane, desired, plan
-from plugin.links import Links, Trash
+from plugin.kernel import links as links_module
+from plugin.kernel.dataplane import EMPTY, Dataplane, desired, plan
+from plugin.kernel.links import Links, Trash
 from plugin.model import Protocol, PublishedPort
 from stackpad.errors import Unavailable
 from tests.netns import Namespace, ip, run

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from plugin import monitor
-from plugin.monitor import Hint, Monitor
-from plugin.tunnel import PROTOCOL
+from plugin.kernel import monitor
+from plugin.kernel.monitor import Hint, Monitor
+from plugin.kernel.tunnel import PROTOCOL
 from tests.netns import eventually, ip
 
 OURS = "sp-0123456789ab"

@@ -7,8 +7,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import pytest
 
-from plugin.dataplane import FILTER, Element
-from plugin.node import DEFAULT_MTU, Node, NodeFacts, Route
+from plugin.kernel.dataplane import FILTER, Element
+from plugin.kernel.node import DEFAULT_MTU, Node, NodeFacts, Route
 from tests.netns import PROC, ip
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plugin import naming, protocol
+from plugin import naming
+from plugin.docker import protocol
 from tests.kernel.frames import (
     A4,
     A6,

@@ -13,10 +13,10 @@ from functools import partial
 import msgspec
 import pytest
 
-from plugin import protocol
-from plugin.dataplane import FILTER, Element
+from plugin.admin.upstreams import UpstreamAdmin
+from plugin.docker import protocol
+from plugin.kernel.dataplane import FILTER, Element
 from plugin.naming import RESOLVER, RESOLVER6
-from plugin.upstreamadmin import UpstreamAdmin
 from stackpad.upstreams import UPSTREAM4, UPSTREAM6
 from tests import samples
 from tests.kernel.frames import Bench, Wire, arrives, dropped, ether, packet, packet6

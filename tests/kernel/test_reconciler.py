@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from plugin import naming
-from plugin.dataplane import FILTER, Element, Plan
-from plugin.kernel import Kernel
+from plugin.kernel.dataplane import FILTER, Element, Plan
+from plugin.kernel.reconciler import Reconciler
+from plugin.kernel.writer import Kernel
 from plugin.model import Endpoint, Network, Protocol, PublishedPort, Subnet
-from plugin.reconciler import Reconciler
 from plugin.state import State
 from stackpad.errors import StackpadError
 from tests.netns import PROC, eventually, ip, run
@@ -142,7 +142,7 @@ async def test_what_somebody_else_destroys_comes_back(netns: None) -> None:
 
 async def test_forwarding_that_somebody_switches_off_comes_back(netns: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel says so; nothing else would have it looked at in this test."""
-    monkeypatch.setattr("plugin.reconciler.RESYNC", 1e6)
+    monkeypatch.setattr("plugin.kernel.reconciler.RESYNC", 1e6)
     setting = Path("/proc/sys/net/ipv4/ip_forward")
     async with filled() as state, running(state) as reconciler:
         setting.write_text("0")  # noqa: ASYNC240 - takes no time
@@ -181,7 +181,7 @@ async def test_who_asks_for_the_same_while_it_is_done_is_answered_too(
     netns: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing else happens that would have it looked at."""
-    monkeypatch.setattr("plugin.reconciler.RESYNC", 1e6)
+    monkeypatch.setattr("plugin.kernel.reconciler.RESYNC", 1e6)
     begun, go, apply = asyncio.Event(), asyncio.Event(), Kernel.apply
 
     async def slow(self: Kernel, plans: Sequence[Plan]) -> list[StackpadError | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugin.roundtrip import echo_request, is_reply, round_trips
+from plugin.tunnel.roundtrip import echo_request, is_reply, round_trips
 
 pytestmark = pytest.mark.usefixtures("netns")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from plugin.dataplane import FILTER, Element
-from plugin.firewall import Firewall
+from plugin.kernel.dataplane import FILTER, Element
+from plugin.kernel.firewall import Firewall
 from tests.kernel.frames import dropped
 from tests.netns import ip
 from tools.install import USER

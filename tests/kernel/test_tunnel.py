@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from plugin.kernel.tunnel import Tunnel, TunnelLink, resolvers
 from plugin.model import IPNet, ip_network
 from plugin.naming import MESH_LINK, RESOLVER, RESOLVERS
-from plugin.tunnel import Tunnel, TunnelLink, resolvers
 from stackpad.errors import Unavailable
 from tests.netns import PROC
 

@@ -19,12 +19,14 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from plugin import loopback, protocol, upstreams
-from plugin.dataplane import Plan
-from plugin.kernel import Kernel
-from plugin.overlay import Overlay
-from plugin.reconciler import Reconciler
-from plugin.upstreamadmin import LARGEST, UpstreamAdmin
+from plugin import upstreams
+from plugin.admin.upstreams import LARGEST, UpstreamAdmin
+from plugin.docker import protocol
+from plugin.kernel import leading, loopback
+from plugin.kernel.dataplane import Plan
+from plugin.kernel.overlay import Overlay
+from plugin.kernel.reconciler import Reconciler
+from plugin.kernel.writer import Kernel
 from stackpad.upstreams import UPSTREAM4, UPSTREAM6
 from tests import samples
 from tests.kernel.frames import dropped
@@ -256,9 +258,9 @@ async def test_who_begins_after_a_change_is_not_called_however_late_the_loop_hea
     netns: None, tmp_path: Path
 ) -> None:
     ip("addr", "add", f"{UPSTREAM4[0]}/32", "dev", "lo")
-    elsewhere = upstreams.elements(20001, [upstreams.Target("192.0.2.7", 80)])
+    elsewhere = leading.elements(20001, [upstreams.Target("192.0.2.7", 80)])
     ip("route", "add", "blackhole", "192.0.2.0/24")
-    there = upstreams.elements(20001, [])
+    there = leading.elements(20001, [])
     with contextlib.ExitStack() as stack:
         async with Kernel(run=tmp_path, proc=PROC) as kernel:
             await kernel.install_firewall(there)

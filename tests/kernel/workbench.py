@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
-from plugin import protocol
-from plugin.driver import NetworkDriver
-from plugin.ipam import Ipam
-from plugin.kernel import Kernel
-from plugin.ports import PortReservations
-from plugin.reconciler import Reconciler
+from plugin.docker import protocol
+from plugin.docker.driver import NetworkDriver
+from plugin.docker.ipam import Ipam
+from plugin.docker.ports import PortReservations
+from plugin.kernel.reconciler import Reconciler
+from plugin.kernel.writer import Kernel
 from plugin.settings import Settings
 from plugin.state import State
 from tests import samples

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from plugin import meshloop, steady
-from plugin.fence import Fence
-from plugin.kernel import Kernel
-from plugin.mesh import MeshPeer, MeshPlan
-from plugin.meshloop import MeshLoop
+from plugin import steady
+from plugin.kernel.reconciler import Reconciler
+from plugin.kernel.writer import Kernel
 from plugin.model import ip_network
-from plugin.reconciler import Reconciler
-from plugin.sightings import Sightings
 from plugin.state import State
-from plugin.wants import Wanted
+from plugin.store.mesh import MeshPeer, MeshPlan
+from plugin.tunnel import loop as meshloop
+from plugin.tunnel.fence import Fence
+from plugin.tunnel.loop import MeshLoop
+from plugin.tunnel.sightings import Sightings
+from plugin.tunnel.wants import Wanted
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.keys import public_key
 from plugin.wireguard.model import PATIENCE, PeerState, has_session

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from plugin import mesh
-from plugin.handover import LINGER, SWITCH
+from plugin.store import mesh
+from plugin.tunnel.handover import LINGER, SWITCH
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.keys import generate, public_key
 from plugin.wireguard.model import Address, failover
@@ -156,7 +156,7 @@ async def test_nothing_is_in_clear_on_the_wire(backend: Backend, other: Other) -
 
 
 async def test_a_peer_changes_its_key_and_no_packet_is_lost(backend: Backend, other: Other) -> None:
-    """The order of :mod:`plugin.handover`, with ours as the node that follows."""
+    """The order of :mod:`plugin.tunnel.handover`, with ours as the node that follows."""
     await bring(backend, device(peer(other.public, "10.192.64.0/18", endpoint=WIRE)))
     addressed()
     other.admit(OURS, "10.192.0.0/18")

@@ -11,9 +11,10 @@ import time
 import msgspec
 import pytest
 
-from plugin import joining, wants
-from plugin.joiner import Joiner
+from plugin.joining import tokens
+from plugin.joining.joiner import Joiner
 from plugin.model import IPNet
+from plugin.tunnel import wants
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.keys import generate, public_key
 from plugin.wireguard.model import Device, plan
@@ -24,14 +25,14 @@ GUEST, GATEWAY, NOBODY = "10.192.0.2", "10.192.64.1", "192.0.2.9:51900"
 
 
 class Guest:
-    """This node, with its real tunnel; what :class:`plugin.meshloop.MeshLoop` does for a guest, without its loop."""
+    """This node, with its real tunnel; what :class:`plugin.tunnel.loop.MeshLoop` does for a guest, without its loop."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend, self._handshake = backend, 0.0
 
-    async def join(self, token: joining.Token) -> str:
+    async def join(self, token: tokens.Token) -> str:
         """Join, and return why it did not work."""
-        request = joining.JoinRequest(
+        request = tokens.JoinRequest(
             token=token.id, digest=token.digest, name="worker", public_key=public_key(generate()), time=time.time()
         )
         await self._backend.ensure(DEVICE, 1420)
@@ -45,7 +46,7 @@ class Guest:
             looking.cancel()
         return str(refused.value)
 
-    async def _open(self, token: joining.Token, endpoint: str) -> None:
+    async def _open(self, token: tokens.Token, endpoint: str) -> None:
         wanted = wants.of_guest(token, endpoint, 51820)
         device = Device(wanted.private_key, wanted.port, wanted.extra)
         await self._backend.apply(plan(device, await self._backend.observe(), {}))
@@ -60,8 +61,8 @@ class Guest:
         return []
 
 
-def made(other: Other, *endpoints: str) -> joining.Token:
-    return joining.Token(
+def made(other: Other, *endpoints: str) -> tokens.Token:
+    return tokens.Token(
         id="0a1b2c3d",
         private_key=generate(),
         preshared_key=base64.b64encode(os.urandom(32)).decode(),
@@ -83,7 +84,7 @@ async def test_the_first_address_that_answers_is_taken(backend: Backend, other: 
 async def test_a_forged_token_is_refused_with_the_reason(backend: Backend, other: Other, forged: str) -> None:
     token = made(other, f"192.0.2.2:{other.port}")
     other.admit(public_key(token.private_key), f"{GUEST}/32", token.preshared_key)
-    false = joining.read(joining.write(msgspec.structs.replace(token, **{forged: generate()})))
+    false = tokens.read(tokens.write(msgspec.structs.replace(token, **{forged: generate()})))
     reason = await Guest(backend).join(false)
     assert reason.startswith("no handshake with 192.0.2.2:51900 (UDP) within ")
     assert "it does not know this token (expired by its clock, taken back, or not made by it)" in reason

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from plugin import meshloop
-from plugin.monitor import Monitor
+from plugin.kernel.monitor import Monitor
+from plugin.tunnel import loop as meshloop
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.userspace import WireGuardGo
 from stackpad.errors import Unavailable

@@ -9,13 +9,14 @@ from itertools import combinations
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from plugin import addresses, naming
-from plugin.dataplane import EMPTY, Dataplane, Plan, desired, plan, union
-from plugin.foreign import RULES, mend
+from plugin import naming
+from plugin.kernel.dataplane import EMPTY, Dataplane, Plan, desired, plan, union
+from plugin.kernel.foreign import RULES, mend
 from plugin.model import Endpoint, IPAddress, IPNet, Network, Protocol, PublishedPort
+from plugin.ranges import addresses
 from stackpad.errors import Exhausted, InvalidRequest
 from tests import samples
-from tests.unit.plugin.test_foreign import played
+from tests.unit.plugin.kernel.test_foreign import played
 
 BLOCK = ipaddress.ip_network("10.192.0.0/22")
 

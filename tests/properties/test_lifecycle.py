@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from structlog.testing import capture_logs
 
-from plugin.dataplane import desired, union
+from plugin.kernel.dataplane import desired, union
 from plugin.state import State
 from stackpad.errors import Unavailable
 from tests import samples

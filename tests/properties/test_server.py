@@ -15,12 +15,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plugin.driver import NetworkDriver
-from plugin.ipam import Ipam
+from plugin.docker.driver import NetworkDriver
+from plugin.docker.ipam import Ipam
+from plugin.docker.ports import PortReservations
+from plugin.docker.server import Server, calls
+from plugin.kernel.node import Route
 from plugin.metrics import Metrics
-from plugin.node import Route
-from plugin.ports import PortReservations
-from plugin.server import Server, calls
 from plugin.settings import Settings
 from plugin.state import State
 

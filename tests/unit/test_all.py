@@ -49,8 +49,23 @@ def test_every_module_is_in_the_picture_of_its_layers(package: str) -> None:
     document = (HERE.parent / "docs" / "architecture.md").read_text()
     picture = document.partition(f"## Layers of the {package}\n")[2].split("```")[1]
     told = [name for line in re.findall(r"^(\S.*?)  ", picture, re.MULTILINE) for name in line.split(", ")]
-    directory = HERE.parent / package
-    there = {file.stem for file in directory.glob("*.py")} | {
-        file.parent.name for file in directory.glob("*/__init__.py")
-    }
-    assert sorted(told) == sorted(there - {"__init__"})
+    assert sorted(told) == modules(HERE.parent / package)
+
+
+PACKAGES = [
+    pytest.param(file.parent, id=".".join(file.parent.relative_to(HERE.parent).parts))
+    for top in ("plugin", "ingress")
+    for file in sorted(HERE.parent.glob(f"{top}/*/__init__.py"))
+]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_module_is_in_its_packages_first_lines(package: Path) -> None:
+    said = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    assert sorted(re.findall(r"^(\S+)  +\S", said, re.MULTILINE)) == modules(package)
+
+
+def modules(directory: Path) -> list[str]:
+    """The modules and packages in a package, without what all of them have."""
+    files = {file.stem for file in directory.glob("*.py")} - {"__init__"}
+    return sorted(files | {file.parent.name for file in directory.glob("*/__init__.py")})

@@ -16,13 +16,13 @@ import pytest
 
 from ingress.claims import Claims
 from ingress.ledger import How
-from plugin.guests import Guests
-from plugin.membership import SCHEMA, Memory
+from plugin.joining.guests import Guests
 from plugin.model import AddressKind, Protocol, PublishedPort
 from plugin.resolver import table
 from plugin.state import SCHEMA as STATE_SCHEMA
 from plugin.state import State
-from plugin.storeview import StoreView
+from plugin.store.membership import SCHEMA, Memory
+from plugin.store.view import StoreView
 from stackpad import records
 from stackpad.errors import Unavailable
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from plugin import steady
-from plugin.handover import LINGER, Handover
 from plugin.steady import Moments
+from plugin.tunnel.handover import LINGER, Handover
 from plugin.wireguard.calling import QUIET, Calling
 from plugin.wireguard.handshakes import Handshakes
 from plugin.wireguard.model import STALE, Address, Observed, PeerState, has_session

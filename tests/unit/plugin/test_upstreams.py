@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from plugin import upstreams
-from plugin.dataplane import FILTER, Element
+from plugin.kernel import leading
+from plugin.kernel.dataplane import FILTER, Element
 from plugin.model import Endpoint, IPAddress, ip_network
 from plugin.upstreams import Table, Target
 from stackpad.errors import InvalidRequest
@@ -123,7 +124,7 @@ def test_beyond_this_node_only_what_is_another_nodes() -> None:
 
 
 def test_nobody_is_a_number_whose_visitors_wait() -> None:
-    assert upstreams.elements(20001, []) == {Element(FILTER, "upstreams", "20001")}
+    assert leading.elements(20001, []) == {Element(FILTER, "upstreams", "20001")}
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 16])
@@ -131,7 +132,7 @@ def test_nobody_is_a_number_whose_visitors_wait() -> None:
 def test_several_have_about_as_many_places_each(count: int, version: int) -> None:
     texts = [f"10.1.0.{host}:80" if version == 4 else f"[fd00::{host:x}]:80" for host in range(1, count + 1)]
     (targets,) = read({"20001": texts}).values()
-    found = [element for element in upstreams.elements(20001, targets) if element.value]
+    found = [element for element in leading.elements(20001, targets) if element.value]
     assert {element.set for element in found} == {f"upstream{version}_shared"}
     assert {element.key for element in found} == {f"20001 . {slot}" for slot in range(0, 32, 2)}
     places = Counter(element.value for element in found)
@@ -143,14 +144,14 @@ def test_the_order_in_which_they_are_said_is_nothing() -> None:
     one, other = (
         read({"20001": texts})[20001] for texts in (["10.1.0.1:80", "10.1.0.2:80"], ["10.1.0.2:80", "10.1.0.1:80"])
     )
-    assert upstreams.elements(20001, one) == upstreams.elements(20001, other)
+    assert leading.elements(20001, one) == leading.elements(20001, other)
 
 
 def test_numbers_that_lead_elsewhere() -> None:
     (targets,) = read({"20001": ["10.1.0.1:80"]}).values()
     (two,) = read({"20003": ["10.1.0.1:80", "10.1.0.2:80"]}).values()
-    changed = {*upstreams.elements(20001, targets), *upstreams.elements(20002, []), *upstreams.elements(20003, two)}
-    assert upstreams.numbers(changed) == {20001, 20003}
+    changed = {*leading.elements(20001, targets), *leading.elements(20002, []), *leading.elements(20003, two)}
+    assert leading.numbers(changed) == {20001, 20003}
 
 
 def test_it_is_kept_as_it_is() -> None:

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from ingress.settings import HELP
-from plugin import options
+from plugin.docker import options
 from stackpad import labels
 from stackpad.cli.app import app
 

@@ -1,0 +1,18 @@
+"""The data plane of one node: desired, observed, planned, applied.
+
+reconciler  the loop that makes the kernel agree with the state
+monitor     hears of changes by others
+writer      the one place the kernel is written, from one thread
+links       links and addresses
+tunnel      the tunnel's addresses and routes
+loopback    the stable upstreams' addresses
+firewall    our tables of nftables
+foreign     accepts in chains that are not ours
+flows       connections that lead where they no longer belong
+conntrack   how the kernel is told to forget them
+node        what there is beside us: addresses, uplinks, other routes
+dataplane   what a network needs, and the steps between two such descriptions (pure)
+ruleset     the rules (pure)
+overlay     what the cluster adds (pure)
+leading     where a stable upstream leads (pure)
+"""

@@ -1,0 +1,361 @@
+"""Keeps tunnel, routes and rules as the cluster's records say.
+
+Runs a round whenever something has changed, and one now and then to see how the peers are: a peer that does not answer
+at one address is called at the next. Everything goes through the planners of :mod:`plugin.store.mesh` and
+:mod:`plugin.wireguard.model`; a round that finds all as it should be writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+import structlog
+
+from plugin import steady
+from plugin.kernel.overlay import Overlay
+from plugin.kernel.reconciler import Reconciler
+from plugin.kernel.tunnel import Tunnel, resolvers
+from plugin.kernel.writer import Kernel
+from plugin.model import IPNet
+from plugin.naming import MESH_LINK
+from plugin.state import State
+from plugin.store import mesh
+from plugin.store.mesh import MeshPeer, MeshPlan
+from plugin.tunnel import wants
+from plugin.tunnel.fence import Fence
+from plugin.tunnel.sightings import Sightings
+from plugin.tunnel.wants import Wanted
+from plugin.wireguard.backend import Backend
+from plugin.wireguard.calling import Calling
+from plugin.wireguard.handshakes import Handshakes
+from plugin.wireguard.model import Address, Device, Observed, Peer, PeerState, has_session
+from plugin.wireguard.model import plan as wireguard_plan
+from stackpad import records
+from stackpad.errors import StackpadError, Unavailable
+
+LOOK = 1.0
+"""Seconds between two looks at the peers."""
+
+CHECK = 5.0
+"""Seconds between two looks at addresses and routes."""
+
+SHARE = 0.003
+"""The part of a processor that each of the two may take: among hundreds of nodes they come less often."""
+
+SOON = 5.0
+"""Seconds the tunnel may take to be set up."""
+
+MEASURE = 30.0
+"""Seconds between two looks at the paths' MTUs."""
+
+
+class MeshLoop:
+    """The loop. ``wanted`` gives what should be, ``None`` for no tunnel at all."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        reconciler: Reconciler,
+        state: State,
+        backend: Callable[[], Awaitable[Backend]],
+        wanted: Callable[[], Wanted | None],
+        sightings: Sightings,
+        fence: Fence,
+    ) -> None:
+        self.observed: Observed | None = None
+        self.mtus: dict[str, int] = {}
+        self.routes: frozenset[IPNet] = frozenset()
+        self.problem = ""
+        self.contested: tuple[str, ...] = ()
+        self.unreached: Mapping[str, frozenset[IPNet]] = {}
+        self.unreached_changed: Callable[[], None] = lambda: None
+        self.implementation = ""
+        self.settled = asyncio.Event()
+        self._kernel, self._reconciler, self._state = kernel, reconciler, state
+        self._backend, self._wanted = backend, wanted
+        self._wake = asyncio.Event()
+        self._sightings, self._fence = sightings, fence
+        self._calling, self._kept, self._keep_at = Calling(), dict[str, Address](), 0.0
+        self._handshakes = Handshakes()
+        self._path_mtus: dict[str, int] = {}
+        self._measured = self._due = self._check_at = self._checked = 0.0
+        self._applied: Tunnel | None = None
+        self._left: frozenset[IPNet] = frozenset()
+        self._left_of: tuple[frozenset[IPNet], tuple[records.Range, ...]] | None = None
+        self._mtu: int | None = None
+        self._log = structlog.get_logger("mesh")
+
+    def touch(self) -> None:
+        """The records, the guests or this node's networks have changed."""
+        self.settled.clear()
+        self._wake.set()
+
+    def route_gone(self, net: IPNet) -> None:
+        """A route into the tunnel was removed: put it back, unless that was our own doing.
+
+        At once, but not more often than once a look: who removes it again and again has us do no more than that.
+        """
+        if self._applied is None or not (net in self._applied.routes or net in self._applied.fenced):
+            return
+        self._check_at = min(self._check_at, self._checked + LOOK)
+        if time.monotonic() > self._check_at:
+            self._wake.set()
+
+    async def wait_settled(self) -> None:
+        """Wait until all is as it should be; raises :class:`Unavailable` with the reason if it is not soon."""
+        try:
+            async with asyncio.timeout(SOON):
+                await self.settled.wait()
+        except TimeoutError as error:
+            reason = self.problem or "the kernel takes longer than usual; try again"
+            raise Unavailable(f"the tunnel could not be set up: {reason}") from error
+
+    def last_handshake(self, key: str) -> float:
+        """When the last handshake with a public key was (:func:`plugin.steady.now`); 0 if there was none."""
+        seen = self._seen(key)
+        return 0.0 if seen is None else seen.last_handshake
+
+    async def seen_at(self, key: str) -> str:
+        """The address outside of the tunnel at which a peer is seen now; empty if it is not.
+
+        Looked up anew: who has just come was not there yet at the last look.
+        """
+        seen = (await (await self._backend()).observe()).peers.get(key)
+        return "" if seen is None or seen.endpoint is None else seen.endpoint[0]
+
+    @property
+    def heard(self) -> Mapping[str, Address]:
+        """Where other nodes were heard last, by id; also before this process."""
+        return self._calling.heard
+
+    def _seen(self, key: str) -> PeerState | None:
+        return None if self.observed is None else self.observed.peers.get(key)
+
+    async def run(self) -> None:
+        """Go round until cancelled."""
+        self._kept = await asyncio.to_thread(self._sightings.load)
+        self._calling.heard.update(self._kept)
+        while True:
+            self._wake.clear()
+            began = time.process_time()
+            try:
+                await self._round()
+            except StackpadError as error:
+                if str(error) != self.problem:
+                    self._log.error("the mesh is not as it should be", reason=str(error))
+                self.problem = str(error)
+                self._applied = None
+            else:
+                self.problem = ""
+                if not self._wake.is_set():
+                    self.settled.set()
+            pause = max(LOOK, (time.process_time() - began) / SHARE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(pause, self._due - steady.now()) if self._due else pause):
+                    await self._wake.wait()
+
+    async def _round(self) -> None:
+        wanted = self._wanted()
+        self._due = 0.0 if wanted is None else wanted.due
+        if wanted is None:
+            if self.observed is not None:
+                await self._take_down()
+            self._reconciler.overlay(self._overlay(None, None))
+            return
+        await self._look_around(wanted)
+        if self._applied is None or not wanted.fenced - self._left <= self._applied.fenced:
+            # Whether there can be a tunnel or not: what belongs into it is not to take another way.
+            await self._kernel.fence_tunnel(self._tunnel(wanted, {}))
+            self._reconciler.overlay(self._overlay(wanted, self._mtu))
+        backend = await self._backend()
+        self.implementation = backend.name
+        made = await backend.ensure(MESH_LINK, self._device_mtu())
+        observed = await self._observe(backend)
+        nodes = {key: peer.node for key, peer in wanted.plan.peers.items()}
+        self._calling.keep(nodes.values(), nodes)
+        self._calling.look(nodes, observed, steady.now())
+        peers = {**{key: self._peer(peer, observed) for key, peer in wanted.plan.peers.items()}, **wanted.extra}
+        taken = {key for key, peer in wanted.plan.peers.items() if _taken_over(peer, observed)}
+        if taken:
+            # What has waited for this goes out with the handshake, which a keepalive begins.
+            peers = {
+                key: replace(peer, keepalive=peer.keepalive or mesh.KEEPALIVE) if key in taken else peer
+                for key, peer in peers.items()
+            }
+            self._wake.set()
+        if observed.private_key not in {"", wanted.private_key}:
+            # All sessions end with the key. Who keeps a NAT's mapping open has to call anew, and does when its keepalive
+            # is switched on again: in the next round.
+            peers = {key: replace(peer, keepalive=0) for key, peer in peers.items()}
+            self._wake.set()
+        elif made:
+            # Whoever still has a session with what was there before would send into it for 15 seconds. A keepalive that
+            # is switched on sends a packet at once, and so begins a new one; the next round switches it off again.
+            peers = {key: replace(peer, keepalive=peer.keepalive or mesh.KEEPALIVE) for key, peer in peers.items()}
+            self._wake.set()
+        device = Device(wanted.private_key, wanted.port, peers)
+        changes = wireguard_plan(device, observed, self._calling.configured)
+        if changes:
+            await backend.apply(changes)
+            self._measured = 0.0
+            observed = await self._observe(backend)
+        configured = {key: peer.endpoint for key, peer in peers.items() if peer.endpoint is not None}
+        for key in taken:
+            # It stays where it was last seen; calling it at a candidate has its turn when it is silent there.
+            for text in wanted.plan.peers[key].endpoints[:1]:
+                configured[key] = records.split_endpoint(text)
+        self._calling.configured = configured
+        self.observed = observed
+        await self._keep_heard()
+        await self._measure(observed)
+        mtus = self._mtus_by_range(wanted.plan)
+        self.routes = wanted.plan.routes
+        tunnel = self._tunnel(wanted, mtus)
+        if made or tunnel != self._applied or time.monotonic() > self._check_at:
+            await self._apply(tunnel)
+        self._mtu = min([*mtus.values(), self._device_mtu()])
+        self._reconciler.overlay(self._overlay(wanted, self._mtu))
+
+    async def _observe(self, backend: Backend) -> Observed:
+        looked = steady.now()
+        return self._handshakes.translated(await backend.observe(), looked)
+
+    async def _look_around(self, wanted: Wanted) -> None:
+        """See which of the others' ranges are this node's own already, as other programs' networks are."""
+        judged = wanted.plan.routes, wanted.left
+        if self._left_of == judged and self._applied is not None and time.monotonic() <= self._check_at:
+            return
+        others = (*wanted.plan.peers.values(), *wanted.plan.keyless)
+        found = wants.contested(others, wanted.cluster, await self._kernel.routes())
+        self._left, self._left_of = found.left, judged
+        problems = (*wanted.refused, *found.problems)
+        for problem in set(problems) - set(self.contested):
+            self._log.warning(problem)
+        self.contested = problems
+        self._not_reached(wants.unreached(wanted, found.left))
+
+    def _not_reached(self, unreached: Mapping[str, frozenset[IPNet]]) -> None:
+        if unreached != self.unreached:
+            self.unreached = unreached
+            self.unreached_changed()
+
+    def _tunnel(self, wanted: Wanted, mtus: Mapping[IPNet, int]) -> Tunnel:
+        addresses = wanted.plan.addresses
+        routes = {net: mtu for net, mtu in mtus.items() if net not in self._left}
+        loopback = resolvers() | addresses if wanted.fenced else frozenset()
+        return Tunnel(self._device_mtu(), addresses, routes, wanted.fenced - self._left, loopback)
+
+    async def _apply(self, tunnel: Tunnel) -> None:
+        began = time.process_time()
+        self._applied = None
+        await self._kernel.apply_tunnel(tunnel)
+        self._applied = tunnel
+        self._checked = time.monotonic()
+        self._check_at = self._checked + max(CHECK, (time.process_time() - began) / SHARE)
+
+    def _overlay(self, wanted: Wanted | None, mtu: int | None) -> Overlay:
+        former = self._fence.closed(self._state.networks)
+        if wanted is None:
+            return Overlay(wants.closed(former))
+        plan = wanted.plan
+        named = [network for network in self._state.networks.values() if network.environment]
+        remote = {network.id: plan.remote.get(network.environment, frozenset()) for network in named}
+        barred = {network.id: wanted.barred.get(network.environment, frozenset()) for network in named}
+        beyond = frozenset().union(*plan.remote.values())
+        elements = plan.elements | wants.closed(wanted.cluster | former)
+        return Overlay(elements, remote, beyond, mtu, mesh.OVERHEAD, barred)
+
+    async def prime(self) -> None:
+        """Before anything else: tell the reconciler what is known from the last time, and close every way but the tunnel.
+
+        Otherwise a restart would take the other nodes' ranges out of the rules for a moment, and a container that comes
+        up with the engine could send before there is a tunnel.
+        """
+        wanted = self._wanted()
+        self._reconciler.overlay(self._overlay(wanted, None))
+        if wanted is None:
+            return
+        try:
+            await self._look_around(wanted)
+            await self._kernel.fence_tunnel(self._tunnel(wanted, {}))
+        except StackpadError as error:
+            # The rules close the same ways, and each round tries again.
+            self._log.error("no fence yet", reason=str(error))
+
+    async def _take_down(self) -> None:
+        """This node is in no cluster any more."""
+        self.contested, self._mtu = (), None
+        self._not_reached({})
+        await (await self._backend()).remove()
+        await self._apply(Tunnel(0))
+        self.observed = None
+        self._calling.clear()
+        self._keep_at = 0.0
+        await self._keep_heard()
+
+    async def _keep_heard(self) -> None:
+        """Keep on disk where the others are heard, so that the next process can call them there."""
+        heard = dict(self._calling.heard)
+        if heard == self._kept or time.monotonic() < self._keep_at:
+            return
+        self._keep_at = time.monotonic() + CHECK
+        try:
+            await asyncio.to_thread(self._sightings.save, heard)
+            self._kept = heard
+        except Unavailable as error:
+            self._log.warning("where the other nodes are heard could not be kept", reason=str(error))
+
+    def _peer(self, peer: MeshPeer, observed: Observed) -> Peer:
+        """The peer with the endpoint it is to be called at: the one it has, or another after it has been silent."""
+        key = peer.public_key
+        if _taken_over(peer, observed):
+            endpoint = observed.peers[peer.former].endpoint
+            if endpoint is not None:
+                return Peer(key, peer.preshared_key, endpoint, peer.allowed, peer.keepalive)
+        now, state = steady.now(), observed.peers.get(key)
+        announced = [records.split_endpoint(text) for text in peer.endpoints]
+        candidates = self._calling.candidates(key, peer.node, announced, state)
+        return Peer(
+            public_key=key,
+            preshared_key=peer.preshared_key,
+            endpoint=self._calling.endpoint(key, candidates, state, now),
+            allowed=peer.allowed,
+            # Where there is a choice of addresses a peer without a session is called, so that the choice is made
+            # before somebody needs it, and a peer at rest is not taken for one that does not answer.
+            keepalive=peer.keepalive or (mesh.KEEPALIVE if len(candidates) > 1 and not has_session(state, now) else 0),
+        )
+
+    def _device_mtu(self) -> int:
+        return mesh.mtu(self._reconciler.facts.mtu)
+
+    async def _measure(self, observed: Observed) -> None:
+        if time.monotonic() - self._measured < MEASURE:
+            return
+        self._measured = time.monotonic()
+        endpoints = {
+            key: ipaddress.ip_address(state.endpoint[0])
+            for key, state in observed.peers.items()
+            if state.endpoint is not None
+        }
+        found = await self._kernel.path_mtus(set(endpoints.values()))
+        self._path_mtus = {key: mesh.mtu(found[address]) for key, address in endpoints.items() if address in found}
+
+    def _mtus_by_range(self, plan: MeshPlan) -> dict[IPNet, int]:
+        whole = self._device_mtu()
+        self.mtus = {
+            key: min(whole, self._path_mtus.get(key, whole), peer.mtu or whole) for key, peer in plan.peers.items()
+        }
+        mtus = dict.fromkeys(plan.routes, whole)
+        for key, peer in plan.peers.items():
+            mtus.update(dict.fromkeys(peer.allowed, self.mtus[key]))
+        return mtus
+
+
+def _taken_over(peer: MeshPeer, observed: Observed) -> bool:
+    """Whether a peer takes another one's place now."""
+    return peer.public_key not in observed.peers and peer.former in observed.peers
