@@ -33,13 +33,14 @@ def test_the_back_end_for_the_kernels_wireguard(tmp_path: Path) -> None:
     pytest_words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "-k", "kernel"]
     pytest_words.append("--basetemp=/run/pytest")  # in memory; the checkout may be below /tmp
     long = bool(os.environ.get("STACKPAD_LONG"))
-    pytest_words += [] if long else [f"--ignore={OUTLIVING}"]
+    pytest_words += ["--capture=no"] if long else [f"--ignore={OUTLIVING}"]
     # A process of its own for the table: it leaves a thousand connections to the collector of garbage.
     table = f'; STACKPAD_GUEST=1 "$0" -m pytest -q -p no:cacheprovider {TABLE}' if long else ""
     variables = f"STACKPAD_GUEST=1 {'STACKPAD_LONG=1' if long else ''}"
     script = f'ip link set lo up; cd "{ROOT}"; {variables} "$0" "$@" || exit{table}'
     status, said = machine.execute(["/bin/sh", "-c", script, *pytest_words, *PARTS], tmp_path)
     assert status == 0, said[-6000:]
+    print("\n".join(re.findall(r"^.*lost between nodes.*$", said, re.MULTILINE)))
     counted = re.search(r"(\d+) passed", said)
     assert counted is not None
     assert int(counted[1]) == TESTS + (LONG if long else 0), said[-3000:]

@@ -192,7 +192,9 @@ class Pings:
 
     def __init__(self, container: Container, address: str, answers: Path, often: int) -> None:
         self._file, self._rest, self._often = answers, "", often
-        self._answered, self._latest, self._judged = set[int](), 0, 0
+        self._answered, self._latest = set[int](), 0
+        self.judged = 0
+        """The number of the last one that :meth:`lost` has looked at."""
         words = ["nsenter", f"--net=/proc/{container.process.pid}/ns/net", "stdbuf", "-oL", "ping", "-n"]
         self.process = _begun(*words, "-i", str(1 / often), address, output=answers)
         self._read = 0
@@ -200,7 +202,7 @@ class Pings:
     async def begun(self) -> None:
         """Wait until there are answers; what was sent before is not judged."""
         await eventually(lambda: self._look() > 0, "answers to pings", SLOW)
-        self._judged = self._latest
+        self.judged = self._latest
         self._answered.clear()
 
     async def lost(self) -> list[int]:
@@ -208,8 +210,8 @@ class Pings:
         # A second's worth, so that all that are judged have had a second for their answers at least.
         until = self._look()
         await eventually(lambda: self._look() >= until + self._often, "answers to pings again", SLOW)
-        lost = [number for number in range(self._judged + 1, until + 1) if number not in self._answered]
-        self._judged = until
+        lost = [number for number in range(self.judged + 1, until + 1) if number not in self._answered]
+        self.judged = until
         return lost
 
     def _look(self) -> int:
