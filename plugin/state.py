@@ -1,51 +1,28 @@
 """What Docker told us, on disk before it is answered.
 
 Docker sends ``CreateNetwork`` once in a network's life, not after a restart and not after a reboot, so this is the
-only record of it. SQLite with a full sync at each commit: an answered call survives a power cut. Writes happen in
-one thread, in the order of the calls; reads come from memory.
-
-A plugin that starts while the disk is full reads all of it, too, and writes again as soon as there is room.
+only record of it. Writes go to the disk in the order of the calls (:mod:`plugin.database`); reads come from memory.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
-import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import msgspec
-import structlog
 
 from plugin import upstreams
+from plugin.database import Damaged, Database, delete, insert
 from plugin.model import Allocation, Endpoint, IPAddress, Network, Pool, decode, encode
 from plugin.upstreams import Target
 from stackpad.errors import Unavailable
 
-SCHEMA = 1
-"""Version of the layout below; a newer one is refused, an older one would be migrated here."""
-
-_TABLES = {"networks": Network, "endpoints": Endpoint, "pools": Pool, "allocations": Allocation}
-_Statement = tuple[str, tuple[Any, ...]]
-
-_REPAIR = (
-    "make it root's, repair the disk or put a copy back, and the plugin goes on; or move the file away and restart the "
-    "plugin to begin anew (networks must then be created again)"
-)
-_NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_WRITE}
-"""What SQLite says where it needs room: it makes files beside the database also to read it."""
-
-_INSTALL = "install that version again, or put a copy of before the upgrade back"
-
-
-class _Newer(OSError):
-    """A layout of the future."""
+_TABLES = ("networks", "endpoints", "pools", "allocations", "upstreams")
 
 
 class State:
@@ -67,22 +44,14 @@ class State:
         self._endpoints_of: dict[str, set[str]] = {}
         self._network_of: dict[str, str] = {}
         self._numbers_on: dict[str, set[int]] = {}
-        self._path = path
-        self._cramped = False
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="state")
         # What is left open would hold the file for as long as the exception is kept.
         with contextlib.ExitStack() as undo:
-            undo.callback(self._writer.shutdown)
             try:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                # Docker makes it for everybody to enter, where the ingress's container comes first.
-                path.parent.chmod(0o700)
-                self._database = self._connect()
-                undo.callback(lambda: self._database.close())
-                path.chmod(0o600)
-                self._open()
-            except (sqlite3.Error, OSError, msgspec.MsgspecError, ValueError) as error:
-                remedy = _INSTALL if isinstance(error, _Newer) else _REPAIR
+                self._database = Database(path, _TABLES)
+                undo.callback(self._database.close)
+                self._read()
+            except (Damaged, sqlite3.Error, OSError, msgspec.MsgspecError, ValueError) as error:
+                remedy = error.remedy if isinstance(error, Damaged) else Damaged.remedy
                 raise Unavailable(f"the state file {path} cannot be used: {error}; {remedy}") from error
             undo.pop_all()
 
@@ -94,7 +63,6 @@ class State:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Finish what is being written and close the file."""
-        self._writer.shutdown()
         self._database.close()
 
     def endpoints_of(self, network_id: str) -> list[Endpoint]:
@@ -139,10 +107,10 @@ class State:
         fresh = {number: targets for number, targets in changes.items() if targets != before[number]}
         self._lead(fresh)
         try:
-            await self._write(
-                _delete("upstreams", str(number))
+            await self._database.write(
+                delete("upstreams", str(number))
                 if targets is None
-                else _insert("upstreams", str(number), upstreams.encode(targets))
+                else insert("upstreams", str(number), upstreams.encode(targets))
                 for number, targets in fresh.items()
             )
         except Unavailable:
@@ -191,7 +159,7 @@ class State:
         for endpoint in endpoints:
             del self.endpoints[endpoint.id]
         try:
-            await self._write([_delete("networks", network_id), *(_delete("endpoints", e.id) for e in endpoints)])
+            await self._database.write([delete("networks", network_id), *(delete("endpoints", e.id) for e in endpoints)])
         except Unavailable:
             if network is not None:
                 self.networks.setdefault(network_id, network)
@@ -209,7 +177,7 @@ class State:
             return
         self._endpoints_of[endpoint.network_id].discard(endpoint_id)
         try:
-            await self._write([_delete("endpoints", endpoint_id)])
+            await self._database.write([delete("endpoints", endpoint_id)])
         except Unavailable:
             self._restore(endpoint)
             raise
@@ -222,9 +190,9 @@ class State:
         pool = self.pools.pop(pool_id, None)
         if pool is None and not addresses:
             return
-        keys = [_delete("allocations", _allocation_key(pool_id, address)) for address in addresses]
+        keys = [delete("allocations", _allocation_key(pool_id, address)) for address in addresses]
         try:
-            await self._write([_delete("pools", pool_id), *keys])
+            await self._database.write([delete("pools", pool_id), *keys])
         except Unavailable:
             if pool is not None:
                 self.pools.setdefault(pool_id, pool)
@@ -237,7 +205,7 @@ class State:
         if allocation is None:
             return
         try:
-            await self._write([_delete("allocations", _allocation_key(pool_id, address))])
+            await self._database.write([delete("allocations", _allocation_key(pool_id, address))])
         except Unavailable:
             self.allocations.setdefault(pool_id, {}).setdefault(address, allocation)
             raise
@@ -260,7 +228,7 @@ class State:
             return
         table[key] = record
         try:
-            await self._write([_insert(name, stored_key, encode(record))])
+            await self._database.write([insert(name, stored_key, encode(record))])
         except Unavailable:
             if before is None:
                 table.pop(key, None)
@@ -268,99 +236,24 @@ class State:
                 table[key] = before
             raise
 
-    async def _write(self, statements: Iterable[_Statement]) -> None:
-        statements = list(statements)
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._commit, statements)
-
-    def _commit(self, statements: Iterable[_Statement]) -> None:
-        try:
-            if self._cramped:
-                self._database.execute("PRAGMA synchronous = FULL")
-                self._cramped = False
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                for sql, values in statements:
-                    self._database.execute(sql, values)
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise Unavailable(
-                f"{self._path} cannot be written: {_why(error)}; make room or repair the disk, then try again"
-            ) from error
-
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-
-    def _open(self) -> None:
-        try:
-            self._prepare()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode not in _NO_ROOM:
-                raise
-            self._database.close()
-            # A connection that shares the file with nobody needs no room to read it.
-            with contextlib.closing(sqlite3.connect(self._path, isolation_level=None)) as alone:
-                alone.execute("PRAGMA locking_mode = EXCLUSIVE")
-                if alone.execute("PRAGMA user_version").fetchone()[0] != SCHEMA:
-                    raise
-                self._read(alone)
-            self._database = self._connect()  # which opens the file only when it is first used
-            self._cramped = True
-            log = structlog.get_logger("state")
-            log.error("no room to write the state; going on with what it says", file=str(self._path), reason=_why(error))
-
-    def _prepare(self) -> None:
-        version = self._database.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA:
-            raise _Newer(f"it was written by a newer version of the plugin (layout {version}, known is {SCHEMA})")
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        for name in (*_TABLES, "upstreams"):
-            self._database.execute(f"CREATE TABLE IF NOT EXISTS {name} (key TEXT PRIMARY KEY, record BLOB NOT NULL)")
-        if version != SCHEMA:
-            # Saying it again would be a write each time, also to a file that turns out to be damaged further on.
-            self._database.execute(f"PRAGMA user_version = {SCHEMA}")
-        self._database.execute("CREATE TABLE IF NOT EXISTS node (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
-        # RFC 4193 §3.2.2: 40 random bits, chosen once, make the node's own range of IPv6 addresses.
-        chosen = str(ipaddress.IPv6Network((b"\xfd" + os.urandom(5) + bytes(10), 48)))
-        self._database.execute("INSERT OR IGNORE INTO node VALUES ('unique_local_range', ?)", (chosen,))
-        self._read(self._database)
-
-    def _read(self, database: sqlite3.Connection) -> None:
-        row = database.execute("SELECT value FROM node WHERE name = 'unique_local_range'").fetchone()
-        if row is None:
-            raise ValueError("it is not whole: the node's own range is missing")
-        self.unique_local_range = ipaddress.IPv6Network(row[0])
-        for network in _load(database, "networks", Network):
+    def _read(self) -> None:
+        rows = self._database.rows
+        self.unique_local_range = ipaddress.IPv6Network(self._database.unique_local_range)
+        for _, record in rows["networks"]:
+            network = decode(record, Network)
             self.networks[network.id] = network
             self._index(network)
-        for endpoint in _load(database, "endpoints", Endpoint):
-            self._restore(endpoint)
-        for pool in _load(database, "pools", Pool):
+        for _, record in rows["endpoints"]:
+            self._restore(decode(record, Endpoint))
+        for _, record in rows["pools"]:
+            pool = decode(record, Pool)
             self.pools[pool.id] = pool
-        for allocation in _load(database, "allocations", Allocation):
+        for _, record in rows["allocations"]:
+            allocation = decode(record, Allocation)
             self.allocations.setdefault(allocation.pool_id, {})[allocation.ip] = allocation
-        for key, record in database.execute("SELECT key, record FROM upstreams"):
+        for key, record in rows["upstreams"]:
             self._lead({int(key): upstreams.decode(record)})
-
-
-def _load(database: sqlite3.Connection, table: str, kind: Any) -> list[Any]:
-    rows = database.execute(f"SELECT record FROM {table}")  # noqa: S608 - a constant of this module
-    return [decode(record, kind) for (record,) in rows]
-
-
-def _why(error: sqlite3.Error) -> str:
-    return "the disk is full" if getattr(error, "sqlite_errorcode", None) in _NO_ROOM else str(error)
-
-
-def _insert(table: str, key: str, record: bytes) -> _Statement:
-    return f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (key, record)  # noqa: S608 - a constant of this module
-
-
-def _delete(table: str, key: str) -> _Statement:
-    return f"DELETE FROM {table} WHERE key = ?", (key,)  # noqa: S608 - a constant of this module
+        rows.clear()
 
 
 def _allocation_key(pool_id: str, address: IPAddress) -> str:

@@ -20,7 +20,8 @@ from plugin.docker.ipam import Alone, Ipam, Ranges, refuse_routes
 from plugin.docker.options import identifier, network, port_requests
 from plugin.docker.ports import PortReservations
 from plugin.kernel.node import Route
-from plugin.kernel.reconciler import Reconciler, exists
+from plugin.kernel.reconciler import Reconciler
+from plugin.kernel.vanished import exists
 from plugin.model import Endpoint, IPAddress, Network, Subnet
 from plugin.ranges import addresses
 from plugin.state import State

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,13 +76,16 @@ async def written_to_the_end(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("killed", [False, True])
-async def test_who_starts_on_a_full_disk_knows_all_and_writes_when_there_is_room(small: Path, killed: bool) -> None:
+@pytest.mark.parametrize("by", ["a killed one", "one that has ended", "an older one"])
+async def test_who_starts_on_a_full_disk_knows_all_and_writes_when_there_is_room(small: Path, by: str) -> None:
     path = small / "net.db"
-    if killed:
+    if by == "a killed one":
         written_by_a_killed_one(path)
     else:
         await written_to_the_end(path)
+    if by == "an older one":
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("DROP TABLE upstreams")
     ballast = fill(small)
     async with State(path) as state:
         fill(small)  # what opening has freed, somebody else takes
@@ -96,9 +100,11 @@ async def test_who_starts_on_a_full_disk_knows_all_and_writes_when_there_is_room
         ballast.unlink()
         await state.put_pool(MORE)
         await state.drop_pool("p1")
+        await state.put_upstreams({20001: ()})
         after = dict(state.pools)
     async with State(path) as state:
         assert state.pools == after
+        assert state.upstreams == {20001: ()}
         assert state.unique_local_range == own_range
 
 

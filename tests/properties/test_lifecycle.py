@@ -82,7 +82,7 @@ class Docker(RuleBasedStateMachine):
         return self._call(f"IpamDriver.{method}", body)
 
     def _query_only(self, *, on: bool) -> None:
-        self.plugin.state._database.execute(f"PRAGMA query_only = {int(on)}")
+        self.plugin.state._database.connection.execute(f"PRAGMA query_only = {int(on)}")
 
     def _live(self, data: st.DataObject) -> dict[str, Any]:
         """An endpoint there is, if there is one, or else any."""

@@ -16,10 +16,10 @@ import pytest
 
 from ingress.claims import Claims
 from ingress.ledger import How
+from plugin.database import SCHEMA as STATE_SCHEMA
 from plugin.joining.guests import Guests
 from plugin.model import AddressKind, Protocol, PublishedPort
 from plugin.resolver import table
-from plugin.state import SCHEMA as STATE_SCHEMA
 from plugin.state import State
 from plugin.store.membership import SCHEMA, Memory
 from plugin.store.view import StoreView

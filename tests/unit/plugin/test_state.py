@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from plugin.database import SCHEMA
 from plugin.model import Allocation, Endpoint, Network, Pool, decode, encode
-from plugin.state import SCHEMA, State
+from plugin.state import State
 from plugin.upstreams import Target
 from stackpad.errors import Unavailable
 from tests.samples import endpoint, network
@@ -185,11 +186,11 @@ async def test_what_the_disk_refuses_has_not_happened(tmp_path: Path, change: Ch
         await fill(state)
         before = contents(state)
         # The real refusal of a disk that is full, from SQLite itself.
-        state._database.execute("PRAGMA query_only = ON")
+        state._database.connection.execute("PRAGMA query_only = ON")
         with pytest.raises(Unavailable, match=r"cannot be written: .*; make room or repair the disk"):
             await change(state)
         assert contents(state) == before
-        state._database.execute("PRAGMA query_only = OFF")
+        state._database.connection.execute("PRAGMA query_only = OFF")
         await change(state)
         assert contents(state) != before
         after = contents(state)
@@ -209,7 +210,7 @@ async def test_stable_upstreams_survive_and_are_found_by_network(tmp_path: Path)
         assert (set(state.upstreams_on(NET.id)), set(state.upstreams_on(""))) == ({20003}, set())
     async with State(tmp_path / "net.db") as state:
         assert state.upstreams == {20003: (here,)}
-        state._database.execute("PRAGMA query_only = ON")
+        state._database.connection.execute("PRAGMA query_only = ON")
         with pytest.raises(Unavailable, match="cannot be written"):
             await state.put_upstreams({20003: None, 20004: (beyond,)})
         assert state.upstreams == {20003: (here,)}

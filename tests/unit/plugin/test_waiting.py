@@ -16,9 +16,10 @@ import pytest
 from aiohttp import web
 
 from plugin import sockets, waiting
+from plugin.database import SCHEMA
 from plugin.metrics import Metrics
 from plugin.settings import Settings
-from plugin.state import SCHEMA, State
+from plugin.state import State
 from plugin.waiting import Waiting
 from stackpad.errors import Unavailable
 

@@ -323,7 +323,7 @@ async def test_what_the_disk_refuses_to_forget_stays_whole(joined: Plugin) -> No
     """The engine has forgotten it by then; who looks after such leftovers finds all of it, and tries again."""
     await joined.network("ProgramExternalConnectivity", publish(1, binding(80, free_port())))
     held = dict(joined.ports.held)
-    joined.state._database.execute("PRAGMA query_only = ON")
+    joined.state._database.connection.execute("PRAGMA query_only = ON")
     for method, body in (("DeleteEndpoint", reference(1)), ("DeleteNetwork", {"NetworkID": ONE})):
         with pytest.raises(Refused, match="make room or repair the disk"):
             await joined.network(method, body)
@@ -331,7 +331,7 @@ async def test_what_the_disk_refuses_to_forget_stays_whole(joined: Plugin) -> No
         assert joined.state.endpoints.keys() == {endpoint_id(1)}
         assert joined.ports.held == held
     assert joined.driver.unwanted == {endpoint_id(1), ONE}
-    joined.state._database.execute("PRAGMA query_only = OFF")
+    joined.state._database.connection.execute("PRAGMA query_only = OFF")
     await joined.network("DeleteNetwork", {"NetworkID": ONE})
     assert (joined.state.networks, joined.ports.held) == ({}, {})
     assert joined.driver.unwanted == {endpoint_id(1)}, "what is gone with the network is looked for once more"

@@ -36,13 +36,13 @@ async def test_what_was_given_up_on_a_full_disk_goes_with_the_next_list(tmp_path
         await state.put_endpoint(guest := endpoint(NET))
         unwanted = {NET.id, guest.id, "long gone"} if given_up else set()
         directory = Directory(cast(Engine, Lists()), state, state.drop_network, state.drop_endpoint, unwanted)
-        state._database.execute("PRAGMA query_only = ON")
+        state._database.connection.execute("PRAGMA query_only = ON")
         if given_up:
             with pytest.raises(Unavailable):
                 await directory._list()
             assert unwanted == {NET.id, guest.id}
             assert directory._pause() < 5
-        state._database.execute("PRAGMA query_only = OFF")
+        state._database.connection.execute("PRAGMA query_only = OFF")
         await directory._list()
         assert (NET.id in state.networks, guest.id in state.endpoints) == (not given_up, not given_up)
         await directory._list()

@@ -1,0 +1,50 @@
+"""Endpoints whose veth pair is not where it should be: their containers are gone, and Docker has not said so."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection
+
+from plugin import naming
+from plugin.state import State
+
+
+class Vanished:
+    """What the last comparison has found of them, and what can be seen at the moment."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.lost: frozenset[str] = frozenset()
+        """Endpoints that Docker has not taken back although their veth pair is gone."""
+        self._returned: frozenset[str] = frozenset()
+
+    def look(self, ports: Collection[str]) -> None:
+        """Take over which of our ends of veth pairs there are, and see what is back from containers."""
+        endpoints = self._state.endpoints.values()
+        self.lost = frozenset(e.id for e in endpoints if e.sandbox and naming.port_name(e.id) not in ports)
+        interfaces = {name for _, name in socket.if_nameindex()}
+        self._returned = frozenset(e.id for e in endpoints if naming.peer_name(e.id) in interfaces)
+
+    def found(self, endpoint_id: str) -> None:
+        """The endpoint gets a pair of its own again."""
+        self.lost -= {endpoint_id}
+
+    def abandoned(self, endpoint_id: str) -> bool:
+        """Whether no container has the endpoint any more, though Docker has not taken it back.
+
+        Its veth pair is gone at this moment, or the end that was in the container has been back in the node's namespace
+        since the last comparison: that is where Docker puts it when the container is removed.
+        """
+        returned = endpoint_id in self._returned and exists(naming.peer_name(endpoint_id))
+        known = self._state.endpoints.get(endpoint_id)
+        gone = known is not None and bool(known.sandbox) and not exists(naming.port_name(endpoint_id))
+        return endpoint_id in self.lost or returned or gone
+
+
+def exists(interface: str) -> bool:
+    """Whether a link of this name is in the node's namespace."""
+    try:
+        socket.if_nametoindex(interface)
+    except OSError:
+        return False
+    return True
