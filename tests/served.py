@@ -57,11 +57,11 @@ class Recorder(Reconciler):
 
     def lose(self, *endpoint_ids: str) -> None:
         """Behave as if the links of these endpoints had gone while nobody looked."""
-        self._lost = frozenset(endpoint_ids)
+        self._vanished.lost = frozenset(endpoint_ids)
 
     def abandoned(self, endpoint_id: str) -> bool:
         """There are no links here to look at."""
-        return endpoint_id in self._lost
+        return endpoint_id in self.lost
 
     def _make(self, network_id: str) -> None:
         joined = [e for e in self._state.endpoints_of(network_id) if e.sandbox]

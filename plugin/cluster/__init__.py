@@ -9,6 +9,7 @@ services   what runs meanwhile: store, join service, metrics in the tunnel
 sites      what is served in the tunnel
 door       who is let in there
 presence   this node as the others see it
+wishes     what is wanted of the tunnel
 needs      addresses that no network may have
 troubles   what a person should know (pure)
 """

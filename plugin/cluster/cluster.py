@@ -7,18 +7,16 @@ membership and attachments (:mod:`plugin.cluster.presence`), and what they say b
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import replace
 
 import msgspec
 import structlog
 
-from plugin import steady
 from plugin.cluster import troubles
 from plugin.cluster.needs import Needs
 from plugin.cluster.presence import Presence
 from plugin.cluster.services import JoinParts, Services, StoreParts
+from plugin.cluster.wishes import Wishes
 from plugin.joining import tokens
 from plugin.joining.guests import Guests
 from plugin.kernel.dataplane import Element
@@ -31,7 +29,6 @@ from plugin.ranges.grounds import Grounds
 from plugin.resolver.hostservers import HostServers
 from plugin.settings import Settings
 from plugin.state import State
-from plugin.store import access, mesh
 from plugin.store.loop import StoreLoop
 from plugin.store.member import Member
 from plugin.store.membership import Membership, Memory
@@ -39,7 +36,7 @@ from plugin.store.mesh import View
 from plugin.store.view import StoreView, Touched
 from plugin.tunnel import wants
 from plugin.tunnel.fence import Fence
-from plugin.tunnel.handover import SWITCH, Handover
+from plugin.tunnel.handover import SWITCH
 from plugin.tunnel.loop import MeshLoop
 from plugin.tunnel.sightings import Sightings
 from plugin.tunnel.wants import Wanted
@@ -75,10 +72,10 @@ class Cluster:
         self._engine = engine
         self.names_changed: Callable[[Iterable[str]], None] = lambda _: None
         self.exposition: Callable[[], bytes] = bytes
-        self._handover = Handover()
         self.attachments = Attachments(engine, lambda network: network in state.networks, self.networks_changed)
         self._memory, self.guests = Memory(directory_path), Guests(directory_path)
         self.keys, self._fence = Keys(settings.keys), Fence(directory_path)
+        self._wishes = Wishes(settings, self.keys, self.guests)
         self.damage = ""
         self.membership: Membership | None = self._remembered()
         self._seen = StoreView()
@@ -151,7 +148,7 @@ class Cluster:
         if self.mesh.problem:
             found.append(f"mesh: {self.mesh.problem}")
         found += self.mesh.contested[:SHOWN]
-        found += self._handover.problems[:SHOWN] if self.membership is not None else ()
+        found += self._wishes.problems[:SHOWN] if self.membership is not None else ()
         if self.membership is not None:
             found += troubles.of_member(self.membership, self.view)
             if self.store is None or not self.store.connected.is_set():
@@ -209,37 +206,11 @@ class Cluster:
         return {**wanted, **self._seen.tombstones()}
 
     def _wanted(self) -> Wanted | None:
-        port = self._settings.mesh_port
         if self._joining is not None:
-            return wants.of_guest(*self._joining, port)
-        membership = self.membership
-        if membership is None:
+            return wants.of_guest(*self._joining, self._settings.mesh_port)
+        if self.membership is None:
             return None
-        services = [mesh.STORE_PORT] if membership.embeds(self._settings.store) else []
-        services += [mesh.METRICS_PORT] if self._settings.mesh_metrics else []
-        view, grounds = wants.with_gateway(self.view, membership), self.grounds()
-        lawful = wants.lawful(view, membership.node, grounds, membership.cluster)
-        view = lawful.view
-        mine = records.Node(owner=membership.node, name=membership.name, public_keys=self.keys.public_keys)
-        members = {**view.nodes, membership.node: mine}
-        choices = self._handover.choose(
-            (node for node in members.values() if node.owner not in view.removed),
-            self.mesh.observed,
-            steady.now(),
-            first=(membership.node, membership.cluster.owner),
-        )
-        wanted = wants.of_member(
-            membership,
-            view,
-            self.keys.private_key,
-            port,
-            guests=self.guests.peers(time.time()),
-            services=services,
-            keys=choices,
-            stores=access.guarded(self._settings, membership),
-        )
-        wanted = replace(wanted, due=self._handover.due, refused=lawful.problems, left=lawful.left)
-        return replace(wanted, barred=wants.barred(view, membership.node, grounds, wanted))
+        return self._wishes.of(self.membership, self.view, self.mesh.observed, self.grounds())
 
     def grounds(self, *, claiming: bool = False) -> Grounds:
         """What the ranges of networks are judged by: other nodes', or one that this node is ``claiming``."""

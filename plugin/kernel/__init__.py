@@ -15,7 +15,8 @@ flows       connections that lead where they no longer belong
 conntrack   how the kernel is told to forget them
 node        what there is beside us: addresses, uplinks, other routes
 dataplane   what a network needs, and the steps between two such descriptions (pure)
-ruleset     the rules (pure)
+ruleset     sets and maps, and the transactions of nft (pure)
+chains      what is checked where (pure)
 overlay     what the cluster adds (pure)
 leading     where a stable upstream leads (pure)
 """

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 
 import structlog
 
@@ -25,15 +23,15 @@ from plugin.model import IPNet
 from plugin.naming import MESH_LINK
 from plugin.state import State
 from plugin.store import mesh
-from plugin.store.mesh import MeshPeer, MeshPlan
 from plugin.tunnel import wants
+from plugin.tunnel.calls import Calls
 from plugin.tunnel.fence import Fence
+from plugin.tunnel.paths import Paths
 from plugin.tunnel.sightings import Sightings
 from plugin.tunnel.wants import Wanted
 from plugin.wireguard.backend import Backend
-from plugin.wireguard.calling import Calling
 from plugin.wireguard.handshakes import Handshakes
-from plugin.wireguard.model import Address, Device, Observed, Peer, PeerState, has_session
+from plugin.wireguard.model import Address, Device, Observed, PeerState
 from plugin.wireguard.model import plan as wireguard_plan
 from stackpad import records
 from stackpad.errors import StackpadError, Unavailable
@@ -50,9 +48,6 @@ SHARE = 0.003
 SOON = 5.0
 """Seconds the tunnel may take to be set up."""
 
-MEASURE = 30.0
-"""Seconds between two looks at the paths' MTUs."""
-
 
 class MeshLoop:
     """The loop. ``wanted`` gives what should be, ``None`` for no tunnel at all."""
@@ -68,7 +63,6 @@ class MeshLoop:
         fence: Fence,
     ) -> None:
         self.observed: Observed | None = None
-        self.mtus: dict[str, int] = {}
         self.routes: frozenset[IPNet] = frozenset()
         self.problem = ""
         self.contested: tuple[str, ...] = ()
@@ -79,11 +73,10 @@ class MeshLoop:
         self._kernel, self._reconciler, self._state = kernel, reconciler, state
         self._backend, self._wanted = backend, wanted
         self._wake = asyncio.Event()
-        self._sightings, self._fence = sightings, fence
-        self._calling, self._kept, self._keep_at = Calling(), dict[str, Address](), 0.0
+        self._fence = fence
+        self._calls, self._paths = Calls(sightings), Paths(kernel)
         self._handshakes = Handshakes()
-        self._path_mtus: dict[str, int] = {}
-        self._measured = self._due = self._check_at = self._checked = 0.0
+        self._due = self._check_at = self._checked = 0.0
         self._applied: Tunnel | None = None
         self._left: frozenset[IPNet] = frozenset()
         self._left_of: tuple[frozenset[IPNet], tuple[records.Range, ...]] | None = None
@@ -131,15 +124,19 @@ class MeshLoop:
     @property
     def heard(self) -> Mapping[str, Address]:
         """Where other nodes were heard last, by id; also before this process."""
-        return self._calling.heard
+        return self._calls.heard
+
+    @property
+    def mtus(self) -> Mapping[str, int]:
+        """What each peer is sent at most, in bytes, by public key."""
+        return self._paths.mtus
 
     def _seen(self, key: str) -> PeerState | None:
         return None if self.observed is None else self.observed.peers.get(key)
 
     async def run(self) -> None:
         """Go round until cancelled."""
-        self._kept = await asyncio.to_thread(self._sightings.load)
-        self._calling.heard.update(self._kept)
+        await self._calls.load()
         while True:
             self._wake.clear()
             began = time.process_time()
@@ -176,44 +173,20 @@ class MeshLoop:
         self.implementation = backend.name
         made = await backend.ensure(MESH_LINK, self._device_mtu())
         observed = await self._observe(backend)
-        nodes = {key: peer.node for key, peer in wanted.plan.peers.items()}
-        self._calling.keep(nodes.values(), nodes)
-        self._calling.look(nodes, observed, steady.now())
-        peers = {**{key: self._peer(peer, observed) for key, peer in wanted.plan.peers.items()}, **wanted.extra}
-        taken = {key for key, peer in wanted.plan.peers.items() if _taken_over(peer, observed)}
-        if taken:
-            # What has waited for this goes out with the handshake, which a keepalive begins.
-            peers = {
-                key: replace(peer, keepalive=peer.keepalive or mesh.KEEPALIVE) if key in taken else peer
-                for key, peer in peers.items()
-            }
+        told = self._calls.choose(wanted, observed, made=made)
+        if told.again:
             self._wake.set()
-        if observed.private_key not in {"", wanted.private_key}:
-            # All sessions end with the key. Who keeps a NAT's mapping open has to call anew, and does when its keepalive
-            # is switched on again: in the next round.
-            peers = {key: replace(peer, keepalive=0) for key, peer in peers.items()}
-            self._wake.set()
-        elif made:
-            # Whoever still has a session with what was there before would send into it for 15 seconds. A keepalive that
-            # is switched on sends a packet at once, and so begins a new one; the next round switches it off again.
-            peers = {key: replace(peer, keepalive=peer.keepalive or mesh.KEEPALIVE) for key, peer in peers.items()}
-            self._wake.set()
-        device = Device(wanted.private_key, wanted.port, peers)
-        changes = wireguard_plan(device, observed, self._calling.configured)
+        device = Device(wanted.private_key, wanted.port, told.peers)
+        changes = wireguard_plan(device, observed, self._calls.configured)
         if changes:
             await backend.apply(changes)
-            self._measured = 0.0
+            self._paths.moved()
             observed = await self._observe(backend)
-        configured = {key: peer.endpoint for key, peer in peers.items() if peer.endpoint is not None}
-        for key in taken:
-            # It stays where it was last seen; calling it at a candidate has its turn when it is silent there.
-            for text in wanted.plan.peers[key].endpoints[:1]:
-                configured[key] = records.split_endpoint(text)
-        self._calling.configured = configured
+        self._calls.told(told, wanted)
         self.observed = observed
-        await self._keep_heard()
-        await self._measure(observed)
-        mtus = self._mtus_by_range(wanted.plan)
+        await self._calls.keep()
+        await self._paths.measure(observed)
+        mtus = self._paths.by_range(wanted.plan, self._device_mtu())
         self.routes = wanted.plan.routes
         tunnel = self._tunnel(wanted, mtus)
         if made or tunnel != self._applied or time.monotonic() > self._check_at:
@@ -294,68 +267,7 @@ class MeshLoop:
         await (await self._backend()).remove()
         await self._apply(Tunnel(0))
         self.observed = None
-        self._calling.clear()
-        self._keep_at = 0.0
-        await self._keep_heard()
-
-    async def _keep_heard(self) -> None:
-        """Keep on disk where the others are heard, so that the next process can call them there."""
-        heard = dict(self._calling.heard)
-        if heard == self._kept or time.monotonic() < self._keep_at:
-            return
-        self._keep_at = time.monotonic() + CHECK
-        try:
-            await asyncio.to_thread(self._sightings.save, heard)
-            self._kept = heard
-        except Unavailable as error:
-            self._log.warning("where the other nodes are heard could not be kept", reason=str(error))
-
-    def _peer(self, peer: MeshPeer, observed: Observed) -> Peer:
-        """The peer with the endpoint it is to be called at: the one it has, or another after it has been silent."""
-        key = peer.public_key
-        if _taken_over(peer, observed):
-            endpoint = observed.peers[peer.former].endpoint
-            if endpoint is not None:
-                return Peer(key, peer.preshared_key, endpoint, peer.allowed, peer.keepalive)
-        now, state = steady.now(), observed.peers.get(key)
-        announced = [records.split_endpoint(text) for text in peer.endpoints]
-        candidates = self._calling.candidates(key, peer.node, announced, state)
-        return Peer(
-            public_key=key,
-            preshared_key=peer.preshared_key,
-            endpoint=self._calling.endpoint(key, candidates, state, now),
-            allowed=peer.allowed,
-            # Where there is a choice of addresses a peer without a session is called, so that the choice is made
-            # before somebody needs it, and a peer at rest is not taken for one that does not answer.
-            keepalive=peer.keepalive or (mesh.KEEPALIVE if len(candidates) > 1 and not has_session(state, now) else 0),
-        )
+        await self._calls.clear()
 
     def _device_mtu(self) -> int:
         return mesh.mtu(self._reconciler.facts.mtu)
-
-    async def _measure(self, observed: Observed) -> None:
-        if time.monotonic() - self._measured < MEASURE:
-            return
-        self._measured = time.monotonic()
-        endpoints = {
-            key: ipaddress.ip_address(state.endpoint[0])
-            for key, state in observed.peers.items()
-            if state.endpoint is not None
-        }
-        found = await self._kernel.path_mtus(set(endpoints.values()))
-        self._path_mtus = {key: mesh.mtu(found[address]) for key, address in endpoints.items() if address in found}
-
-    def _mtus_by_range(self, plan: MeshPlan) -> dict[IPNet, int]:
-        whole = self._device_mtu()
-        self.mtus = {
-            key: min(whole, self._path_mtus.get(key, whole), peer.mtu or whole) for key, peer in plan.peers.items()
-        }
-        mtus = dict.fromkeys(plan.routes, whole)
-        for key, peer in plan.peers.items():
-            mtus.update(dict.fromkeys(peer.allowed, self.mtus[key]))
-        return mtus
-
-
-def _taken_over(peer: MeshPeer, observed: Observed) -> bool:
-    """Whether a peer takes another one's place now."""
-    return peer.public_key not in observed.peers and peer.former in observed.peers
