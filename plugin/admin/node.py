@@ -55,7 +55,7 @@ class NodeAdmin:
         if membership is None:
             problems = [*cluster.problems, *filter(None, [self._admission.problem])]
             return _json({"member": False, "problems": problems})
-        view, observed, now = cluster.view, cluster.mesh.observed, time.time()
+        view, now = cluster.view, time.time()
         others = [
             node.mesh4 for node in view.nodes.values() if node.owner in view.alive and node.owner != membership.node
         ]
@@ -63,7 +63,7 @@ class NodeAdmin:
         taken = await round_trips(filter(None, others)) if "round-trip" in request.query else {}
         nodes = []
         for node in sorted(view.nodes.values(), key=lambda node: node.name):
-            seen = observed.peers.get(node.public_keys[0]) if observed is not None and node.public_keys else None
+            seen = cluster.mesh.seen(node.public_keys[0]) if node.public_keys else None
             nodes.append(
                 {
                     "id": node.owner,

@@ -1,6 +1,12 @@
 """What WireGuard is told of each peer: where it is called, and when it is made to call.
 
 Where others were heard is kept on disk, so that the next process can call them there.
+
+A peer whose session has ended begins anew. WireGuard has a handshake's first message carry the sender's time of day, and
+drops one that is not later than the last (paper §5.1, against replays). A node whose clock was set back by an hour could
+call nobody for that hour; a peer that is made anew has no last one. Nothing is lost with it, since there is no session;
+and who has just been heard is called at once, for by its own calls it may have tried for a minute. Somebody who recorded
+an earlier message can have it answered once more: that costs a handshake, and shows nothing.
 """
 
 from __future__ import annotations
@@ -18,20 +24,24 @@ from plugin.store.mesh import MeshPeer
 from plugin.tunnel.sightings import Sightings
 from plugin.tunnel.wants import Wanted
 from plugin.wireguard.calling import Calling
-from plugin.wireguard.model import Address, Observed, Peer, has_session
+from plugin.wireguard.model import Address, Observed, Peer, PeerState, has_session
 from stackpad import records
 from stackpad.errors import Unavailable
 
 KEEP = 5.0
 """Least seconds between two writes of where others were heard."""
 
+RECENT = 20.0
+"""Seconds since it was heard in which a peer whose session has ended is taken for one that wants to go on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Peers by public key; ``taken`` are those that take another one's place now."""
+    """Peers by public key; ``taken`` are those that take another one's place now, ``anew`` those that begin anew."""
 
     peers: Mapping[str, Peer]
     taken: frozenset[str]
+    anew: frozenset[str]
     again: bool
     """Whether there has to be another round at once."""
 
@@ -42,6 +52,7 @@ class Calls:
     def __init__(self, sightings: Sightings) -> None:
         self._sightings, self._calling = sightings, Calling()
         self._kept, self._keep_at = dict[str, Address](), 0.0
+        self._former: dict[str, PeerState] = {}
         self._log = structlog.get_logger("mesh")
 
     @property
@@ -54,6 +65,16 @@ class Calls:
         """The endpoints that were told, by public key."""
         return self._calling.configured
 
+    def whole(self, key: str, seen: PeerState) -> PeerState:
+        """A peer as it is, with what is known of it from before it began anew."""
+        former = self._former.get(key, PeerState())
+        return replace(
+            seen,
+            last_handshake=seen.last_handshake or former.last_handshake,
+            received=former.received + seen.received,
+            sent=former.sent + seen.sent,
+        )
+
     async def load(self) -> None:
         """Read where they were heard by the process before."""
         self._kept = await asyncio.to_thread(self._sightings.load)
@@ -64,13 +85,16 @@ class Calls:
         planned = wanted.plan.peers
         nodes = {key: peer.node for key, peer in planned.items()}
         self._calling.keep(nodes.values(), nodes)
-        self._calling.look(nodes, observed, steady.now())
+        self._former = {key: state for key, state in self._former.items() if key in planned}
+        self._calling.look(nodes, observed, now := steady.now())
         peers = {**{key: self._peer(peer, observed) for key, peer in planned.items()}, **wanted.extra}
         taken = frozenset(key for key, peer in planned.items() if _taken_over(peer, observed))
-        again = bool(taken)
-        if taken:
-            # What has waited for this goes out with the handshake, which a keepalive begins.
-            peers |= _kept_alive(peers, taken)
+        anew = frozenset(key for key in peers if key not in taken and _has_ended(observed.peers.get(key), now))
+        self._former |= {key: self.whole(key, observed.peers[key]) for key in anew}
+        # What has waited for this goes out with the handshake, which a keepalive begins.
+        awaited = taken | {key for key in anew if self._calling.heard_since(key, now - RECENT)}
+        peers |= _kept_alive(peers, awaited)
+        again = bool(awaited)
         if observed.private_key not in {"", wanted.private_key}:
             # All sessions end with the key. Who keeps a NAT's mapping open has to call anew, and does when its keepalive
             # is switched on again: in the next round.
@@ -81,7 +105,7 @@ class Calls:
             # is switched on sends a packet at once, and so begins a new one; the next round switches it off again.
             peers = _kept_alive(peers, peers)
             again = True
-        return Told(peers, taken, again)
+        return Told(peers, taken, anew, again)
 
     def told(self, told: Told, wanted: Wanted) -> None:
         """WireGuard has it."""
@@ -107,6 +131,7 @@ class Calls:
     async def clear(self) -> None:
         """There are no peers any more; forget them, on disk too."""
         self._calling.clear()
+        self._former.clear()
         self._keep_at = 0.0
         await self.keep()
 
@@ -133,6 +158,11 @@ class Calls:
 
 def _kept_alive(peers: Mapping[str, Peer], keys: Iterable[str]) -> dict[str, Peer]:
     return {key: replace(peers[key], keepalive=peers[key].keepalive or mesh.KEEPALIVE) for key in keys}
+
+
+def _has_ended(state: PeerState | None, now: float) -> bool:
+    """Whether a peer had a session that is over."""
+    return state is not None and state.last_handshake > 0 and not has_session(state, now)
 
 
 def _taken_over(peer: MeshPeer, observed: Observed) -> bool:

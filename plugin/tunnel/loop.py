@@ -110,7 +110,7 @@ class MeshLoop:
 
     def last_handshake(self, key: str) -> float:
         """When the last handshake with a public key was (:func:`plugin.steady.now`); 0 if there was none."""
-        seen = self._seen(key)
+        seen = self.seen(key)
         return 0.0 if seen is None else seen.last_handshake
 
     async def seen_at(self, key: str) -> str:
@@ -131,8 +131,10 @@ class MeshLoop:
         """What each peer is sent at most, in bytes, by public key."""
         return self._paths.mtus
 
-    def _seen(self, key: str) -> PeerState | None:
-        return None if self.observed is None else self.observed.peers.get(key)
+    def seen(self, key: str) -> PeerState | None:
+        """A peer by its public key, as last observed, and counted from before it began anew."""
+        state = None if self.observed is None else self.observed.peers.get(key)
+        return None if state is None else self._calls.whole(key, state)
 
     async def run(self) -> None:
         """Go round until cancelled."""
@@ -177,10 +179,11 @@ class MeshLoop:
         if told.again:
             self._wake.set()
         device = Device(wanted.private_key, wanted.port, told.peers)
-        changes = wireguard_plan(device, observed, self._calls.configured)
+        changes = wireguard_plan(device, observed, self._calls.configured, told.anew)
         if changes:
             await backend.apply(changes)
-            self._paths.moved()
+            if not all(change.anew for change in changes.changed):
+                self._paths.moved()
             observed = await self._observe(backend)
         self._calls.told(told, wanted)
         self.observed = observed

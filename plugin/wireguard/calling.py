@@ -29,21 +29,23 @@ _INITIATION = 148
 @dataclass(frozen=True, slots=True)
 class Ear:
     """The counters of a peer at the last look; more was sent ``since`` then (by a clock that does not jump, 0: it was
-    answered) and ``until`` then, and nothing has come back.
+    answered) and ``until`` then, and nothing has come back. ``heard`` is when something has come last.
     """
 
     received: int = 0
     sent: int = 0
     since: float = 0.0
     until: float = 0.0
+    heard: float = 0.0
 
     def listen(self, state: PeerState, now: float) -> Ear:
         """After another look."""
         if (state.received - self.received) % _INITIATION or state.received < self.received or state.sent < self.sent:
-            return Ear(state.received, state.sent)
+            heard = now if state.received > self.received else self.heard
+            return Ear(state.received, state.sent, heard=heard)
         if state.sent - self.sent in {0, _EMPTY}:
             return replace(self, received=state.received, sent=state.sent)
-        return Ear(state.received, state.sent, self.since or now, now)
+        return Ear(state.received, state.sent, self.since or now, now, self.heard)
 
     def silent(self, now: float) -> bool:
         """Whether a peer that should have answered has not."""
@@ -72,6 +74,10 @@ class Calling:
             if node and state.received != before.received and state.endpoint is not None and has_session(state, now):
                 # WireGuard calls a peer where its last packet came from, and one has come since the last look.
                 self.heard[node] = state.endpoint
+
+    def heard_since(self, key: str, moment: float) -> bool:
+        """Whether something has come from a peer since then."""
+        return self._ears.get(key, Ear()).heard > moment
 
     def keep(self, nodes: Iterable[str], keys: Iterable[str]) -> None:
         """Forget all but these."""

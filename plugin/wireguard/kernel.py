@@ -87,6 +87,8 @@ class KernelWireGuard:
         if device:
             self._wireguard.set(self._device, **device)
         for change in changes.changed:
+            if change.anew:
+                self._wireguard.set(self._device, peer={"public_key": change.public_key, "remove": True})
             self._wireguard.set(self._device, peer=_peer(change))
         for key in changes.gone:
             self._wireguard.set(self._device, peer={"public_key": key, "remove": True})

@@ -7,7 +7,7 @@ has moved since, what WireGuard learnt from its packets stands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from plugin.model import IPNet
@@ -71,6 +71,8 @@ class Observed:
 class PeerChange:
     """What is to be set of one peer; ``None`` leaves a value as it is. ``new`` peers are made, others must be there.
 
+    One that begins ``anew`` is removed first, and is new, too.
+
     ``allowed`` are the ranges to add. With ``only`` the peer gives up all others first, and so is without any for a
     moment, in which packets are lost.
     """
@@ -82,6 +84,7 @@ class PeerChange:
     allowed: frozenset[IPNet] | None = None
     only: bool = False
     keepalive: int | None = None
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +105,11 @@ class Changes:
         return self.private_key is not None or self.port is not None or bool(self.gone or self.changed)
 
 
-def plan(wanted: Device, observed: Observed, configured: Mapping[str, Address]) -> Changes:
-    """The steps from ``observed`` to ``wanted``; ``configured`` are the endpoints that were set before, by public key."""
+def plan(wanted: Device, observed: Observed, configured: Mapping[str, Address], anew: Collection[str] = ()) -> Changes:
+    """The steps from ``observed`` to ``wanted``; ``configured`` are the endpoints that were set before, by public key.
+
+    Peers that begin ``anew`` are removed and made again: WireGuard forgets what it knows of their sessions.
+    """
     changes = []
     held = {net for peer in wanted.peers.values() for net in peer.allowed}
     for key, peer in wanted.peers.items():
@@ -111,6 +117,13 @@ def plan(wanted: Device, observed: Observed, configured: Mapping[str, Address]) 
         if there is None:
             made = PeerChange(key, True, peer.preshared_key, peer.endpoint, peer.allowed, keepalive=peer.keepalive)
             changes.append(made)
+            continue
+        if key in anew:
+            # Where it was heard last stands, unless it is to be called elsewhere.
+            moved = peer.endpoint is not None and peer.endpoint != configured.get(key, there.endpoint)
+            endpoint = peer.endpoint if moved else there.endpoint
+            allowed, keepalive = peer.allowed, peer.keepalive
+            changes.append(PeerChange(key, True, peer.preshared_key, endpoint, allowed, keepalive=keepalive, anew=True))
             continue
         # A process that has just begun remembers nothing of what was set: an endpoint that is there is left alone.
         known = configured.get(key, there.endpoint)

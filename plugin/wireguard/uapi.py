@@ -29,6 +29,9 @@ def _lines(changes: Changes) -> Iterator[tuple[str, str | int]]:
         yield "listen_port", _number(changes.port, "port")
     for change in changes.changed:
         yield "public_key", _hex(change.public_key)
+        if change.anew:
+            yield "remove", "true"
+            yield "public_key", _hex(change.public_key)
         if not change.new:
             yield "update_only", "true"
         if change.preshared_key is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from plugin.tunnel.fence import Fence
 from plugin.tunnel.loop import MeshLoop
 from plugin.tunnel.sightings import Sightings
 from plugin.tunnel.wants import Wanted
+from plugin.wireguard import model
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.keys import public_key
 from plugin.wireguard.model import PATIENCE, PeerState, has_session
@@ -31,7 +33,7 @@ from tests.mesh.test_wireguard import PORT, PRIVATE, reaches
 from tests.netns import PROC, eventually, ip
 
 OURS = public_key(PRIVATE)
-THEIRS = "10.192.64.1"
+OUR_ADDRESS, THEIRS = "10.192.0.1", "10.192.64.1"
 
 
 @contextlib.asynccontextmanager
@@ -147,6 +149,60 @@ async def test_a_clock_that_is_set_ahead_has_nobody_called_elsewhere(
             await asyncio.sleep(1.0)
             assert seen(loop, other).endpoint == ("192.0.2.2", 51900)
         assert await reaches(THEIRS)
+
+
+async def test_who_was_heard_just_now_is_called_when_the_session_ends(
+    backend: Backend, other: Other, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may call, and not be heard: the other way round is one. Here the session is taken for ended early."""
+    calling(other)
+    async with looping(tmp_path, backend, other) as loop:
+        await eventually(lambda: answers(other), "answers to who calls")
+        await eventually(lambda: seen(loop, other).last_handshake, "a session")
+        before = seen(loop, other)
+        monkeypatch.setattr(model, "STALE", 0.5)
+        other.run("ping", "-c", "1", "-W", "5", OUR_ADDRESS)
+        await eventually(lambda: seen(loop, other).last_handshake > before.last_handshake, "a session that is ours")
+        monkeypatch.undo()
+        await eventually(lambda: answers(other), "answers to who calls, again")
+        counted = loop.seen(other.public)
+        assert counted is not None
+        assert counted.received > before.received, "what was before is not forgotten"
+
+
+@pytest.mark.skipif(
+    not os.environ.get("STACKPAD_GUEST"), reason="it sets the machine's clock; tests/guest runs it in one of its own"
+)
+@pytest.mark.parametrize("backend", ["kernel"], indirect=True)
+async def test_who_set_its_clock_back_is_heard_when_its_session_has_ended(
+    backend: Backend, other: Other, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WireGuard drops a first message that is not later than the last one, by the sender's time of day."""
+    calling(other)
+    async with looping(tmp_path, backend, other) as loop:
+        await eventually(lambda: answers(other), "answers to who calls")
+        time.clock_settime(time.CLOCK_REALTIME, time.time() - HOUR)
+        try:
+            # It has lost its session, as by a restart; the other end has not.
+            other.run("wg", "set", "wg0", "peer", OURS, "remove")
+            calling(other)
+            assert not answers(other, 5)
+            monkeypatch.setattr(model, "STALE", 0.5)
+            await eventually(lambda: seen(loop, other).last_handshake == 0, "a peer that begins anew")
+            monkeypatch.undo()
+            await eventually(lambda: answers(other), "answers to who calls, again")
+        finally:
+            time.clock_settime(time.CLOCK_REALTIME, time.time() + HOUR)
+
+
+def calling(other: Other) -> None:
+    """Have it call us, who do not know where it is."""
+    other.run("wg", "set", "wg0", "peer", OURS, "allowed-ips", "10.192.0.0/18", "endpoint", f"192.0.2.1:{PORT}")
+
+
+def answers(other: Other, seconds: int = 2) -> bool:
+    """Whether it gets an answer from us."""
+    return "1 received" in other.run("ping", "-c", "1", "-W", str(seconds), OUR_ADDRESS, check=False)
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:

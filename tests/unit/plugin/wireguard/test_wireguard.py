@@ -69,6 +69,17 @@ def test_what_a_peer_has_moved_to_is_never_overwritten() -> None:
     assert not plan(device(Peer(key(1))), there, {})
 
 
+def test_a_peer_begins_anew_where_it_was_heard_or_where_it_is_to_be_called() -> None:
+    one, there = Peer(key(1), key(8), HERE, NETS, 25), PeerState(key(8), THERE, NETS, 25, last_handshake=1.0)
+    made = PeerChange(key(1), True, key(8), THERE, NETS, keepalive=25, anew=True)
+    assert plan(device(one), observed(p1=there), {key(1): HERE}, {key(1)}).changed == (made,)
+    called = PeerChange(key(1), True, key(8), HERE, NETS, keepalive=25, anew=True)
+    assert plan(device(one), observed(p1=there), {key(1): SIX}, {key(1)}).changed == (called,)
+    assert uapi.request(Changes(changed=(made,))).startswith(
+        f"set=1\npublic_key={'01' * 32}\nremove=true\npublic_key={'01' * 32}\npreshared_key={'08' * 32}\n"
+    )
+
+
 A, B, C = (ip_network(f"10.192.{number}.0/24") for number in (1, 2, 3))
 
 
