@@ -16,28 +16,30 @@ from typing import Any
 
 import structlog
 
-from ingress import absence, mounts, shared, sites
-from ingress.caddy import Caddy
-from ingress.certificates import by_name
-from ingress.fleet import Fleet
-from ingress.follower import Follower
-from ingress.ledger import merge
-from ingress.lookups import Lookups
+from ingress import mounts, sites
+from ingress.caddy.adapter import Caddy
+from ingress.caddy.nameserver import NameServer
+from ingress.caddy.rehearsal import Plan, rehearse
+from ingress.certificates.reading import by_name
+from ingress.certificates.seen import Seen
+from ingress.following import absence
+from ingress.following.fleet import Fleet
+from ingress.following.follower import Follower
+from ingress.following.ready import Ready
+from ingress.following.remote import Others, Words, word
+from ingress.following.silent import Silent
 from ingress.metrics import Metrics, Watched
-from ingress.nameserver import NameServer
-from ingress.ownership import Ownership
-from ingress.plugindesk import PluginDesk
-from ingress.ready import Ready
-from ingress.rehearsal import Plan, rehearse
-from ingress.remote import Others, Words, word
+from ingress.owners import shared
+from ingress.owners.ledger import merge
+from ingress.page.plugindesk import PluginDesk
+from ingress.page.statuspage import StatusPage
+from ingress.proving.lookups import Lookups
+from ingress.proving.ownership import Ownership
 from ingress.report import Facts, report
 from ingress.routes import HostRoute, Problem, State, Table, Waiting
-from ingress.seen import Seen
 from ingress.settings import Settings
-from ingress.silent import Silent
-from ingress.statuspage import StatusPage
-from ingress.switch import Switch
 from ingress.tables import table
+from ingress.upstreams.switch import Switch
 from ingress.verdicts import reason as why
 from ingress.verdicts import refused
 from ingress.web import admin, asked

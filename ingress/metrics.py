@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from ingress.deciding import Standing
+from ingress.owners.deciding import Standing
 from ingress.routes import State, Table
 
 Watched = tuple[str, str, Callable[[], float]]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ingress.remote import Seen
+from ingress.following.remote import Seen
 from ingress.routes import HostRoute, PathRoute, Problem, Table, Waiting
 
 

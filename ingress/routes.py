@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from ingress.deciding import Standing
-from ingress.ledger import HERE, Claim, Ledger, Owner
+from ingress.owners.deciding import Standing
+from ingress.owners.ledger import HERE, Claim, Ledger, Owner
 from stackpad import routeoptions
 from stackpad.labels import WebRequest, Wire
 from stackpad.routeoptions import RouteOptions

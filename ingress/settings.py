@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from ingress.ledger import How
-from ingress.proof import METHODS
+from ingress.owners.ledger import How
+from ingress.owners.proof import METHODS
 from stackpad import jsontext
 from stackpad.errors import InvalidRequest
 from stackpad.hosts import LABEL, host_name

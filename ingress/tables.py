@@ -2,7 +2,7 @@
 
 The inputs are what the engines say of the web containers, whether their ports accept, and the ledger of who owns which
 host name; the output is the whole table anew, with the ledger as it is from now on. Who gets a name is decided in
-:mod:`ingress.deciding`, name by name; here the names meet their containers, and those who do not get one are told.
+:mod:`ingress.owners.deciding`, name by name; here the names meet their containers, and those who do not get one are told.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from ingress.deciding import Ask, Decision, Standing, decide, is_kept
-from ingress.ledger import HERE, Claim, How, Ledger, Owner, Released, kept, remembered
+from ingress.owners.deciding import Ask, Decision, Standing, decide, is_kept
+from ingress.owners.ledger import HERE, Claim, How, Ledger, Owner, Released, kept, remembered
 from ingress.replicas import differing, route
 from ingress.routes import HostRoute, Made, Problem, State, Table, Waiting, WebContainer
 from stackpad.hosts import above

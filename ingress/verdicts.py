@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ingress import shared
-from ingress.deciding import Standing
-from ingress.remote import Seen
+from ingress.following.remote import Seen
+from ingress.owners import shared
+from ingress.owners.deciding import Standing
 from ingress.routes import Table, Waiting, WebContainer
 from ingress.tables import table
 from stackpad import records

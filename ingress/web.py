@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
-from ingress.proof import PATH
+from ingress.owners.proof import PATH
 from stackpad import jsontext
 from stackpad.errors import Conflict, InvalidRequest, NotFound, StackpadError
 

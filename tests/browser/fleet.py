@@ -7,9 +7,9 @@ from dataclasses import replace
 import msgspec
 
 from ingress import tables
-from ingress.ledger import Ledger
-from ingress.overview import Attached, PluginWord
-from ingress.remote import Seen
+from ingress.following.remote import Seen
+from ingress.owners.ledger import Ledger
+from ingress.page.overview import Attached, PluginWord
 from ingress.report import Facts
 from ingress.routes import Problem, State, WebContainer
 from ingress.settings import Settings

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from ingress.overview import Attached, PluginWord
-from ingress.plugindesk import PluginDesk
+from ingress.page.overview import Attached, PluginWord
+from ingress.page.plugindesk import PluginDesk
+from ingress.page.statuspage import StatusPage
 from ingress.report import Facts
 from ingress.routes import Problem
-from ingress.statuspage import StatusPage
 from stackpad.listening import Place
 from tests.browser import fleet
 from tests.browser.chromium import Browser, browser, missing

@@ -9,14 +9,14 @@ from typing import cast
 import msgspec
 import pytest
 
-from ingress import absence
 from ingress.app import Ingress
+from ingress.following import absence
 from stackpad.cli import render
 from stackpad.cli.reports import Routes
 from stackpad.engine import Engine
 from tests.caddy.test_tls_report import FILED, HOST, running
 from tests.caddy.workshop import eventually, shop
-from tests.unit.ingress.test_follower import Script
+from tests.unit.ingress.following.test_follower import Script
 
 
 async def test_what_caddy_has_stays_until_it_is_clear_that_no_plugin_comes(

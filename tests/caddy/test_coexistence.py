@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ingress import caddyconfig, caddylines
-from ingress.adminapi import Rejected
-from ingress.caddy import Caddy
+from ingress.caddy import config, tablelines
+from ingress.caddy.adapter import Caddy
+from ingress.caddy.adminapi import Rejected
 from ingress.routes import Table
 from stackpad.errors import Unavailable
 from tests.caddy.workshop import HOST, CaddyProcess, Shop, container, eventually, table, upstream
@@ -106,7 +106,7 @@ async def test_beside_a_policy_of_the_operators_for_all_names(place: Shop) -> No
         assert await place.visit(HOST) == (200, "tenant")
         assert await place.visit(OWN) == (200, "the operator's own")
         policies = await place.caddy.ask("GET", "/config/apps/tls/automation/policies")
-        assert [policy.get("@id") for policy in policies] == [None, caddyconfig.POLICY, None]
+        assert [policy.get("@id") for policy in policies] == [None, config.POLICY, None]
         assert policies[1]["subjects"] == ["*.*.stackpad.test"]
         made = await place.apply(container(port=port, domains=("www.example.test",)), before=made)
         assert await place.visit("www.example.test") == (200, "tenant")
@@ -180,7 +180,7 @@ async def test_what_somebody_takes_away_is_put_back(place: Shop, what: str) -> N
                 await place.caddy.ask("DELETE", "/id/stackpad-tls")
                 await place.caddy.ask("DELETE", "/config/apps/tls/automation/on_demand")
             case _:
-                older = caddyconfig.route(table(), keep_streams=False)
+                older = config.route(table(), keep_streams=False)
                 await place.caddy.ask("PATCH", "/id/stackpad", older)
         assert not await place.adapter.in_step()
         assert (await place.adapter.apply(made)).writes > 0
@@ -214,7 +214,7 @@ async def test_one_refused_entry_costs_the_others_nothing(place: Shop) -> None:
         again = await place.adapter.apply(mixed)
         assert (again.rejected, again.writes) == (applied.rejected, 0), "what was refused is not tried all the time"
         fresh = Caddy(place.settings)
-        fresh._lines = lines = caddylines.known(mixed.hosts, False, {})
+        fresh._lines = lines = tablelines.known(mixed.hosts, False, {})
         assert (await fresh.apply(mixed)).rejected.keys() == {twin.host}, "also by an ingress that has just started"
         assert all(fresh._lines[key] is line for key, line in lines.items()), "no line is made anew in the search for it"
         assert await fresh.in_step()

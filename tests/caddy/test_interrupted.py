@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingress.caddy import Caddy
+from ingress.caddy.adapter import Caddy
 from ingress.routes import Table
 from stackpad.errors import Unavailable
 from tests.caddy.workshop import HOST, Shop, container, table, upstream

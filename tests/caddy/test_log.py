@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ingress.caddy import Caddy
-from ingress.caddylog import DEFAULT, SERVER, SINK
+from ingress.caddy.accesslog import DEFAULT, SERVER, SINK
+from ingress.caddy.adapter import Caddy
 from stackpad.routeoptions import RouteOptions
 from tests.caddy.workshop import HOST, Shop, container, eventually, shop, upstream
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from aiohttp import WSMsgType, web
 
-from ingress.nameserver import NameServer
+from ingress.caddy.nameserver import NameServer
 from ingress.routes import State, Table, WebContainer
 from tests.caddy.workshop import HOST, Shop, browser, container, eventually, free_port, shop, upstream, url
 

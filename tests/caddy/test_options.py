@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from ingress import caddyanswers
+from ingress.caddy import replies
 from ingress.routes import State, WebContainer
 from stackpad import routeoptions
 from tests.caddy.test_coexistence import OWN, operators, restart
@@ -422,7 +422,7 @@ async def test_maintenance_is_a_page_of_its_own_and_ends(place: Shop) -> None:
         for path in ("/", "/x"):
             status, answer = await place.visit(HOST, path, headers=True)
             assert (status, "Down for maintenance" in answer) == (503, True)
-            assert field(answer, "Retry-After") == [caddyanswers.MAINTENANCE_RETRY_AFTER]
+            assert field(answer, "Retry-After") == [replies.MAINTENANCE_RETRY_AFTER]
         assert await place.visit(NEIGHBOUR) == (200, "calm")
         api = asking("api", port=port, labels={**closed, "path": "/api"}, service="api")
         made = await place.apply(container(port=port), api, calm, before=made)

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from ingress import caddyconfig
-from ingress.caddy import Caddy
-from ingress.ledger import How
-from ingress.lookups import Lookups
-from ingress.ownership import Ownership
+from ingress.caddy import config
+from ingress.caddy.adapter import Caddy
+from ingress.owners.ledger import How
+from ingress.proving.lookups import Lookups
+from ingress.proving.ownership import Ownership
 from ingress.routes import Table, WebContainer
 from ingress.settings import Settings
 from ingress.tables import table as table_of
@@ -209,7 +209,7 @@ async def test_in_an_operators_own_http_server(binary: str, tmp_path: Path, kind
         after = [await there.place.visit(host, scheme="http") for host in hosts]
         assert after == before, "every other request has the answer it had"
         tree = await there.caddy.ask("GET", "/config/")
-        assert caddyconfig.PROOF_SERVER not in tree["apps"]["http"]["servers"]
+        assert config.PROOF_SERVER not in tree["apps"]["http"]["servers"]
         assert without_ours(tree["apps"]) == base["apps"]
         assert await there.adapter.in_step()
         assert (await there.adapter.apply(there.made)).writes == 0
@@ -250,7 +250,7 @@ async def test_it_listens_where_the_server_for_https_does(binary: str, tmp_path:
         await there.serve(container(port=port))
         assert await proof_answered(there.place)
         assert await redirected(there.place, OWN)
-        server = await there.caddy.ask("GET", f"/id/{caddyconfig.PROOF_SERVER}")
+        server = await there.caddy.ask("GET", f"/id/{config.PROOF_SERVER}")
         assert server["listen"] == [f"127.0.0.1:{there.settings.http_port}"]
 
 
@@ -261,9 +261,9 @@ async def test_what_somebody_takes_away_is_put_back(binary: str, tmp_path: Path,
         assert await there.adapter.in_step()
         match what:
             case "route":
-                await there.caddy.ask("DELETE", f"/id/{caddyconfig.PROOF}")
+                await there.caddy.ask("DELETE", f"/id/{config.PROOF}")
             case "server":
-                await there.caddy.ask("DELETE", f"/id/{caddyconfig.PROOF_SERVER}")
+                await there.caddy.ask("DELETE", f"/id/{config.PROOF_SERVER}")
             case "reload":
                 await there.caddy.ask("POST", "/load", {"admin": there.caddy.admin, **operators(there.place)})
             case _:

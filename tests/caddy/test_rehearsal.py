@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ingress.caddy import Caddy
-from ingress.plannedapi import PlannedApi
-from ingress.rehearsal import rehearse
+from ingress.caddy.adapter import Caddy
+from ingress.caddy.plannedapi import PlannedApi
+from ingress.caddy.rehearsal import rehearse
 from ingress.routes import State
 from stackpad.routeoptions import RouteOptions
 from tests.caddy.workshop import Shop, container, eventually, table

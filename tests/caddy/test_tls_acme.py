@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from ingress import seen
-from ingress.caddy import Caddy
+from ingress.caddy.adapter import Caddy
+from ingress.certificates import seen
+from ingress.certificates.seen import UNVISITED, Seen
 from ingress.routes import Table
-from ingress.seen import UNVISITED, Seen
 from tests.caddy.authority import Authority, authority
 from tests.caddy.workshop import HOST, Shop, container, eventually, free_port, shop, upstream
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ingress.caddy import Caddy
-from ingress.caddydns import Wildcards
+from ingress.caddy.adapter import Caddy
+from ingress.caddy.wildcards import Wildcards
 from tests.caddy.authority import authority
 from tests.caddy.workshop import HOST, Shop, container, eventually, free_port, shop, upstream
 

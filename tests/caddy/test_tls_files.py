@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ingress import caddyfiles
-from ingress.caddy import Caddy
-from ingress.certfiles import CertificateFiles
+from ingress.caddy import loadfiles
+from ingress.caddy.adapter import Caddy
+from ingress.certificates.files import CertificateFiles
 from stackpad.errors import InvalidRequest
 from tests import certs
 from tests.caddy.workshop import HOST, Shop, container, shop, table, upstream
@@ -24,7 +24,7 @@ WILDCARD = "*.acme.stackpad.test"
 
 @pytest.fixture(autouse=True)
 def _look_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caddyfiles, "LOOK", 0.0)
+    monkeypatch.setattr(loadfiles, "LOOK", 0.0)
 
 
 @pytest.fixture
@@ -139,12 +139,12 @@ async def test_files_that_go_bad_later_are_no_hosts_fault(
         made = await place.apply(container(port=port))
         spoil(directory)
         # Nobody has looked at the files since: Caddy's refusal is the first sign.
-        monkeypatch.setattr(caddyfiles, "LOOK", 1000.0)
+        monkeypatch.setattr(loadfiles, "LOOK", 1000.0)
         made = await place.apply(container(port=port), container("n", port=port, project="new"), before=made)
         assert await place.visit("new.acme.stackpad.test") == (200, "hello")
         assert await place.issuer("x.fine.stackpad.test") == "Fine"
         assert await place.visit(HOST) == (200, "hello")
-        monkeypatch.setattr(caddyfiles, "LOOK", 0.0)
+        monkeypatch.setattr(loadfiles, "LOOK", 0.0)
         await looked(place, made)
         assert [one["@id"] for one in await loaded(place)] == ["stackpad-cert-fine"]
         assert len(place.adapter.certificates.problems) == 2
@@ -193,7 +193,7 @@ async def test_files_that_caddy_does_not_find_are_told(
 ) -> None:
     """As where Caddy runs in a container: the path is right here, and nothing there."""
     monkeypatch.chdir(tmp_path / "certs")
-    files = caddyfiles.LoadedFiles(place.adapter._api, CertificateFiles(Path("/proc/self/cwd")))
+    files = loadfiles.LoadedFiles(place.adapter._api, CertificateFiles(Path("/proc/self/cwd")))
     place.adapter.certificates._files = files
     async with upstream("hello") as port:
         made = await place.apply(container(port=port))
@@ -229,7 +229,7 @@ async def test_files_that_caddy_may_not_read_are_told(
         made = await place.apply(container(port=port), container("n", port=port, project="new"), before=made)
         await looked(place, made)
         assert len(place.adapter.certificates.problems) == 1
-        monkeypatch.setattr(caddyfiles, "AGAIN", 0.0)
+        monkeypatch.setattr(loadfiles, "AGAIN", 0.0)
         writes = place.adapter._api.writes
         assert not await place.adapter.in_step()
         await place.adapter.apply(made)

@@ -15,14 +15,15 @@ from typing import cast
 import msgspec
 import pytest
 
-from ingress import caddyfiles, seen
 from ingress.app import Ingress
+from ingress.caddy import loadfiles
+from ingress.certificates import seen
 from stackpad.cli import render
 from stackpad.cli.reports import RouteReport, Routes
 from stackpad.engine import Engine
 from tests import certs
 from tests.caddy.workshop import Shop, eventually, shop
-from tests.unit.ingress.test_follower import Script
+from tests.unit.ingress.following.test_follower import Script
 
 HOST = "my-app.acme.stackpad.test"
 FILED = "my-app.filed.stackpad.test"
@@ -107,7 +108,7 @@ async def test_each_host_is_told_with_its_certificate(
 async def test_a_file_that_changes_is_noticed_without_anything_else_happening(
     place: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caddyfiles, "LOOK", 0.0)
+    monkeypatch.setattr(loadfiles, "LOOK", 0.0)
     async with running(place, FILED):
 
         async def is_from(issuer: str) -> bool:

@@ -24,9 +24,9 @@ import aiohttp
 from aiohttp import web
 
 from ingress import tables
-from ingress.caddy import Caddy
-from ingress.certificates import issued
-from ingress.ledger import Ledger
+from ingress.caddy.adapter import Caddy
+from ingress.certificates.reading import issued
+from ingress.owners.ledger import Ledger
 from ingress.routes import State, Table, WebContainer
 from ingress.settings import Settings
 from ingress.web import asked

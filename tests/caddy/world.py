@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from ingress.routes import State, Table, WebContainer
-from ingress.switch import Switch
+from ingress.upstreams.switch import Switch
 from plugin.admin.upstreams import UpstreamAdmin
 from plugin.docker.protocol import EndpointRef
 from tests.caddy import workshop

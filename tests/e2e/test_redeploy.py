@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ingress.upstreams import HOLD
+from ingress.upstreams.stable import HOLD
 from tests.e2e.test_ingress import upstreams
 from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, report
 from tests.e2e.workbench import eventually

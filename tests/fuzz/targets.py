@@ -17,10 +17,11 @@ from typing import Any
 import dns.message
 import msgspec
 
-from ingress import claims, containers, shared
-from ingress.containers import Surroundings
 from ingress.engineview import answers, rules
-from ingress.remote import Others, seen
+from ingress.following import containers
+from ingress.following.containers import Surroundings
+from ingress.following.remote import Others, seen
+from ingress.owners import claims, shared
 from ingress.routes import Problem
 from plugin import upstreams
 from plugin.docker import options, protocol

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingress import containers
+from ingress.following import containers
 from ingress.routes import Problem, WebContainer
 from stackpad import labels
 from stackpad.engine import RESYNC
 from tests.fuzz.sandbox import sentence
 from tests.fuzz.test_grammar import FEW, LABEL_VALUES, TEXT, TIMES
-from tests.unit.ingress.test_containers import AROUND
-from tests.unit.ingress.test_follower import Case
+from tests.unit.ingress.following.test_containers import AROUND
+from tests.unit.ingress.following.test_follower import Case
 
 IDS = ("a", "b", "c")
 ACTIONS = (

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ingress.claims import Claims
-from ingress.ledger import How
+from ingress.owners.claims import Claims
+from ingress.owners.ledger import How
 from plugin.database import SCHEMA as STATE_SCHEMA
 from plugin.joining.guests import Guests
 from plugin.model import AddressKind, Protocol, PublishedPort

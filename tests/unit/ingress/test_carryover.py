@@ -11,7 +11,7 @@ import pytest
 
 from ingress import carryover
 from ingress.carryover import NAMES, carry, found
-from ingress.claims import Claims
+from ingress.owners.claims import Claims
 from stackpad import files
 from stackpad.errors import Unavailable
 

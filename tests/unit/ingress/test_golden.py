@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ingress import caddyconfig, upstreams
+from ingress.caddy import config
 from ingress.routes import State
-from ingress.upstreams import Numbers
+from ingress.upstreams import stable
+from ingress.upstreams.stable import Numbers
 from stackpad.labels import Wire
 from stackpad.routeoptions import RouteOptions
 from tests.unit.ingress.test_routes import container, made
@@ -48,10 +49,10 @@ TABLE = made(
 )
 
 
-READY = upstreams.services(TABLE)
-NUMBERED = upstreams.shown(
+READY = stable.services(TABLE)
+NUMBERED = stable.shown(
     TABLE,
-    upstreams.allocate(Numbers(), READY).given,
+    stable.allocate(Numbers(), READY).given,
     READY,
     {upstream: "" for ready in READY.values() for upstream in ready},
     {},
@@ -63,16 +64,16 @@ NUMBERED = upstreams.shown(
 
 @pytest.mark.parametrize("keep_streams", [False, True])
 def test_what_caddy_is_told(keep_streams: bool) -> None:
-    told = json.dumps(caddyconfig.route(TABLE, keep_streams=keep_streams), indent=1)
+    told = json.dumps(config.route(TABLE, keep_streams=keep_streams), indent=1)
     file = GOLDEN / f"caddy-{'current' if keep_streams else 'old'}.json"
     assert told + "\n" == file.read_text()
 
 
 def test_what_caddy_is_told_with_numbers() -> None:
-    told = json.dumps(caddyconfig.route(NUMBERED, keep_streams=True), indent=1)
+    told = json.dumps(config.route(NUMBERED, keep_streams=True), indent=1)
     assert told + "\n" == (GOLDEN / "caddy-numbers.json").read_text()
 
 
 def test_what_caddy_is_told_where_hosts_are_found_by_name() -> None:
-    owned = caddyconfig.route(NUMBERED, keep_streams=True, names="127.0.0.1:9181", grace=True)
+    owned = config.route(NUMBERED, keep_streams=True, names="127.0.0.1:9181", grace=True)
     assert json.dumps(owned, indent=1) + "\n" == (GOLDEN / "caddy-srv.json").read_text()

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ingress.app import Ingress
-from ingress.follower import View
+from ingress.following.follower import View
 from ingress.report import Facts, report
 from ingress.routes import Problem, Table
 from ingress.settings import Settings

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ingress.ledger import Claim, Ledger
+from ingress.owners.ledger import Claim, Ledger
 from ingress.routes import State, Table, WebContainer
 from ingress.tables import table
 from stackpad.labels import WebRequest, Wire

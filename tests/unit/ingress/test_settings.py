@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ingress.ledger import How
+from ingress.owners.ledger import How
 from ingress.settings import HELP, Settings
 from stackpad.errors import InvalidRequest
 from stackpad.listening import Place

@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingress import ledger as book
-from ingress.ledger import Ledger
+from ingress.owners import ledger as book
+from ingress.owners.ledger import Ledger
 from ingress.routes import State, Table, WebContainer
 from ingress.tables import table
 from stackpad.routeoptions import NONE, RouteOptions

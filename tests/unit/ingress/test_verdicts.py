@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from ingress import ledger as book
-from ingress.deciding import Standing
-from ingress.ledger import How, Ledger, Proof
-from ingress.remote import Seen
+from ingress.following.remote import Seen
+from ingress.owners import ledger as book
+from ingress.owners.deciding import Standing
+from ingress.owners.ledger import How, Ledger, Proof
 from ingress.routes import Table, WebContainer
 from ingress.verdicts import reason, refused
 from stackpad import records
+from tests.unit.ingress.owners.test_shared import written
 from tests.unit.ingress.test_routes import BASE, container
-from tests.unit.ingress.test_shared import written
 from tests.unit.ingress.test_waiting import DOMAIN, RIVAL, SHOP, made, rival, shop
 
 NODES = {"c": records.Node(owner="c", name="control-1", public_keys=())}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ingress import ledger as book
-from ingress.deciding import KEPT, KEPT_PLATFORM, Standing
-from ingress.ledger import Claim, How, Ledger, Proof, Ruling
+from ingress.owners import ledger as book
+from ingress.owners.deciding import KEPT, KEPT_PLATFORM, Standing
+from ingress.owners.ledger import Claim, How, Ledger, Proof, Ruling
 from ingress.routes import State, Table, Waiting, WebContainer
 from ingress.tables import table
 from tests.clock import HOUR

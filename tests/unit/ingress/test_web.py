@@ -9,7 +9,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry, Counter
 
-from ingress.rehearsal import Plan
+from ingress.caddy.rehearsal import Plan
 from ingress.web import admin, asked
 from stackpad.errors import Conflict, NotFound, Unavailable
 

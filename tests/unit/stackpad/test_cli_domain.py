@@ -13,9 +13,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner, Result
 
-from ingress.ledger import Claim, How, Ledger, merge
-from ingress.lookups import Absent, Lookups
-from ingress.ownership import Ownership
+from ingress.owners.ledger import Claim, How, Ledger, merge
+from ingress.proving.lookups import Absent, Lookups
+from ingress.proving.ownership import Ownership
 from ingress.settings import Settings
 from ingress.tables import table
 from ingress.web import admin

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ingress import caddyconfig
-from ingress.ledger import Ledger
+from ingress.caddy import config
+from ingress.owners.ledger import Ledger
 from ingress.routes import State, WebContainer
 from ingress.tables import table
 from stackpad import labels
@@ -274,7 +274,7 @@ def test_nothing_hostile_reaches_caddy(one: dict[str, str], two: dict[str, str],
         assert all(PLAIN.fullmatch(host.removeprefix("*.")) for host in hosts)
         address = f"10.0.0.{number + 2}"
         containers.append(WebContainer(f"id{number}", name, request, address, request.port or 80, State.UP, 1.0))
-    owned = caddyconfig.route(table(containers, Ledger(), base_domain=BASE, now=1.0, believe=True), keep_streams=False)
+    owned = config.route(table(containers, Ledger(), base_domain=BASE, now=1.0, believe=True), keep_streams=False)
     assert not braces(owned)
     assert "host" not in texts(owned), "Caddy would manage a certificate for each host in a matcher"
 

@@ -1,0 +1,1 @@
+"""Which web containers run, here and on other nodes, and whether they take visitors: followed, never changed."""

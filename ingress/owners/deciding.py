@@ -1,0 +1,134 @@
+"""Who gets a host name: the decision for one name, from who asks for it and what is known of it already; pure.
+
+First come, first served, and a claim ends on positive evidence only: when every node whose containers asked for the name
+has been heard, and none of its owner's does any more. Then it is kept for a while: else who waits for a name would have
+it in the moment in which its owner's containers are made anew. A custom domain has to be proved, and as long as nobody
+has proved it, having asked first keeps nobody else from proving it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ingress.owners.ledger import HERE, Claim, How, Owner, Proof, Released, Ruling
+
+KEPT, KEPT_PLATFORM = 30 * 86400.0, 86400.0
+"""Seconds for which a proved domain, and a platform's name, is its owner's after the last container that asks for it."""
+
+
+class Standing(StrEnum):
+    """Whether a claimed name is served."""
+
+    ACTIVE = "active"
+    UNPROVED = "unproved"
+    FORBIDDEN = "forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One container's wish for a name: for which of its paths, and on which node."""
+
+    owner: Owner
+    path: str
+    service: str
+    node: str = HERE
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What holds from now on; no claim where nobody has one. ``released`` is what to remember of one that ended."""
+
+    claim: Claim | None
+    standing: Standing
+    released: Released | None = None
+
+
+def decide(
+    asks: Sequence[Ask],
+    before: Claim | None,
+    *,
+    now: float,
+    platform: bool,
+    ruling: Ruling | None = None,
+    released: Released | None = None,
+    heard: Collection[str] = (HERE,),
+    believe: bool = False,
+) -> Decision:
+    """Decide one name. ``asks`` are in the order in which they count, the oldest first.
+
+    ``platform`` says that the name follows from its owner's, ``believe`` that no domain needs a proof; ``heard`` are the
+    nodes all of whose containers are known.
+    """
+    owners = [asks[0].owner] if len(asks) == 1 else list(dict.fromkeys(ask.owner for ask in asks))
+    if released is not None and released.by_hand:
+        # Somebody has ended that owner's claim by hand: whoever else asks comes first now.
+        owners.sort(key=lambda owner: owner == released.owner)
+    allowed = ruling.owner if ruling is not None and ruling.allowed else None
+    ended: Released | None = None
+    if before is not None and before.owner not in owners and all(node in heard for node in before.nodes):
+        left = replace(before, paths={}, nodes=(), gone=now if before.gone is None else before.gone)
+        # What the operator has allowed is kept by his word.
+        if is_kept(left, now=now, platform=platform) and allowed != before.owner:
+            before = left
+        else:
+            ended, before = Released(before.owner, max(now, before.since)), None
+    if allowed in owners and not platform and (before is None or before.owner != allowed):
+        before, owners = None, [str(allowed)]
+    if before is None and not owners:
+        return Decision(None, Standing.ACTIVE, ended)
+    claim = _claim(asks, before or Claim(owners[0], _since(owners[0], ended or released, now), nodes=()), heard)
+    proof = claim.proof
+    if platform:
+        proof = Proof(claim.since, How.PLATFORM)
+    elif proof is not None and proof.how is How.PLATFORM:
+        proof = None  # it was one, under another base domain
+    elif proof is None and ruling is not None and allowed == claim.owner:
+        proof = Proof(ruling.at, How.OPERATOR)
+    if proof != claim.proof:
+        claim = replace(claim, proof=proof)
+    return Decision(claim, _standing(claim, ruling, platform=platform, believe=believe), ended)
+
+
+def is_kept(claim: Claim, *, now: float, platform: bool) -> bool:
+    """Whether a claim nobody asks for is kept: what would be served at once, and not for ever."""
+    if claim.gone is None or claim.nodes:
+        return False
+    proved = claim.proof is not None and claim.proof.how is not How.PLATFORM
+    # Set back, the clock would have what is not kept at all kept until then.
+    return max(0.0, now - claim.gone) < (KEPT_PLATFORM if platform else KEPT if proved else 0.0)
+
+
+def _since(owner: Owner, mark: Released | None, now: float) -> float:
+    return now if mark is None else mark.after(owner, now)
+
+
+def _claim(asks: Sequence[Ask], claim: Claim, heard: Collection[str]) -> Claim:
+    """The claim as its owner's containers want it now; what nodes want that are not heard stays as it was."""
+    if len(asks) == len(claim.paths) == 1:
+        # Mostly nothing is new, and there are thousands of these at every change.
+        (ask,) = asks
+        if (ask.owner, ask.service, (ask.node,)) == (claim.owner, claim.paths.get(ask.path), claim.nodes):
+            return claim
+    own = [ask for ask in asks if ask.owner == claim.owner]
+    silent = {node for node in claim.nodes if node not in heard}
+    wanted = {(ask.path, ask.service) for ask in own}
+    paths = {path: service for path, service in claim.paths.items() if silent or (path, service) in wanted}
+    for ask in own:
+        paths.setdefault(ask.path, ask.service)
+    nodes = tuple(sorted(silent | {ask.node for ask in own}))
+    gone = None if own or silent else claim.gone
+    return Claim(claim.owner, claim.since, dict(sorted(paths.items())), claim.proof, nodes, gone)
+
+
+def _standing(claim: Claim, ruling: Ruling | None, *, platform: bool, believe: bool) -> Standing:
+    if platform:
+        return Standing.ACTIVE
+    if ruling is not None and not ruling.allowed:
+        return Standing.FORBIDDEN
+    if claim.proof is not None:
+        return Standing.ACTIVE
+    if ruling is not None:
+        return Standing.FORBIDDEN  # the operator keeps it for somebody else
+    return Standing.ACTIVE if believe else Standing.UNPROVED
