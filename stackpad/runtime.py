@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import random
 import sys
@@ -42,3 +44,13 @@ class Backoff:
     def reset(self) -> None:
         """Begin again: something worked."""
         self._next = self._first
+
+
+async def heard(event: asyncio.Event, seconds: float | None) -> bool:
+    """Whether something was said within so many seconds (none: ever); what was said until now was one thing."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    said = event.is_set()
+    event.clear()
+    return said

@@ -41,7 +41,7 @@ def serve(port: int, state: str) -> None:
 
     async def run() -> None:
         made = Ingress(Settings("stackpad.test", state_dir=Path(state)), cast(Engine, None))
-        made._known = frozenset(map(host, range(HOSTS)))
+        made._current.known = frozenset(map(host, range(HOSTS)))
         runner = web.AppRunner(asked(made.asked), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()

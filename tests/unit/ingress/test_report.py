@@ -23,8 +23,8 @@ HASH = "$2b$04$ekq4YyCSNQvhXlC66UeCD.m0v2NoNXC9WfG8gkjskhpiw7rfIt4EO"
 
 def ingress(tmp_path: Path, table: Table) -> Ingress:
     there = Ingress(Settings(base_domain="stackpad.test", state_dir=tmp_path), Engine("unix:///nowhere"))
-    there._table = table
-    there._known = frozenset(host.host for host in table.hosts)
+    there._current.table = table
+    there._current.known = frozenset(host.host for host in table.hosts)
     return there
 
 
@@ -50,13 +50,13 @@ def test_a_certificate_may_be_had_below_a_wildcard_of_the_table(tmp_path: Path) 
 
 def test_a_node_where_no_visitors_come_in_tells_who_of_its_own_is_refused_and_nothing_of_a_table(tmp_path: Path) -> None:
     there = ingress(tmp_path, made(container("from when visitors came in here")))
-    there._fleet.seen = test_verdicts.seen(test_verdicts.proved(shop(), rival()))
-    there._follower.view = View({"b": rival(), "c": container("c", domains=("new.example",))})
+    there._running.fleet.seen = test_verdicts.seen(test_verdicts.proved(shop(), rival()))
+    there._running.follower.view = View({"b": rival(), "c": container("c", domains=("new.example",))})
     told = there.report()
     assert (told["control"], told["routes"]) == (False, [])
     (problem,) = told["problems"]
     assert (problem["container"], problem["problem"].split()[0]) == ("b", DOMAIN)
-    there._fleet.seen = test_verdicts.seen(table_of(shop(), rival()).ledger)
+    there._running.fleet.seen = test_verdicts.seen(table_of(shop(), rival()).ledger)
     (route,) = there.report()["routes"]
     assert (route["host"], route["owner"], route["state"], route["upstreams"]) == (DOMAIN, RIVAL, "unproved", [])
     assert route["reason"] == "not proved, as control-1 says; see stackpad domain ls there"

@@ -1,14 +1,15 @@
-"""Waiting times, and logs that programs can read."""
+"""Waiting times, what is heard, and logs that programs can read."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 
 import pytest
 
-from stackpad.runtime import Backoff
+from stackpad.runtime import Backoff, heard
 
 
 def test_waiting_times_double_up_to_a_limit_and_begin_again() -> None:
@@ -21,6 +22,14 @@ def test_waiting_times_double_up_to_a_limit_and_begin_again() -> None:
 
 def test_waiting_times_are_spread() -> None:
     assert len({next(Backoff(1.0, 5.0)) for _ in range(20)}) > 1
+
+
+async def test_what_is_said_several_times_is_heard_once_and_silence_is_not() -> None:
+    event = asyncio.Event()
+    event.set()
+    event.set()
+    assert await heard(event, None)
+    assert not await heard(event, 0.01)
 
 
 def test_logs_are_lines_of_json_on_stderr_where_nobody_looks() -> None:
