@@ -1,1 +1,7 @@
-"""Whose a custom domain is, at work: what is asked outside, in which order, and the operator's commands about it."""
+"""Whose a custom domain is, at work.
+
+ownership  the ledger, the search for proofs, the operator's commands
+prover     looks for proofs, of one domain after the other
+lookups    what is asked outside
+queue      which proof is tried next, and when (pure)
+"""
