@@ -11,12 +11,16 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from plugin.sockets import Listener
 from stackpad import crowd
 
 MOST = 32
-"""Connections at a time; an ingress has two that stay and a few that do not. A body may have tens of megabytes."""
+"""Connections at a time; an ingress has two that stay and a few that do not."""
+
+BODIES = 4
+"""Bodies at a time, of which one may have tens of megabytes; the next call waits until one of these is answered."""
 
 FOR_INGRESS = frozenset(
     {
@@ -36,7 +40,16 @@ FOR_INGRESS = frozenset(
 
 def narrowed(whole: web.Application) -> web.Application:
     """An application with those of ``whole``'s routes that are the ingress's; it is told of a stop as ``whole`` is."""
-    application = web.Application()
+    bodies = asyncio.Semaphore(BODIES)
+
+    @web.middleware
+    async def few(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not request.can_read_body:
+            return await handler(request)
+        async with bodies:
+            return await handler(request)
+
+    application = web.Application(middlewares=[few])
     for route in whole.router.routes():
         path = "" if route.resource is None else route.resource.canonical
         if (route.method, path) in FOR_INGRESS:

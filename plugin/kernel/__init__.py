@@ -11,6 +11,7 @@ tunnel      the tunnel's addresses and routes
 loopback    the stable upstreams' addresses
 firewall    our tables of nftables
 foreign     accepts in chains that are not ours
+commands    programs that change the kernel for us, and do not outlive us
 flows       connections that lead where they no longer belong
 conntrack   how the kernel is told to forget them
 node        what there is beside us: addresses, uplinks, other routes

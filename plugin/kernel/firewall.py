@@ -11,11 +11,10 @@ import hashlib
 import json
 import socket
 import struct
-import subprocess
 from collections.abc import Iterable
 from typing import Any
 
-from plugin.kernel import ruleset
+from plugin.kernel import commands, ruleset
 from plugin.kernel.dataplane import FILTER, SWITCH, Element
 from stackpad.errors import Unavailable
 
@@ -26,9 +25,6 @@ _HEADER = struct.Struct("=IHHII")
 _GENERATION_ATTRIBUTE = 1
 _TIMEOUT = 10.0
 _QUIET_TRIES = 5
-
-_NOT_FOUND = 127
-"""What setpriv(1) ends with where there is no such program."""
 
 
 class Firewall:
@@ -120,17 +116,7 @@ def _nft(script: str) -> str:
 
 
 def _run(*arguments: str, script: str = "") -> str:
-    # The kernel ends it if we are killed: late, it would undo what our successor has begun with. More exactly, when the
-    # thread ends that began it (prctl(2), PR_SET_PDEATHSIG), and this one waits for it.
-    words = ["setpriv", "--pdeathsig", "KILL", "--", "nft", *arguments]
-    try:
-        done = subprocess.run(words, input=script, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
-    except FileNotFoundError as error:
-        raise Unavailable("there is no setpriv command; install the package util-linux") from error
-    except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"nft did not finish within {_TIMEOUT:.0f} s") from error
-    if done.returncode == _NOT_FOUND and done.stderr.startswith("setpriv:"):
-        raise Unavailable("there is no nft command; install the package nftables")
+    done = commands.run("nft", *arguments, script=script, package="nftables")
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
         raise Unavailable(f"nft refused a change of the firewall: {reason}")

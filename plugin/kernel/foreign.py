@@ -17,20 +17,18 @@ Blocking, for the kernel thread.
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from plugin.kernel import commands
 from plugin.naming import BRIDGE_PREFIX
 from stackpad.errors import Unavailable
 
 COMMENT = "stackpad"
 DOCKER_USER = "DOCKER-USER"
 _DROPS = "-P FORWARD DROP"
-_TIMEOUT = 10.0
 
 _SIDES = ("-i", "-o")
 RULES = tuple(f"{side} {BRIDGE_PREFIX}+ -m comment --comment {COMMENT} -j ACCEPT" for side in _SIDES)
@@ -102,21 +100,10 @@ class ForeignChains:
             return []  # no such chain
 
     def _run(self, *command: str, script: str = "") -> str:
-        environment = {**os.environ, "XTABLES_LOCKFILE": str(self._lock)}
-        try:
-            done = subprocess.run(
-                [command[0], *(["-w", "5"] if "-S" in command or "legacy" in command[0] else []), *command[1:]],
-                input=script,
-                capture_output=True,
-                text=True,
-                timeout=_TIMEOUT,
-                check=False,
-                env=environment,
-            )
-        except FileNotFoundError as error:
-            raise Unavailable(f"there is no {command[0]} command; install the package iptables") from error
-        except subprocess.TimeoutExpired as error:
-            raise Unavailable(f"{command[0]} did not finish within {_TIMEOUT:.0f} s") from error
+        tool, *rest = command
+        waiting = ["-w", "5"] if "-S" in rest or "legacy" in tool else []
+        environment = {"XTABLES_LOCKFILE": str(self._lock)}
+        done = commands.run(tool, *waiting, *rest, script=script, package="iptables", environment=environment)
         if done.returncode:
             raise Unavailable(f"{shlex.join(command)} failed: {done.stderr.strip()}")
         return done.stdout

@@ -19,6 +19,7 @@ from plugin.admin.interface import Admin
 from plugin.admin.node import NodeAdmin
 from plugin.admin.upstreams import UpstreamAdmin
 from plugin.admin.web import WebAdmin
+from tests.netns import eventually
 
 MEANT = {
     ("GET", "/web"), ("PUT", "/web"), ("POST", "/web/hosts"), ("GET", "/upstreams"), ("PUT", "/upstreams"),
@@ -91,6 +92,35 @@ async def test_what_is_meant_is_answered_by_the_same_handlers() -> None:
             assert (answer.status, "cannot be read" in await answer.text()) == (400, True)
         async with client.post("/web/hosts", data=b"{}") as answer:
             assert (answer.status, "do not fit" in await answer.text()) == (400, True)
+
+
+async def test_few_bodies_are_in_memory_at_a_time() -> None:
+    """And who has none is not kept waiting by those who have."""
+    reading, most, go = 0, 0, asyncio.Event()
+
+    async def take(request: web.Request) -> web.Response:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        await request.read()
+        await go.wait()
+        reading -= 1
+        return web.Response()
+
+    async def tell(_: web.Request) -> web.Response:
+        return web.Response()
+
+    application = web.Application()
+    application.router.add_put("/web", take)
+    application.router.add_get("/networks", tell)
+    async with TestClient(TestServer(narrowed(application))) as client, asyncio.TaskGroup() as tasks:
+        calls = [tasks.create_task(client.put("/web", data=b"{}")) for _ in range(3 * ingressadmin.BODIES)]
+        await eventually(lambda: reading == ingressadmin.BODIES, "as many as may be")
+        async with client.get("/networks") as answer:
+            assert answer.status == 200
+        go.set()
+        assert [(await call).status for call in calls] == [200] * len(calls)
+    assert most == ingressadmin.BODIES
 
 
 async def test_a_stop_ends_its_stream_as_well() -> None:
