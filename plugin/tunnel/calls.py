@@ -24,7 +24,7 @@ from plugin.store.mesh import MeshPeer
 from plugin.tunnel.sightings import Sightings
 from plugin.tunnel.wants import Wanted
 from plugin.wireguard.calling import Calling
-from plugin.wireguard.model import Address, Observed, Peer, PeerState, has_session
+from plugin.wireguard.model import STALE, Address, Observed, Peer, PeerState, has_session
 from stackpad import records
 from stackpad.errors import Unavailable
 
@@ -44,6 +44,8 @@ class Told:
     anew: frozenset[str]
     again: bool
     """Whether there has to be another round at once."""
+    due: float
+    """When a session that is in use ends (:func:`plugin.steady.now`), as far as is known now; 0 for never."""
 
 
 class Calls:
@@ -92,7 +94,9 @@ class Calls:
         anew = frozenset(key for key in peers if key not in taken and _has_ended(observed.peers.get(key), now))
         self._former |= {key: self.whole(key, observed.peers[key]) for key in anew}
         # What has waited for this goes out with the handshake, which a keepalive begins.
-        awaited = taken | {key for key in anew if self._calling.heard_since(key, now - RECENT)}
+        heard = {key for key in peers if self._calling.heard_since(key, now - RECENT)}
+        awaited = taken | anew & heard
+        ends = (observed.peers[key].last_handshake + STALE for key in heard - anew if key in observed.peers)
         peers |= _kept_alive(peers, awaited)
         again = bool(awaited)
         if observed.private_key not in {"", wanted.private_key}:
@@ -105,7 +109,7 @@ class Calls:
             # is switched on sends a packet at once, and so begins a new one; the next round switches it off again.
             peers = _kept_alive(peers, peers)
             again = True
-        return Told(peers, taken, anew, again)
+        return Told(peers, taken, anew, again, min((end for end in ends if end > now), default=0.0))
 
     def told(self, told: Told, wanted: Wanted) -> None:
         """WireGuard has it."""

@@ -148,7 +148,7 @@ class MeshLoop:
                 if str(error) != self.problem:
                     self._log.error("the mesh is not as it should be", reason=str(error))
                 self.problem = str(error)
-                self._applied = None
+                self._applied, self._due = None, 0.0
             else:
                 self.problem = ""
                 if not self._wake.is_set():
@@ -178,6 +178,8 @@ class MeshLoop:
         told = self._calls.choose(wanted, observed, made=made)
         if told.again:
             self._wake.set()
+        if told.due:
+            self._due = min(self._due or told.due, told.due)
         device = Device(wanted.private_key, wanted.port, told.peers)
         changes = wireguard_plan(device, observed, self._calls.configured, told.anew)
         if changes:

@@ -24,7 +24,7 @@ which changes a setting of the whole machine, the size of its table of connectio
 OUTLIVING, TABLE = "tests/mesh/test_outliving.py", "tests/kernel/test_full_table.py"
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2500)
 def test_the_back_end_for_the_kernels_wireguard(tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("needs root")
@@ -38,7 +38,8 @@ def test_the_back_end_for_the_kernels_wireguard(tmp_path: Path) -> None:
     table = f'; STACKPAD_GUEST=1 "$0" -m pytest -q -p no:cacheprovider {TABLE}' if long else ""
     variables = f"STACKPAD_GUEST=1 {'STACKPAD_LONG=1' if long else ''}"
     script = f'ip link set lo up; cd "{ROOT}"; {variables} "$0" "$@" || exit{table}'
-    status, said = machine.execute(["/bin/sh", "-c", script, *pytest_words, *PARTS], tmp_path)
+    words, seconds = ["/bin/sh", "-c", script, *pytest_words, *PARTS], 2400 if long else 1500
+    status, said = machine.execute(words, tmp_path, seconds)
     assert status == 0, said[-6000:]
     print("\n".join(re.findall(r"^.*lost between nodes.*$", said, re.MULTILINE)))
     counted = re.search(r"(\d+) passed", said)

@@ -49,6 +49,7 @@ def test_who_begins_anew_and_who_is_called_then(
     clock[0] += silent
     told = calls.choose(WANTED, there(3000, clock[0] - age), made=False)
     assert ("k" in told.anew, told.peers["k"].keepalive, told.again) == (anew, keepalive, bool(keepalive))
+    assert told.due == (clock[0] - age + STALE if not anew else 0.0), "the loop comes back when it ends"
 
 
 def test_what_was_before_is_counted_on(clock: list[float], tmp_path: Path) -> None:
