@@ -4,16 +4,19 @@ Where others were heard is kept on disk, so that the next process can call them 
 
 A peer whose session has ended begins anew. WireGuard has a handshake's first message carry the sender's time of day, and
 drops one that is not later than the last (paper §5.1, against replays). A node whose clock was set back by an hour could
-call nobody for that hour; a peer that is made anew has no last one. Nothing is lost with it, since there is no session;
-and who has just been heard is called at once, for by its own calls it may have tried for a minute. Somebody who recorded
-an earlier message can have it answered once more: that costs a handshake, and shows nothing.
+call nobody for that hour; a peer that is made anew has no last one. Nothing is lost with it, since there is no session.
+Somebody who recorded an earlier message can have it answered once more: that costs a handshake, and shows nothing.
+
+Both ends do so when a session ends, in an order: the end with the greater key a moment later. Two first messages that
+cross on the way are none, and are tried again after five seconds. Whoever has something to send calls by itself; where
+that was not heard, the later end, which has just heard the other, calls it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -24,6 +27,7 @@ from plugin.store.mesh import MeshPeer
 from plugin.tunnel.sightings import Sightings
 from plugin.tunnel.wants import Wanted
 from plugin.wireguard.calling import Calling
+from plugin.wireguard.keys import public_key
 from plugin.wireguard.model import STALE, Address, Observed, Peer, PeerState, has_session
 from stackpad import records
 from stackpad.errors import Unavailable
@@ -33,6 +37,9 @@ KEEP = 5.0
 
 RECENT = 20.0
 """Seconds since it was heard in which a peer whose session has ended is taken for one that wants to go on."""
+
+LATER = 0.5
+"""Seconds by which the end with the greater key is later: longer than a handshake takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ class Calls:
         self._sightings, self._calling = sightings, Calling()
         self._kept, self._keep_at = dict[str, Address](), 0.0
         self._former: dict[str, PeerState] = {}
+        self._own = "", ""
         self._log = structlog.get_logger("mesh")
 
     @property
@@ -91,12 +99,15 @@ class Calls:
         self._calling.look(nodes, observed, now := steady.now())
         peers = {**{key: self._peer(peer, observed) for key, peer in planned.items()}, **wanted.extra}
         taken = frozenset(key for key, peer in planned.items() if _taken_over(peer, observed))
-        anew = frozenset(key for key in peers if key not in taken and _has_ended(observed.peers.get(key), now))
+        own = self._own_key(wanted.private_key)
+        later = {key for key in peers if own > key}
+        ends = {key: end for key, end in _ends(observed, later).items() if key in peers and key not in taken}
+        anew = frozenset(key for key, end in ends.items() if end <= now)
         self._former |= {key: self.whole(key, observed.peers[key]) for key in anew}
         # What has waited for this goes out with the handshake, which a keepalive begins.
         heard = {key for key in peers if self._calling.heard_since(key, now - RECENT)}
-        awaited = taken | anew & heard
-        ends = (observed.peers[key].last_handshake + STALE for key in heard - anew if key in observed.peers)
+        awaited = taken | anew & heard & later
+        due = min((end for key, end in ends.items() if key in heard - anew), default=0.0)
         peers |= _kept_alive(peers, awaited)
         again = bool(awaited)
         if observed.private_key not in {"", wanted.private_key}:
@@ -109,7 +120,7 @@ class Calls:
             # is switched on sends a packet at once, and so begins a new one; the next round switches it off again.
             peers = _kept_alive(peers, peers)
             again = True
-        return Told(peers, taken, anew, again, min((end for end in ends if end > now), default=0.0))
+        return Told(peers, taken, anew, again, due)
 
     def told(self, told: Told, wanted: Wanted) -> None:
         """WireGuard has it."""
@@ -119,6 +130,11 @@ class Calls:
             for text in wanted.plan.peers[key].endpoints[:1]:
                 configured[key] = records.split_endpoint(text)
         self._calling.configured = configured
+
+    def _own_key(self, private: str) -> str:
+        if self._own[0] != private:
+            self._own = private, public_key(private)
+        return self._own[1]
 
     async def keep(self) -> None:
         """Keep on disk where the others are heard, now and then."""
@@ -164,9 +180,10 @@ def _kept_alive(peers: Mapping[str, Peer], keys: Iterable[str]) -> dict[str, Pee
     return {key: replace(peers[key], keepalive=peers[key].keepalive or mesh.KEEPALIVE) for key in keys}
 
 
-def _has_ended(state: PeerState | None, now: float) -> bool:
-    """Whether a peer had a session that is over."""
-    return state is not None and state.last_handshake > 0 and not has_session(state, now)
+def _ends(observed: Observed, later: Collection[str]) -> dict[str, float]:
+    """When the session of each peer that has had one ends, or has ended; for those in ``later`` a moment later."""
+    seen = observed.peers.items()
+    return {key: peer.last_handshake + STALE + LATER * (key in later) for key, peer in seen if peer.last_handshake}
 
 
 def _taken_over(peer: MeshPeer, observed: Observed) -> bool:
