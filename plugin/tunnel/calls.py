@@ -38,8 +38,11 @@ KEEP = 5.0
 RECENT = 20.0
 """Seconds since it was heard in which a peer whose session has ended is taken for one that wants to go on."""
 
-LATER = 0.5
-"""Seconds by which the end with the greater key is later: longer than a handshake takes."""
+LATER = 0.2
+"""Seconds by which the end with the greater key is later: longer than a handshake takes, as a rule.
+
+What this end has to send in between is lost, since it is of no session.
+"""
 
 
 @dataclass(frozen=True, slots=True)

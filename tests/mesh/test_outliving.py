@@ -43,10 +43,10 @@ class Cluster:
     within: list[Pings]
     implementation: str
 
-    async def judge(self, what: str, *, outlived: bool = False) -> None:
+    async def judge(self, what: str, *, outlived: bool = False, may: int = 0) -> None:
         """Fail if more was lost since the last time than may be; waits until there are answers again.
 
-        ``outlived`` says that the tunnel has, whatever it is made of.
+        ``outlived`` says that the tunnel has, whatever it is made of; of each stream so many ``may`` be lost.
         """
         before = sum(pings.judged for pings in self.across)
         lost = [len(await pings.lost()) for pings in self.across]
@@ -55,7 +55,7 @@ class Cluster:
         for pings in self.within:
             assert not await pings.lost(), f"within a node: {what}"
         if outlived or self.implementation == "kernel":
-            assert not any(lost), f"between nodes: {what}"
+            assert max(lost) <= may, f"between nodes: {what}"
 
     async def well(self, number: int, version: str) -> None:
         """Wait until each node reaches the store, and sees that this one is alive with this version."""
@@ -192,4 +192,5 @@ async def test_a_tunnel_while_its_plugin_is_away(cluster: Cluster) -> None:
     await asyncio.sleep(STALE + SETTLED)
     for node in cluster.nodes:
         await cluster.well(node.number, OLD)
-    await cluster.judge("all clocks are set right, and every session from before has ended")
+    # A second's worth: what the one end sends before the other has forgotten the session, in a machine that is slow.
+    await cluster.judge("all clocks are set right, and every session from before has ended", may=100)
