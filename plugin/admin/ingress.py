@@ -44,8 +44,8 @@ def narrowed(whole: web.Application) -> web.Application:
 
     @web.middleware
     async def few(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not request.can_read_body:
-            return await handler(request)
+        if request.method == "GET":
+            return await handler(request)  # nobody reads a body of it
         async with bodies:
             return await handler(request)
 
@@ -61,7 +61,8 @@ def narrowed(whole: web.Application) -> web.Application:
 @contextlib.asynccontextmanager
 async def served(application: web.Application, listener: Listener, patience: float) -> AsyncIterator[None]:
     """Serve it to :data:`MOST` connections at a time; at the end, calls in flight have ``patience`` (seconds)."""
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=patience)
+    # Whoever goes away while a call waits for the kernel does not keep others waiting for his body.
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=patience, handler_cancellation=True)
     await runner.setup()
     try:
         assert runner.server is not None  # noqa: S101 - it is set up

@@ -10,8 +10,8 @@ import structlog
 from aiohttp import web
 
 from plugin import upstreams
+from plugin.kernel.parts import upstream_key
 from plugin.kernel.reconciler import Reconciler
-from plugin.kernel.wanted import upstream_key
 from plugin.state import State
 from plugin.upstreams import Target
 from stackpad.errors import InvalidRequest, StackpadError

@@ -1,7 +1,7 @@
 """The data plane of one node: desired, observed, planned, applied.
 
 reconciler  the loop that makes the kernel agree with the state
-wanted      what the kernel should hold, by part
+parts       what the kernel should hold, by part
 vanished    endpoints whose links are gone
 settling    who waits until it is carried out
 monitor     hears of changes by others

@@ -22,9 +22,9 @@ from plugin.kernel.dataplane import EMPTY, Dataplane, Element, plan, union
 from plugin.kernel.monitor import Hint, Monitor
 from plugin.kernel.node import NodeFacts
 from plugin.kernel.overlay import Overlay
+from plugin.kernel.parts import UPSTREAM, Parts, upstream_key
 from plugin.kernel.settling import Settling, resolve
 from plugin.kernel.vanished import Vanished
-from plugin.kernel.wanted import UPSTREAM, Wanted, upstream_key
 from plugin.kernel.writer import Kernel, Observation
 from plugin.model import IPNet
 from plugin.state import State
@@ -51,7 +51,7 @@ class Reconciler:
         self.failures: dict[str, str] = {}
         self._state, self._kernel = state, kernel
         self._vanished = Vanished(state)
-        self._wanted = Wanted(state, lambda: self._vanished.lost)
+        self._parts = Parts(state, lambda: self._vanished.lost)
         self._settling = Settling()
         self._again: asyncio.TimerHandle | None = None
         self._applied: dict[str, Dataplane] = {}
@@ -65,12 +65,12 @@ class Reconciler:
     @property
     def facts(self) -> NodeFacts:
         """What there is on the node beside us, as last observed."""
-        return self._wanted.facts
+        return self._parts.facts
 
     @property
     def mtu(self) -> int:
         """What a container gets whose network names no MTU, in bytes."""
-        return self._wanted.mtu
+        return self._parts.mtu
 
     @property
     def lost(self) -> Collection[str]:
@@ -83,12 +83,12 @@ class Reconciler:
 
     def remote(self, network_id: str) -> frozenset[IPNet]:
         """Other nodes' ranges that the firewall lets a network's containers reach, and be reached from."""
-        return self._wanted.remote(network_id)
+        return self._parts.remote(network_id)
 
     def touch(self, network_id: str) -> None:
         """The network has changed; the kernel follows soon, and nobody waits for it."""
-        self._settling.touch(network_id)
         self._touched(network_id)
+        self._settling.touch(network_id)
 
     async def settle(self, network_id: str) -> None:
         """Return when the kernel has what the state says of this network now.
@@ -102,18 +102,17 @@ class Reconciler:
         await asyncio.gather(*[self._settled(upstream_key(number)) for number in numbers])
 
     def _settled(self, key: str) -> asyncio.Future[None]:
-        future = self._settling.part(key)
         self._touched(key)
-        return future
+        return self._settling.wait_for(key)
 
     def _touched(self, key: str) -> None:
-        for upstream in self._wanted.upstreams_on(key):
+        for upstream in self._parts.upstreams_on(key):
             self._settling.touch(upstream)
         self._wake.set()
 
     def overlay(self, given: Overlay) -> None:
         """Take over what the cluster says now; the kernel follows soon, and nobody waits for it."""
-        parts, common = self._wanted.take_over(given)
+        parts, common = self._parts.take_over(given)
         for key in parts:
             self.touch(key)
         if common:
@@ -121,7 +120,7 @@ class Reconciler:
 
     def beside(self, what: str, elements: frozenset[Element]) -> None:
         """Have ``elements`` in the rules beside those of networks, instead of what was given as ``what`` before."""
-        if self._wanted.set_beside(what, elements):
+        if self._parts.set_beside(what, elements):
             self._hear(Hint.NODE)
 
     async def admit(self, what: str, elements: frozenset[Element]) -> None:
@@ -129,7 +128,7 @@ class Reconciler:
         self.beside(what, elements)
         if elements <= self._common:
             return
-        future = self._settling.admission()
+        future = self._settling.wait_for_admission()
         # Also where the same is being done just now for somebody else: he alone would hear of it.
         self._hear(Hint.NODE)
         await future
@@ -194,20 +193,22 @@ class Reconciler:
         self._hints.clear()
         self._last_resync = time.monotonic()
         seen = await self._kernel.observe()
-        before, self._wanted.facts = self.facts, seen.facts
+        before, self._parts.facts = self.facts, seen.facts
         if self.facts != before:
             self.facts_changed()
         self._vanished.look(seen.links.ports)
-        if await self._kernel.prepare(ipv6=any(network.ipv6 for network in self._state.networks.values())):
+        # One that comes meanwhile is carried out by itself, and fails by itself.
+        networks = dict(self._state.networks)
+        if await self._kernel.prepare(ipv6=any(network.ipv6 for network in networks.values())):
             self._repaired("forwarding", "the node passed no packets on")
         await self._kernel.stand(bool(self._state.upstreams))
         with self._settling.admitted():
-            await self._compare(seen, self._wanted.parts())
+            await self._compare(seen, self._parts.all(networks))
         self.failures.clear()
         self.ready.set()
 
     async def _compare(self, seen: Observation, wanted: dict[str, Dataplane]) -> None:
-        whole, common = union(wanted.values()), self._wanted.common
+        whole, common = union(wanted.values()), self._parts.common
         elements = whole.elements | common
         whole = Dataplane(whole.bridges, whole.ports, elements)
         there, flushed = seen.elements, seen.elements is None
@@ -239,11 +240,11 @@ class Reconciler:
 
     async def _refresh_facts(self) -> None:
         self._hints.discard(Hint.NODE)
-        before, self._wanted.facts = self.facts, await self._kernel.facts()
+        before, self._parts.facts = self.facts, await self._kernel.facts()
         if await self._kernel.stand(bool(self._state.upstreams)):
             self._repaired("upstreams", "their addresses were not as they should be")
         with self._settling.admitted():
-            common = self._wanted.common
+            common = self._parts.common
             if common != self._common:
                 steps = plan(Dataplane(elements=common), Dataplane(elements=self._common))
                 (error,) = await self._kernel.apply([steps])
@@ -263,7 +264,7 @@ class Reconciler:
         if any(networks[network_id].ipv6 for network_id in changed if network_id in networks):
             await self._kernel.prepare(ipv6=True)
         with self._settling.carried_out() as waiting:
-            wanted = {key: self._wanted.part(key) for key in waiting}
+            wanted = {key: self._parts.part(key) for key in waiting}
             plans = {key: plan(part, self._applied.get(key, EMPTY)) for key, part in wanted.items()}
             self._leaving = {name for steps in plans.values() for name in steps.old_links}
             outcome = await self._kernel.apply(list(plans.values()))

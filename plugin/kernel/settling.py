@@ -25,11 +25,11 @@ class Settling:
         """A part has changed, and nobody waits for it."""
         self._parts.setdefault(key, [])
 
-    def part(self, key: str) -> asyncio.Future[None]:
+    def wait_for(self, key: str) -> asyncio.Future[None]:
         """A part has changed; done when it is carried out, or cannot be."""
         return _added(self._parts.setdefault(key, []))
 
-    def admission(self) -> asyncio.Future[None]:
+    def wait_for_admission(self) -> asyncio.Future[None]:
         """Done when what is wanted beside the parts is carried out, or cannot be."""
         return _added(self._admissions)
 

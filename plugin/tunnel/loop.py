@@ -31,7 +31,7 @@ from plugin.tunnel.sightings import Sightings
 from plugin.tunnel.wants import Wanted
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.handshakes import Handshakes
-from plugin.wireguard.model import Address, Device, Observed, PeerState
+from plugin.wireguard.model import Address, Device, Observed, PeerChange, PeerState
 from plugin.wireguard.model import plan as wireguard_plan
 from stackpad import records
 from stackpad.errors import StackpadError, Unavailable
@@ -178,16 +178,16 @@ class MeshLoop:
         told = self._calls.choose(wanted, observed, made=made)
         if told.again:
             self._wake.set()
-        if told.due:
-            self._due = min(self._due or told.due, told.due)
-        device = Device(wanted.private_key, wanted.port, told.peers)
-        changes = wireguard_plan(device, observed, self._calls.configured, told.anew)
+        if told.ended.due:
+            self._due = min(self._due or told.ended.due, told.ended.due)
+        device, before = Device(wanted.private_key, wanted.port, told.peers), observed
+        changes = wireguard_plan(device, observed, told.configured, told.ended.anew)
         if changes:
             await backend.apply(changes)
-            if not all(change.anew for change in changes.changed):
+            if not changes.changed or any(_moves(change, before) for change in changes.changed):
                 self._paths.moved()
             observed = await self._observe(backend)
-        self._calls.told(told, wanted)
+        self._calls.told(told, wanted, before, observed)
         self.observed = observed
         await self._calls.keep()
         await self._paths.measure(observed)
@@ -276,3 +276,8 @@ class MeshLoop:
 
     def _device_mtu(self) -> int:
         return mesh.mtu(self._reconciler.facts.mtu)
+
+
+def _moves(change: PeerChange, before: Observed) -> bool:
+    """Whether a peer may be reached by another way than before."""
+    return not change.anew or change.endpoint != before.peers[change.public_key].endpoint

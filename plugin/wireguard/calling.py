@@ -29,7 +29,8 @@ _INITIATION = 148
 @dataclass(frozen=True, slots=True)
 class Ear:
     """The counters of a peer at the last look; more was sent ``since`` then (by a clock that does not jump, 0: it was
-    answered) and ``until`` then, and nothing has come back. ``heard`` is when something has come last.
+    answered) and ``until`` then, and nothing has come back. ``heard`` is when an answer was seen last, ``moved`` when
+    anything was, a handshake's first message among it; 0 for not since the first look.
     """
 
     received: int = 0
@@ -37,15 +38,17 @@ class Ear:
     since: float = 0.0
     until: float = 0.0
     heard: float = 0.0
+    moved: float = 0.0
 
     def listen(self, state: PeerState, now: float) -> Ear:
         """After another look."""
+        moved = now if state.received != self.received else self.moved
         if (state.received - self.received) % _INITIATION or state.received < self.received or state.sent < self.sent:
             heard = now if state.received > self.received else self.heard
-            return Ear(state.received, state.sent, heard=heard)
+            return Ear(state.received, state.sent, heard=heard, moved=moved)
         if state.sent - self.sent in {0, _EMPTY}:
-            return replace(self, received=state.received, sent=state.sent)
-        return Ear(state.received, state.sent, self.since or now, now, self.heard)
+            return replace(self, received=state.received, sent=state.sent, moved=moved)
+        return Ear(state.received, state.sent, self.since or now, now, self.heard, moved)
 
     def silent(self, now: float) -> bool:
         """Whether a peer that should have answered has not."""
@@ -70,14 +73,15 @@ class Calling:
                 self._ears.pop(key, None)
                 continue
             before = self._ears.get(key, Ear())
-            self._ears[key] = before.listen(state, now)
+            # What was there at the first look came at some time before it.
+            self._ears[key] = before.listen(state, now) if key in self._ears else Ear(state.received, state.sent)
             if node and state.received != before.received and state.endpoint is not None and has_session(state, now):
                 # WireGuard calls a peer where its last packet came from, and one has come since the last look.
                 self.heard[node] = state.endpoint
 
-    def heard_since(self, key: str, moment: float) -> bool:
-        """Whether something has come from a peer since then."""
-        return self._ears.get(key, Ear()).heard > moment
+    def ear(self, key: str) -> Ear:
+        """What was heard of a peer."""
+        return self._ears.get(key, Ear())
 
     def keep(self, nodes: Iterable[str], keys: Iterable[str]) -> None:
         """Forget all but these."""

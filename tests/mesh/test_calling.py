@@ -18,8 +18,8 @@ from plugin.kernel.writer import Kernel
 from plugin.model import ip_network
 from plugin.state import State
 from plugin.store.mesh import MeshPeer, MeshPlan
-from plugin.tunnel import calls
 from plugin.tunnel import loop as meshloop
+from plugin.tunnel import renewal
 from plugin.tunnel.fence import Fence
 from plugin.tunnel.loop import MeshLoop
 from plugin.tunnel.sightings import Sightings
@@ -160,8 +160,10 @@ async def test_who_was_heard_just_now_is_called_when_the_session_ends(
         await eventually(lambda: answers(other), "answers to who calls")
         await eventually(lambda: seen(loop, other).last_handshake, "a session")
         before = seen(loop, other)
-        monkeypatch.setattr(calls, "public_key", lambda _: "~")  # greater than any key is
-        monkeypatch.setattr(calls, "STALE", 3.0)
+        monkeypatch.setattr(renewal, "public_key", lambda _: "~")  # greater than any key is
+        monkeypatch.setattr(renewal, "STALE", 3.0)
+        # What was seen before it began is doubted for as long as a session lasts.
+        monkeypatch.setattr(loop._calls._renewal, "_began", 1.0)
         other.run("ping", "-c", "1", "-W", "5", OUR_ADDRESS)
         await eventually(lambda: seen(loop, other).last_handshake > before.last_handshake, "a session that is ours")
         monkeypatch.undo()
@@ -188,7 +190,8 @@ async def test_who_set_its_clock_back_is_heard_when_its_session_has_ended(
             other.run("wg", "set", "wg0", "peer", OURS, "remove")
             calling(other)
             assert not answers(other, 5)
-            monkeypatch.setattr(calls, "STALE", 0.5)
+            monkeypatch.setattr(loop._calls._renewal, "_began", 1.0)
+            monkeypatch.setattr(renewal, "STALE", 0.5)
             await eventually(lambda: seen(loop, other).last_handshake == 0, "a peer that begins anew")
             monkeypatch.undo()
             await eventually(lambda: answers(other), "answers to who calls, again")

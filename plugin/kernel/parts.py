@@ -5,7 +5,7 @@ A part is a network or a stable upstream, and has a key: a network's id, or ``up
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from plugin import upstreams
 from plugin.kernel import leading
@@ -20,7 +20,7 @@ UPSTREAM = "upstream "
 """What the key of a part begins with that is a stable upstream; a network's id has no space in it."""
 
 
-class Wanted:
+class Parts:
     """Reads the state whenever it is asked; ``lost`` says whose veth pair is gone and gets no new one."""
 
     def __init__(self, state: State, lost: Callable[[], Collection[str]]) -> None:
@@ -69,9 +69,9 @@ class Wanted:
         """Keys of the upstreams with containers on a network; none (``""``): beyond this node."""
         return map(upstream_key, self._state.upstreams_on(network_id))
 
-    def parts(self) -> dict[str, Dataplane]:
-        """All of them."""
-        return {key: self.part(key) for key in (*self._state.networks, *map(upstream_key, self._state.upstreams))}
+    def all(self, networks: Iterable[str]) -> dict[str, Dataplane]:
+        """Those of ``networks``, by id, and of all stable upstreams."""
+        return {key: self.part(key) for key in (*networks, *map(upstream_key, self._state.upstreams))}
 
     def part(self, key: str) -> Dataplane:
         """What one should be; ``EMPTY`` itself for one that the state does not have any more."""
