@@ -160,7 +160,7 @@ async def test_who_was_heard_just_now_is_called_when_the_session_ends(
         await eventually(lambda: answers(other), "answers to who calls")
         await eventually(lambda: seen(loop, other).last_handshake, "a session")
         before = seen(loop, other)
-        monkeypatch.setattr(renewal, "public_key", lambda _: "~")  # greater than any key is
+        monkeypatch.setattr(loop._calls._renewal, "_own", (PRIVATE, "~"))  # greater than any key is
         monkeypatch.setattr(renewal, "STALE", 3.0)
         # What was seen before it began is doubted for as long as a session lasts.
         monkeypatch.setattr(loop._calls._renewal, "_began", 1.0)
