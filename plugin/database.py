@@ -1,5 +1,7 @@
 """A file of tables of records: SQLite with a full sync at each commit, so that what is written survives a power cut.
 
+The node's own range of IPv6 addresses is in it, too, chosen when the file is made.
+
 Writes happen in one thread, in the order they are asked for; what was there is read once, when the file is opened. That
 works while the disk is full, too, and is written again as soon as there is room.
 """

@@ -161,3 +161,32 @@ async def test_there_are_so_many_connections_and_no_more(tmp_path: Path, monkeyp
         for _, writer in held:
             writer.close()
             await writer.wait_closed()
+
+
+async def test_who_went_away_does_not_keep_others_waiting_for_his_body(tmp_path: Path) -> None:
+    """A call may wait for the kernel, and an ingress tries again; what it has left must not be in its own way."""
+    entered = 0
+
+    async def take(request: web.Request) -> web.Response:
+        nonlocal entered
+        entered += 1
+        if await request.read() == b"slow":
+            await asyncio.Event().wait()
+        return web.Response()
+
+    application, listener = web.Application(), sockets.listen(tmp_path / "web.sock")
+    application.router.add_put("/web", take)
+    async with served(narrowed(application), listener, 1.0):
+        for _ in range(ingressadmin.BODIES):
+            before = entered
+            _, writer = await asyncio.open_unix_connection(tmp_path / "web.sock")
+            writer.write(b"PUT /web HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nslow")
+            while entered == before:  # noqa: ASYNC110 - a call that comes has no event
+                await asyncio.sleep(0.01)
+            writer.close()
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "web.sock")
+        writer.write(b"PUT /web HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfast")
+        async with asyncio.timeout(10):
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
+    listener.remove()
