@@ -26,6 +26,7 @@ class UpstreamAdmin:
     def __init__(self, state: State, reconciler: Reconciler) -> None:
         self._state, self._reconciler = state, reconciler
         self._turn = asyncio.Lock()
+        self._unsettled: set[int] = set()
         self._log = structlog.get_logger("upstreams")
 
     def add_to(self, application: web.Application) -> None:
@@ -78,12 +79,13 @@ class UpstreamAdmin:
         bound = upstreams.bind(kept, self._state.endpoints.values())
         changes = {number: bound.get(number) for number in asked}
         before = {number: self._state.upstreams.get(number) for number in asked}
+        failed = self._reconciler.failures
+        due = {n for n, to in changes.items() if to != before[n] or n in self._unsettled or upstream_key(n) in failed}
+        # Whoever goes away in the middle of this leaves it to the next one.
+        self._unsettled |= due
         await self._state.put_upstreams(changes)
-        await self._reconciler.settle_upstreams(
-            number
-            for number, targets in changes.items()
-            if targets != before[number] or upstream_key(number) in self._reconciler.failures
-        )
+        await self._reconciler.settle_upstreams(due)
+        self._unsettled -= due
 
 
 def _json(status: int, value: object) -> web.Response:
