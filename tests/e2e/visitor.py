@@ -146,11 +146,18 @@ def domain(bench: Workbench, command: str, name: str, **given: str) -> Any:
 
 
 def forget_domains(bench: Workbench) -> None:
-    """Release all domains; one that several have asked for is listed for each, and one nobody asks for goes by itself."""
-    for name in {str(one["domain"]) for one in told(bench, "/domains")}:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            domain(bench, "release", name)
-    eventually(lambda: told(bench, "/domains") == [], "no domains to be left")
+    """Release all domains; one that several have asked for is listed for each, and one nobody asks for goes by itself.
+
+    Again and again: who waited for a name has it when it is released, until the ingress hears that he is gone, too.
+    """
+
+    def forgotten() -> bool:
+        for name in {str(one["domain"]) for one in told(bench, "/domains")}:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                domain(bench, "release", name)
+        return bool(told(bench, "/domains") == [])
+
+    eventually(forgotten, "no domains to be left")
 
 
 def routes(bench: Workbench) -> list[dict[str, object]] | None:
