@@ -157,6 +157,30 @@ def store_wiped(place: Place) -> Iterator[None]:
     yield
 
 
+@fault("etcd's data put back from an older copy", goal=UNNOTICED, roles=(CONTROL,))
+def store_restored(place: Place) -> Iterator[None]:
+    """It has a network that is gone since, and revisions before those from which the nodes watch."""
+    pid, data = place.one("etcd"), place.node.root / "var/lib/stackpad/etcd/data"
+    stale = "gone-production"
+    place.bench.docker("network", "create", "--driver", "stackpad", stale)
+    wait_until("the network in the store", lambda: _in_store(place, stale), 10)
+    with tempfile.TemporaryDirectory() as kept:
+        with place.stopped(pid):
+            shutil.copytree(data, f"{kept}/data")
+        place.bench.docker("network", "rm", stale)
+        wait_until("the network out of the store", lambda: not _in_store(place, stale), 10)
+        os.kill(pid, signal.SIGSTOP)
+        shutil.rmtree(data)
+        shutil.copytree(f"{kept}/data", data)
+        os.kill(pid, signal.SIGKILL)
+    yield
+
+
+def _in_store(place: Place, environment: str) -> bool:
+    words = ["etcdctl", "--endpoints", f"unix://{place.node.root}/run/stackpad/etcd/client:0", "--command-timeout=5s"]
+    return environment in run(*words, "get", "--prefix", "/stackpad/1/").stdout
+
+
 @fault(
     "etcd compacted behind a node that is cut off",
     goal=Goal(still=("same", "published"), across=None, others=False),

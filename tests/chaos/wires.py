@@ -227,6 +227,20 @@ def forwarding_off(place: Place) -> Iterator[None]:
     yield
 
 
+@fault("another address on the uplink", goal=Goal(still=("same",), across=1.0), hold=8, roles=(WORKER,),
+       note="the others learn where it is from what it sends")  # fmt: skip
+def address_changed(place: Place) -> Iterator[None]:
+    plan, spec = place.scene.bed.plan, place.node.spec
+    moved = spec.address.rpartition(".")[0] + ".77"
+    address = ["ip", "-n", spec.netns, "addr"]
+    run(*address, "del", f"{spec.address}/24", "dev", "eth0")
+    run(*address, "add", f"{moved}/24", "dev", "eth0")
+    run("ip", "-n", spec.netns, "route", "replace", "default", "via", plan.gateway)
+    yield
+    run(*address, "del", f"{moved}/24", "dev", "eth0")
+    network.connect(plan, spec)
+
+
 @fault("the uplink without a cable", goal=TRAFFIC_STOPS, hold=5, roles=(WORKER,))
 def uplink_down(place: Place) -> Iterator[None]:
     cable = ["ip", "-n", place.scene.bed.plan.switch, "link", "set", place.node.name]
