@@ -22,7 +22,7 @@ _RANDOM_TRIES = 64
 
 CHOSEN = range(49152, 61000)
 """Where a port is chosen from: RFC 6335's dynamic ports, as far as Linux gives them out, and none that containers'
-connections leave by (see ``source_nat`` in :mod:`plugin.kernel.ruleset`)."""
+connections leave by (see ``source_nat`` in :mod:`plugin.kernel.chains`)."""
 
 
 class PortReservations:

@@ -64,7 +64,7 @@ class Calls:
     def choose(self, wanted: Wanted, observed: Observed, *, made: bool) -> Told:
         """What to tell now; ``made`` says that the device has just been made."""
         planned = wanted.plan.peers
-        nodes = {key: peer.node for key, peer in planned.items()}
+        nodes = {**{key: peer.node for key, peer in planned.items()}, **dict.fromkeys(wanted.extra, "")}
         self._calling.keep(nodes.values(), nodes)
         self._calling.look(nodes, observed, now := steady.now())
         peers = {**{key: self._peer(peer, observed) for key, peer in planned.items()}, **wanted.extra}

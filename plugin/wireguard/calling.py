@@ -29,8 +29,8 @@ _INITIATION = 148
 @dataclass(frozen=True, slots=True)
 class Ear:
     """The counters of a peer at the last look; more was sent ``since`` then (by a clock that does not jump, 0: it was
-    answered) and ``until`` then, and nothing has come back. ``heard`` is when an answer was seen last, ``moved`` when
-    anything was, a handshake's first message among it; 0 for not since the first look.
+    answered) and ``until`` then, and nothing has come back. ``heard`` is when an answer was seen last, since the first
+    look, ``moved`` when anything was, a handshake's first message among it; 0 for never.
     """
 
     received: int = 0
@@ -72,9 +72,14 @@ class Calling:
             if state is None:
                 self._ears.pop(key, None)
                 continue
-            before = self._ears.get(key, Ear())
-            # What was there at the first look came at some time before it.
-            self._ears[key] = before.listen(state, now) if key in self._ears else Ear(state.received, state.sent)
+            before = self._ears.get(key)
+            if before is None:
+                # What is there at the first look came at some time before it: it may be an answer of long ago, and a
+                # handshake's message of just now.
+                before, moved = Ear(), now if state.received else 0.0
+                self._ears[key] = Ear(state.received, state.sent, moved=moved)
+            else:
+                self._ears[key] = before.listen(state, now)
             if node and state.received != before.received and state.endpoint is not None and has_session(state, now):
                 # WireGuard calls a peer where its last packet came from, and one has come since the last look.
                 self.heard[node] = state.endpoint

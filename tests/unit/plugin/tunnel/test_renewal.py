@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from plugin.tunnel.renewal import LATER, PAUSE, RECENT
 from plugin.tunnel.sightings import Sightings
 from plugin.tunnel.wants import Wanted
 from plugin.wireguard.keys import generate
-from plugin.wireguard.model import STALE, Address, Observed, PeerState
+from plugin.wireguard.model import STALE, Address, Observed, Peer, PeerState
 
 HERE: Address = ("192.0.2.1", 51820)
 AWAY: Address = ("203.0.113.9", 666)
@@ -131,6 +132,22 @@ def test_what_was_before_is_counted_on(node: Node) -> None:
     whole = node.calls.whole("k", PeerState(received=5, sent=7))
     assert (whole.last_handshake, whole.received, whole.sent) == (BEGAN, 3005, 6007)
     assert node.calls.whole("k", PeerState(last_handshake=node.now)).last_handshake == node.now
+
+
+def test_one_that_was_answered_before_the_first_look_begins_anew_as_well(node: Node, later: float) -> None:
+    node.look(BEGAN, 148, 0.0)
+    assert not anew(node.look(BEGAN + STALE - 1, 148, 0.0))
+    assert anew(node.look(BEGAN + STALE + later, 148, 0.0))
+
+
+def test_a_guest_is_not_disturbed_by_its_first_look(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first message came between the moment in which its peer was made and the look."""
+    guest = Peer("g", allowed=frozenset({ip_network("10.192.0.9/32")}))
+    monkeypatch.setattr("tests.unit.plugin.tunnel.test_renewal.WANTED", replace(WANTED, extra={"g": guest}))
+    node.look(BEGAN, 100, BEGAN)
+    node.now = BEGAN + 2 * STALE
+    called = Observed(PRIVATE, 51820, {"g": PeerState(endpoint=AWAY, allowed=guest.allowed, received=148)})
+    assert not node.calls.choose(WANTED, called, made=False).ended.anew
 
 
 async def test_nothing_is_known_of_who_is_gone(node: Node) -> None:
