@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -36,6 +37,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.e2e)
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Beside what a test failed with, the last that its nodes' plugins have logged."""
+    report = yield
+    fixtures = getattr(item, "funcargs", {})
+    beds = {made.plan.name: made for made in map(_bed_of, fixtures.values()) if made is not None}
+    if report.failed:
+        for node in (node for made in beds.values() for node in made.nodes):
+            with contextlib.suppress(OSError):
+                report.sections.append((f"log of the plugin on {node.name}", node.plugin_log()))
+    return report
+
+
+def _bed_of(fixture: object) -> Testbed | None:
+    """The testbed that a fixture is, or is about."""
+    return fixture if isinstance(fixture, Testbed) else getattr(fixture, "bed", None)
 
 
 @pytest.fixture(scope="session", params=CHOSEN)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.workbench import Workbench, eventually, everything
 from tests.testbed import network
+from tests.testbed.shell import Failed
 from tests.testbed.testbed import Testbed
 
 ENVIRONMENT = "shop-production"
@@ -80,6 +81,14 @@ class Life:
         said = self.bench[number].node.stackpad("status", "--json", check=False).stdout
         return bool(said) and bool(json.loads(said)["cluster"].get("store", {}).get("connected"))
 
+    def all_connected(self, seconds: float = 150) -> None:
+        """Wait until every node reaches the store; fails with what each says of it."""
+        try:
+            eventually(lambda: all(map(self.connected, self.bench)), "the nodes to reach the store", seconds)
+        except Failed as error:
+            said = (bench.node.stackpad("status", "--json", check=False).stdout for bench in self.bench.values())
+            raise Failed("\n".join((str(error), *said))) from error
+
     def name(self, number: int) -> str:
         """A node's name in the cluster."""
         return f"{self.bed.plan.name}-n{number}"
@@ -112,7 +121,7 @@ class Life:
 def life(fleet: Testbed) -> Iterator[Life]:
     """The three nodes, in touch with their store; cleared after each test."""
     made = Life(fleet)
-    eventually(lambda: all(map(made.connected, made.bench)), "the nodes to reach the store", 150)
+    made.all_connected()
     yield made
     for bench in made.bench.values():
         bench.clear()

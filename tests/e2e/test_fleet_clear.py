@@ -97,7 +97,7 @@ def test_nothing_is_in_clear_in_any_moment_of_change(life: Life, tmp_path: Path)
             hold(0.5)
             life.bench[number].wait_plugin()
             eventually(met, f"the two to meet after node {number}'s plugin was killed", 90)
-        eventually(lambda: all(map(life.connected, life.bench)), "the nodes to reach the store", 90)
+        life.all_connected(90)
         for number in (1, 2):
             done = life.bench[number].node.stackpad("node", "rotate-key", check=False)
             assert done.returncode == 0, done.stderr

@@ -130,7 +130,7 @@ def test_a_store_that_cannot_use_its_disk(life: Life, how: Callable[[Life], Call
         assert words in found["cluster"]["detail"], found["cluster"]
     finally:
         mend()
-    eventually(lambda: all(map(life.connected, life.bench)), "the nodes to reach the store", 150)
+    life.all_connected()
     eventually(lambda: set(life.nodes().values()) == {"alive"} and len(life.nodes()) == 3, "all nodes to be there", 90)
     life.bench[2].docker("rm", "--force", "two")
     eventually(lambda: not life.finds(1, "one", "two"), "news to pass again", 90)

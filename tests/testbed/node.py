@@ -302,7 +302,14 @@ class Node:
 
     def log(self, lines: int = 30) -> str:
         """The last lines of the engine's log."""
-        return "\n".join((self.home / "dockerd.log").read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self._log()[-lines:])
+
+    def plugin_log(self, lines: int = 30) -> str:
+        """The last lines that the plugin has had the engine log."""
+        return "\n".join([line for line in self._log() if " plugin=" in line][-lines:])
+
+    def _log(self) -> list[str]:
+        return (self.home / "dockerd.log").read_text(errors="replace").splitlines()
 
     def _processes(self) -> list[int]:
         """Processes in the node's namespace, and those of its containers, which have namespaces of their own."""
