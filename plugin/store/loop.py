@@ -82,6 +82,7 @@ class StoreLoop:
         self.writing = asyncio.Lock()
         """Held while this node's records are written, and while they are taken out for good: one under way would stay."""
         self._refused: dict[str, tuple[Op, str]] = {}
+        self._settling: set[str] = set()
         self._silenced = ""
         self._again_at: float | None = None
         self._log = structlog.get_logger("store")
@@ -134,14 +135,20 @@ class StoreLoop:
                     self._back.set()
                 self._unsaved.set()
                 self._heard(touched)
-                for node in touched.returned:
-                    asyncio.get_running_loop().call_later(SETTLE, self._settle, node)
-
+                self._settle_later(touched.returned)
                 for node in touched.silent:
                     asyncio.get_running_loop().call_later(records.LEASE, self._bury, node)
 
+    def _settle_later(self, nodes: set[str]) -> None:
+        for node in nodes - self._settling:
+            asyncio.get_running_loop().call_later(SETTLE, self._settle, node)
+        self._settling |= nodes
+
     def _settle(self, node: str) -> None:
-        self._heard(self._seen.settle(node))
+        self._settling.discard(node)
+        touched = self._seen.settle(node)
+        self._heard(touched)
+        self._settle_later(touched.returned)
 
     def _bury(self, node: str) -> None:
         self._heard(self._seen.bury(node))

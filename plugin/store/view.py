@@ -5,6 +5,8 @@ Pure. Values that do not fit their record are left out and reported; they are ne
 Absence is not removal. A node ends by a tombstone; where its record is missing without one, the store has lost it (it was
 wiped, or restored from an old copy), and all that is known of the node stays until it has written its records again: its
 tunnel, which may be the very way to the store, and its containers' traffic are not cut. What is kept so is *orphaned*.
+A range that nobody has given back is so even where its node's record is there: it ends when the node has written again
+the one that its own address is in, or when somebody else claims it.
 
 Nor is a tombstone's absence a return: an id is never used again, so whoever was seen removed once stays so here, whoever
 deletes the key.
@@ -14,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TypeVar
 
 from msgspec import structs
 
+from plugin.model import ip_network
 from plugin.store.mesh import View
 from stackpad import records
 from stackpad.errors import InvalidRequest, plain
@@ -34,8 +38,8 @@ class Touched:
 
     ``shown`` says that it was about something the ingress is shown.
     ``buried`` says that a node was removed, or has left, of which that was not known.
-    ``returned`` are nodes that write their records again after the store had lost them, ``silent`` those whose sign of
-    life it has lost with everything else.
+    ``returned`` are nodes that write their records again after the store had lost them, or have still to; ``silent``
+    are those whose sign of life it has lost with everything else.
     """
 
     mesh: bool = False
@@ -56,7 +60,7 @@ class StoreView:
     def __init__(self) -> None:
         self.raw: dict[str, bytes] = {}
         self.problems: dict[str, str] = {}
-        self._orphans: set[str] = set()
+        self._orphans: dict[str, bytes] = {}
         self._cluster: records.Cluster | None = None
         self._nodes: dict[str, records.Node] = {}
         self._alive: set[str] = set()
@@ -86,8 +90,9 @@ class StoreView:
         tables = (self.raw, self.problems, self._nodes, self._ranges, self._networks, self._endpoints, self._ingresses)
         for table in (*tables, self.shown, self._removed):
             table.clear()
-        for names in (self._orphans, self._alive, self.departed):
+        for names in (self._alive, self.departed):
             names.clear()
+        self._orphans.clear()
         self._cluster = None
 
     def tombstones(self) -> dict[str, records.Record]:
@@ -95,8 +100,8 @@ class StoreView:
         return {records.REMOVED + owner: gone for owner, gone in self._removed.items()}
 
     def memory(self) -> dict[str, bytes]:
-        """What a copy of the view has in it: what the store has, and the tombstones that it has no more."""
-        return {**{key: records.encode(gone) for key, gone in self.tombstones().items()}, **self.raw}
+        """What a copy of the view has in it: what the store has, and the tombstones and orphans that it has no more."""
+        return {**{key: records.encode(gone) for key, gone in self.tombstones().items()}, **self._orphans, **self.raw}
 
     def replace(self, raw: Mapping[str, bytes]) -> Touched:
         """Take ``raw`` for everything there is in the store."""
@@ -111,16 +116,20 @@ class StoreView:
         events = [(key, value) for key, value in events if self._is_key(key, value)]
         # Of a node that was removed nothing else counts, and all that is there is read at once.
         events.sort(key=lambda event: not event[0].startswith(records.REMOVED))
+        before = dict[str, bytes]()
         for key, value in events:
-            if value is None:
-                self.raw.pop(key, None)
-            else:
+            if value is not None:
                 self.raw[key] = value
+            elif key in self.raw:
+                before[key] = self.raw.pop(key)
         for key, value in events:
             if value is None and self._is_orphan(key):
-                self._orphans.add(key)
+                if key in before:
+                    self._orphans[key] = before[key]
                 if key.startswith(records.ALIVE):
                     touched.silent.add(key.removeprefix(records.ALIVE))
+                elif key.startswith(records.RANGES) and records.NODES + self._owner(key) in self.raw:
+                    touched.returned.add(self._owner(key))
                 continue
             self._set(key, value, touched)
             if key.startswith(records.NODES):
@@ -132,17 +141,24 @@ class StoreView:
         return touched
 
     def settle(self, node: str) -> Touched:
-        """``node`` has had the time to write its records again: what it has not written is gone."""
+        """``node`` has had the time to write its records again: what it has not written is gone.
+
+        Its ranges stay as long as the one is missing by which it is reached, and it is ``returned`` once more.
+        """
         touched = Touched()
-        if records.key(records.NODES, node) in self.raw:
+        if records.key(records.NODES, node) not in self.raw:
+            return touched
+        if self._is_rooted(node):
             self._drop_orphans(node, touched)
+        elif any(self._owner(key) == node for key in self._orphans):
+            self._drop_orphans(node, touched, ranges=False)
+            touched.returned.add(node)
         return touched
 
     def bury(self, node: str) -> Touched:
         """``node`` has had the time to give a sign of life again; without one its names are hidden."""
         touched, key = Touched(), records.key(records.ALIVE, node)
-        if key in self._orphans and key not in self.raw:
-            self._orphans.discard(key)
+        if key in self._orphans:
             self._set(key, None, touched)
         return touched
 
@@ -155,10 +171,31 @@ class StoreView:
             self.problems[key] = f"{ascii(key)[:80]} in the store is no key of a record; delete it there"
         return False
 
-    def _drop_orphans(self, node: str, touched: Touched) -> None:
+    def _drop_orphans(self, node: str, touched: Touched, *, ranges: bool = True) -> None:
         for key in [key for key in self._orphans if self._owner(key) == node]:
-            self._orphans.discard(key)
-            if key not in self.raw:
+            if ranges or not key.startswith(records.RANGES):
+                self._set(key, None, touched)
+
+    def _is_rooted(self, node: str) -> bool:
+        """Whether the ranges in which the addresses of ``node`` are, by which it is reached, are its own in the store."""
+        place = self._nodes.get(node)
+        held = [
+            ip_network(record.net)
+            for key, record in self._ranges.items()
+            if record.owner == node and not record.freed and key not in self._orphans
+        ]
+        return place is None or all(
+            any(net.version == address.version and address in net for net in held)
+            for address in map(ip_address, filter(None, (place.mesh4, place.mesh6)))
+        )
+
+    def _oust(self, claim: records.Range, touched: Touched) -> None:
+        """What the store has lost is nobody's any more where somebody else has claimed it."""
+        net = ip_network(claim.net)
+        for key in [key for key in self._orphans if key.startswith(records.RANGES)]:
+            lost = self._ranges[key]
+            other = ip_network(lost.net)
+            if lost.owner != claim.owner and other.version == net.version and other.overlaps(net):
                 self._set(key, None, touched)
 
     def _is_orphan(self, key: str) -> bool:
@@ -166,7 +203,7 @@ class StoreView:
         held = self._ranges.get(key)
         if not owner or key in self.problems or (held is not None and held.freed):
             return False
-        return owner not in self._removed and records.NODES + owner not in self.raw
+        return owner not in self._removed and (held is not None or records.NODES + owner not in self.raw)
 
     def _owner(self, key: str) -> str:
         """The id of the node whose record it is; empty if nobody's."""
@@ -182,9 +219,9 @@ class StoreView:
         self._note(key, touched)
         self.problems.pop(key, None)
         self._forget(key)
+        self._orphans.pop(key, None)
         if value is None:
             return
-        self._orphans.discard(key)
         try:
             self._take(key, value, touched)
         except InvalidRequest as error:
@@ -243,7 +280,9 @@ class StoreView:
                 return
             self._alive.add(key.removeprefix(records.ALIVE))
         elif key.startswith(records.RANGES):
-            self._ranges[key] = records.check(records.decode(value, records.Range))
+            claim = self._ranges[key] = records.check(records.decode(value, records.Range))
+            if not claim.freed and self._orphans:
+                self._oust(claim, touched)
         elif key.startswith(records.NETWORKS):
             self._networks[key] = _of(key, records.check(records.decode(value, records.Network)))
         elif key.startswith(records.ENDPOINTS):

@@ -102,8 +102,8 @@ class WireGuardGo:
             if shutil.which(program) is None:
                 raise Unavailable(f"there is no {program} command; install the package {package}")
         _SOCKETS.mkdir(mode=0o700, parents=True, exist_ok=True)
-        environment = {**os.environ, "LOG_LEVEL": "error", "WG_TUN_MTU": str(mtu)}
-        # It says on stdout that a kernel with WireGuard would be better; that is known.
+        # Where its environment has it stay in the foreground, it does not say that a kernel with WireGuard is better.
+        environment = {**os.environ, "LOG_LEVEL": "error", "WG_TUN_MTU": str(mtu), "WG_PROCESS_FOREGROUND": "1"}
         # What comes from the network is read in there: it gets what its link and a port of its own take.
         command = [*privileges.holding("NET_ADMIN", "NET_BIND_SERVICE"), _PROGRAM, "-f", device]
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from stackpad import records
 from tests.chaos.fault import (
     CONTROL,
     PLUGIN_ENDS,
@@ -154,6 +155,14 @@ def store_wiped(place: Place) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
     shutil.rmtree(place.node.root / "var/lib/stackpad/etcd/data")
     os.kill(pid, signal.SIGKILL)
+    yield
+
+
+@fault("all ranges deleted from the store by hand", goal=UNNOTICED, roles=(CONTROL,))
+def ranges_deleted(place: Place) -> Iterator[None]:
+    """The nodes' own addresses in the tunnel are in them: who forgets another node's could not hear it say so."""
+    store = f"unix://{place.node.root}/run/stackpad/etcd/client:0"
+    run("etcdctl", "--endpoints", store, "del", "--prefix", records.RANGES)
     yield
 
 

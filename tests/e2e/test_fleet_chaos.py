@@ -22,8 +22,9 @@ from tests.testbed.testbed import Testbed
 SEED = os.environ.get("STACKPAD_SEED") or str(random.SystemRandom().randrange(1_000_000))
 MODULES = (processes, wires, limits)
 
-SHORT = ("plugin-killed", "tunnel-killed", "store-killed", "store-wiped", "bridge-table-deleted", "deaf", "mute",
-         "routes-deleted", "peer-removed", "bridge-down", "address-deleted", "rule-deleted", "shuffled")  # fmt: skip
+SHORT = ("plugin-killed", "tunnel-killed", "store-killed", "store-wiped", "ranges-deleted", "bridge-table-deleted",
+         "deaf", "mute", "routes-deleted", "peer-removed", "bridge-down", "address-deleted", "rule-deleted",
+         "shuffled")  # fmt: skip
 """Faults that need neither Caddy nor a setting of the engine's, and are over soon."""
 
 CHOSEN = sorted(random.Random(SEED).sample(SHORT, 3))  # noqa: S311 - a choice of tests

@@ -11,9 +11,11 @@ from collections.abc import Callable
 
 import pytest
 
+from plugin.store.loop import SETTLE
+from stackpad import records
 from tests.e2e.life import ENVIRONMENT, Life
 from tests.e2e.scene import INTERNET
-from tests.e2e.workbench import Workbench, eventually, everything
+from tests.e2e.workbench import Workbench, eventually, everything, hold
 from tests.testbed import images
 from tests.testbed.node import PLUGIN
 from tests.testbed.plan import INTERNET_NAME
@@ -134,6 +136,31 @@ def test_a_store_that_cannot_use_its_disk(life: Life, how: Callable[[Life], Call
     eventually(lambda: set(life.nodes().values()) == {"alive"} and len(life.nodes()) == 3, "all nodes to be there", 90)
     life.bench[2].docker("rm", "--force", "two")
     eventually(lambda: not life.finds(1, "one", "two"), "news to pass again", 90)
+
+
+def test_ranges_deleted_from_the_store_are_written_again(life: Life) -> None:
+    """While a node cannot say so: its address in the tunnel, by which it will, is in one of them."""
+    _, second = life.pair()
+    store = f"unix://{life.bench[1].node.root}/run/stackpad/etcd/client:0"
+    ranges = ["--prefix", records.RANGES, "--keys-only"]
+
+    def there() -> list[str]:
+        return run("etcdctl", "--endpoints", store, "get", *ranges).stdout.split()
+
+    before = there()
+    plugin = life.bench[2].node.plugin_pid()
+    os.kill(plugin, signal.SIGSTOP)
+    try:
+        run("etcdctl", "--endpoints", store, "del", *ranges[:2])
+        eventually(there, "the first node's to be back", 30)
+        hold(SETTLE + 3)
+        assert life.meet(1, "one", second), "what runs goes on"
+    finally:
+        os.kill(plugin, signal.SIGCONT)
+    eventually(
+        lambda: run("etcdctl", "--endpoints", store, "get", *ranges).stdout.split() == before, "all to be back", 30
+    )
+    life.all_connected()
 
 
 def steps(life: Life, number: int, who: str, whom: str) -> tuple[int, str, dict[str, str]]:

@@ -9,11 +9,13 @@ import pytest
 from plugin.store.view import StoreView
 from stackpad import records
 
+OF_B = records.range_key("10.192.64.0/18")
 KEY = base64.b64encode(bytes(32)).decode()
 
 
 def node(name: str) -> dict[str, bytes]:
-    made = records.Node(owner=name, name=name, public_keys=(KEY,), mesh4="10.192.0.1")
+    address = "10.192.0.1" if name == "a" else "10.192.64.1"
+    made = records.Node(owner=name, name=name, public_keys=(KEY,), mesh4=address)
     block = records.Range(owner=name, net="10.192.0.0/18" if name == "a" else "10.192.64.0/18", block=True)
     network = records.Network(owner=name, id="x", environment="shop", subnets=("10.192.0.64/26",))
     endpoint = records.Endpoint(
@@ -91,6 +93,64 @@ def test_a_node_that_writes_again_is_what_it_writes() -> None:
     assert seen.settle("b").environments == {"shop"}
     assert len(seen.view().endpoints) == 1
     assert lost
+
+
+def test_the_range_by_which_a_node_is_reached_stays_until_it_has_written_it() -> None:
+    """Without it the node could not reach the store to write it."""
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    seen.replace(node("a"))
+    place = records.key(records.NODES, "b")
+    assert seen.change([(place, node("b")[place])]).returned == {"b"}
+    assert seen.settle("b").returned == {"b"}
+    assert len(seen.view().endpoints) == 1
+    assert OF_B in seen.view().ranges
+    seen.change([(OF_B, node("b")[OF_B])])
+    assert seen.settle("b").returned == set()
+
+
+def test_what_a_node_claimed_and_does_not_write_again_is_gone() -> None:
+    other = records.Range(owner="b", net="10.200.0.0/24", network="x")
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b"), records.range_key(other.net): records.encode(other)})
+    seen.replace(node("a"))
+    seen.change(list(node("b").items()))
+    assert records.range_key(other.net) in seen.view().ranges
+    assert seen.settle("b").mesh
+    assert records.range_key(other.net) not in seen.view().ranges
+    assert OF_B in seen.view().ranges
+
+
+def test_a_range_that_was_not_given_back_ends_by_nobodys_deletion() -> None:
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    assert seen.change([(OF_B, None)]).returned == {"b"}
+    assert seen.settle("b").returned == {"b"}
+    assert OF_B in seen.view().ranges
+    freed = records.Range(owner="b", net="10.192.64.0/18", block=True, freed=1.0)
+    seen.change([(OF_B, records.encode(freed))])
+    seen.change([(OF_B, None)])
+    assert OF_B not in seen.view().ranges
+
+
+@pytest.mark.parametrize(("owner", "freed", "stays"), [("c", 0.0, False), ("c", 1.0, True), ("b", 0.0, True)])
+def test_a_range_that_the_store_has_lost_is_whose_who_claims_it(owner: str, freed: float, stays: bool) -> None:
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    seen.replace(node("a"))
+    part = records.Range(owner=owner, net="10.192.64.0/24", network="x", freed=freed)
+    seen.change([(records.range_key(part.net), records.encode(part))])
+    assert (OF_B in seen.view().ranges) is stays
+
+
+def test_what_the_store_has_lost_outlives_a_restart() -> None:
+    seen, after = StoreView(), StoreView()
+    seen.replace({**node("a"), **node("b")})
+    seen.replace(node("a"))
+    after.replace(seen.memory())
+    assert after.replace(node("a")).silent == {"b"}
+    assert set(after.view().nodes) == {"a", "b"}
+    assert OF_B in after.view().ranges
 
 
 def test_a_node_that_never_comes_back_loses_its_names() -> None:
