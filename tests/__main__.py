@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import IO
 
 FIRST = ("unit", "properties", "fuzz", "kernel", "caddy", "browser", "dns")
 BESIDE = ("etcd", "mesh", "guest")
@@ -29,19 +30,17 @@ def main(arguments: list[str]) -> int:
     """Run them; returns 0 if all passed."""
     pytest = [sys.executable, "-m", "pytest"]
     if arguments:
-        return subprocess.run([*pytest, *arguments], check=False).returncode
+        os.execv(pytest[0], [*pytest, *arguments])  # noqa: S606 - this interpreter
     # A file stays in one process: its tests may share what is made once.
     spread = ["--numprocesses", str(os.cpu_count() or 1), "--dist", "loadfile"]
-    ended = [subprocess.run([*pytest, *spread, *_paths(FIRST)], check=False).returncode]
     one, *others = rows()
     with contextlib.ExitStack() as stack:
+        ended = [_started(stack, [*pytest, *spread, *_paths(FIRST)]).wait()]
         running = []
         for row in others:
             words = stack.enter_context(tempfile.TemporaryFile())
-            process = subprocess.Popen([*pytest, *row], stdout=words, stderr=subprocess.STDOUT)
-            stack.callback(_end, process)
-            running.append((process, words))
-        ended.append(subprocess.run([*pytest, *one], check=False).returncode)
+            running.append((_started(stack, [*pytest, *row], words), words))
+        ended.append(_started(stack, [*pytest, *one]).wait())
         for process, words in running:
             ended.append(process.wait())
             words.seek(0)
@@ -56,6 +55,18 @@ def rows() -> tuple[list[str], list[str], list[str]]:
     restarts = [there / name for name in RESTARTS]
     one = set(there.glob("test_*.py")) - several - set(restarts)
     return sorted(map(str, one)), sorted(map(str, several)), [*_paths(BESIDE), *map(str, restarts)]
+
+
+def _started(stack: contextlib.ExitStack, command: list[str], words: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """A row that ends with ``stack``; what it says goes to ``words``, if given.
+
+    In a session of its own: a terminal's interrupt would reach it at once, ours again, and the second one would break off
+    its cleaning up.
+    """
+    error = None if words is None else subprocess.STDOUT
+    process = subprocess.Popen(command, stdout=words, stderr=error, start_new_session=True)
+    stack.callback(_end, process)
+    return process
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
