@@ -99,7 +99,9 @@ A Docker host of its own is up, with my-app-production and my-app-staging on it.
   docker ps; docker network ls
   docker exec my-app-production-web python3 -c 'import socket; print(socket.gethostbyname("postgres"))'
   docker exec my-app-staging-web python3 -c 'import socket; print(socket.gethostbyname("postgres"))'
-  .venv/bin/stackpad --help   (here with STACKPAD_SOCKET={node.root}/run/stackpad/net.sock)
+  export STACKPAD_SOCKET={node.root}/run/stackpad/net.sock
+  export STACKPAD_INGRESS_SOCKET={node.root}/run/stackpad/ingress/ingress.sock
+  .venv/bin/stackpad status; .venv/bin/stackpad routes; .venv/bin/stackpad --help
 
 `make down` removes all of it.
 """
