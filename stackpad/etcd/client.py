@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final
 
@@ -165,14 +165,18 @@ class Etcd:
                     yield batch
 
     async def changes(
-        self, prefix: str, after_revision: int, origin: Origin | None = None
+        self, prefix: str, after_revision: int, origin: Origin | None = None, held: Mapping[str, int] | None = None
     ) -> AsyncGenerator[Batch, None]:
-        """As :meth:`watch`, and a batch without events each time the watch stands, or is told how far it came."""
+        """As :meth:`watch`, and a batch without events each time the watch stands, or is told how far it came.
+
+        ``held`` are the revisions in which the keys were written that are there as of the last batch, if the caller
+        keeps them: a store that was put back from a copy, and has come as far since by another way, is noticed by them.
+        """
         known, renewed = after_revision, False
         while True:
             try:
                 async with contextlib.aclosing(
-                    watching.stream(self._transport, prefix, known, origin, self._quiet)
+                    watching.stream(self._transport, prefix, known, origin, held, self._quiet)
                 ) as batches:
                     async for batch in batches:
                         known, renewed = batch.revision, False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final, Protocol
 
 from stackpad.errors import Unavailable
@@ -35,8 +35,10 @@ class Source(Protocol):
     async def list(self, prefix: str) -> Listing:
         """All there is under ``prefix``."""
 
-    def changes(self, prefix: str, after_revision: int, origin: Origin | None) -> AsyncGenerator[Batch, None]:
-        """All that becomes of it, and how far the watch has come."""
+    def changes(
+        self, prefix: str, after_revision: int, origin: Origin | None, held: Mapping[str, int]
+    ) -> AsyncGenerator[Batch, None]:
+        """All that becomes of it, and how far the watch has come; ``held`` are revisions by key, and go on changing."""
 
 
 async def follow(store: Source, prefix: str) -> AsyncGenerator[Snapshot | Batch | Lost, None]:
@@ -44,6 +46,7 @@ async def follow(store: Source, prefix: str) -> AsyncGenerator[Snapshot | Batch 
     away, refusing = Backoff(_FIRST, AWAY), Backoff(_FIRST, REFUSING)
     origin: Origin | None = None  # of what is held; None: list again
     known, cut, lost = 0, False, ""
+    held = dict[str, int]()
     while True:
         backoff = away
         try:
@@ -51,12 +54,18 @@ async def follow(store: Source, prefix: str) -> AsyncGenerator[Snapshot | Batch 
                 listing = await store.list(prefix)
                 yield Snapshot(listing.revision, {kv.key: kv for kv in listing.items})
                 known, origin, lost = listing.revision, listing.origin, ""
+                held = {kv.key: kv.mod_revision for kv in listing.items}
                 del listing
-            async with contextlib.aclosing(store.changes(prefix, known, origin)) as batches:
+            async with contextlib.aclosing(store.changes(prefix, known, origin, held)) as batches:
                 async for batch in batches:
                     away.reset()
                     refusing.reset()
                     known, cut = batch.revision, True
+                    for event in batch.events:
+                        if event.kv is None:
+                            held.pop(event.key, None)
+                        else:
+                            held[event.key] = event.kv.mod_revision
                     if batch.events or lost:
                         yield batch
                     lost = ""

@@ -52,6 +52,9 @@ class RangeRequest(Wire, frozen=True):
     range_end: bytes = b""
     limit: int = 0
     revision: int = 0
+    sort_order: str = ""
+    sort_target: str = ""
+    keys_only: bool = False
     count_only: bool = False
 
 
@@ -61,6 +64,8 @@ class RangeResponse(Wire, frozen=True):
     header: Header = Header()
     kvs: list[RawKeyValue] = []
     more: bool = False
+    count: int = 0
+    """Of all in the range, whatever the request's limit."""
 
 
 class PutRequest(Wire, frozen=True):
@@ -263,6 +268,11 @@ def decode(kind: type[T], data: bytes) -> T:
 def to_wire(key: str) -> bytes:
     """A key as etcd holds it."""
     return key.encode("utf-8", "surrogateescape")
+
+
+def from_wire(key: bytes) -> str:
+    """The key as it is here."""
+    return key.decode("utf-8", "surrogateescape")
 
 
 def prefix_range(prefix: str) -> tuple[bytes, bytes]:

@@ -15,6 +15,7 @@ from stackpad.etcd.messages import (
     RawKeyValue,
     RequestOp,
     ResponseOp,
+    from_wire,
     to_wire,
 )
 
@@ -52,7 +53,7 @@ class KeyValue:
     @classmethod
     def of(cls, raw: RawKeyValue) -> KeyValue:
         """From the wire."""
-        key = raw.key.decode("utf-8", "surrogateescape")
+        key = from_wire(raw.key)
         return cls(key, raw.value, raw.mod_revision, raw.create_revision, raw.version, raw.lease)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 import aiohttp
 import msgspec
@@ -21,6 +21,7 @@ from stackpad.etcd.messages import (
     WatchRequest,
     WatchResponse,
     decode,
+    from_wire,
     prefix_range,
     to_wire,
 )
@@ -43,7 +44,7 @@ async def read(transport: Transport, request: RangeRequest) -> RangeResponse:
 
 
 async def stream(
-    transport: Transport, prefix: str, known: int, begun_at: Origin | None, quiet: float
+    transport: Transport, prefix: str, known: int, begun_at: Origin | None, held: Mapping[str, int] | None, quiet: float
 ) -> AsyncGenerator[Batch, None]:
     """One stream, until it has been silent for a while; an empty batch says how far it came."""
     request = WatchRequest(WatchCreate(*prefix_range(prefix), start_revision=known + 1, progress_notify=True))
@@ -67,6 +68,8 @@ async def stream(
                 if response.created and not begun:
                     begun = True
                     await _same_store(transport, prefix, known, begun_at)
+                    if held is not None:
+                        await _same_past(transport, prefix, known, held)
                     yield Batch(known, ())
                 elif response.events:
                     # The header may be ahead of what was sent so far; the last event is not.
@@ -109,6 +112,22 @@ async def _same_store(transport: Transport, prefix: str, known: int, begun_at: O
     now = origin(header)
     if header.revision < known or (begun_at and (now.cluster != begun_at.cluster or now.term < begun_at.term)):
         raise Compacted(f"the store is not the one that had revision {known}: it was wiped or replaced; list again")
+
+
+async def _same_past(transport: Transport, prefix: str, known: int, held: Mapping[str, int]) -> None:
+    """Raise :class:`Compacted` unless at revision ``known`` the store had as many keys as are ``held``, and one of those
+    that were written last there as the last.
+
+    One that was put back from a copy is of the same cluster, and may have come beyond ``known`` before it is looked at.
+    """
+    newest_first = RangeRequest(
+        *prefix_range(prefix), limit=1, revision=known, sort_order="DESCEND", sort_target="MOD", keys_only=True
+    )
+    there = await read(transport, newest_first)
+    newest = max(held.values(), default=0)  # of several keys, where one transaction wrote them
+    same = all(held.get(from_wire(kv.key)) == kv.mod_revision == newest for kv in there.kvs)
+    if there.count != len(held) or not same:
+        raise Compacted(f"the store had another past at revision {known}: it was put back from a copy; list again")
 
 
 def origin(header: Header) -> Origin:

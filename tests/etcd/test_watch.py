@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -246,6 +247,60 @@ async def test_a_wiped_store_is_listed_again(server: Server, etcd: Etcd, copy: C
     assert copy.snapshots == 2
 
 
+@pytest.mark.parametrize("writes", [0, 50])
+@pytest.mark.parametrize("since", ["written", "deleted", "again"])
+async def test_a_store_put_back_from_a_copy_is_listed_again(
+    server: Server, etcd: Etcd, copy: Copy, tmp_path: Path, since: str, writes: int
+) -> None:
+    """Also when it has come further since than what is known: it is of the same cluster, and of a term as high."""
+    for number in range(3):
+        await etcd.put(f"a/{number}", b"before")
+    await server.stop()
+    shutil.copytree(server.directory / "data", tmp_path / "copy")
+    await server.start()
+    await answering(etcd)
+    await copy.step()
+    if since == "deleted":
+        await etcd.delete("a/1")
+        await copy.until("a/1", None)
+    else:
+        key = "a/1" if since == "again" else "a/new"
+        await etcd.put(key, b"since")
+        await copy.until(key, b"since")
+    await server.stop(signal.SIGKILL)
+    while not isinstance(await copy.step(), Lost):
+        pass
+    server.wipe()
+    (tmp_path / "copy").rename(server.directory / "data")
+    await server.start()
+    async with Etcd([server.url]) as other:
+        await answering(other)
+        for number in range(writes):
+            await other.put("a/2", str(number).encode())
+        await other.put("a/end", b"")
+        await copy.until("a/end", b"")
+        there = await other.list("a/")
+    assert copy.items == {kv.key: kv.value for kv in there.items}
+    assert copy.items["a/1"] == b"before"
+    assert copy.snapshots == 2
+
+
+async def test_a_restart_in_mid_of_a_transaction_of_many_keys_is_followed(server: Server, etcd: Etcd, copy: Copy) -> None:
+    """They are all of one revision, and which of them is the last is not said."""
+    await etcd.commit((), [Put(f"a/{number}", b"1") for number in range(20)])
+    await copy.step()
+    for last in (b"2", b"3"):
+        await server.stop()
+        while not isinstance(await copy.step(), Lost):
+            pass
+        await server.start()
+        async with Etcd([server.url]) as other:
+            await answering(other)
+            await other.commit((), [Put(f"a/{number}", last) for number in range(20)])
+            await copy.until("a/19", last)
+    assert copy.snapshots == 1
+
+
 async def test_a_store_that_is_not_there_yet_is_waited_for(server: Server) -> None:
     await server.stop()
     async with Etcd([server.url]) as etcd:
@@ -296,7 +351,9 @@ async def test_a_store_that_refuses_is_not_asked_as_often(monkeypatch: pytest.Mo
         async def list(self, prefix: str) -> Listing:
             raise Rejected("no", 3, "no")
 
-        async def changes(self, prefix: str, after_revision: int, origin: Origin | None) -> AsyncGenerator[Batch, None]:
+        async def changes(
+            self, prefix: str, after_revision: int, origin: Origin | None, held: Mapping[str, int]
+        ) -> AsyncGenerator[Batch, None]:
             raise AssertionError("there is nothing to watch yet")
             yield Batch(0, ())
 
