@@ -191,6 +191,7 @@ class Claims:
             self._moments.keep(self._note([*membership.ranges, *view.ranges.values()]))
             # First here: what this node still had on its disk would be written into the store again.
             kept = tuple(record for record in membership.ranges if not self._cooled_down(record))
+            kept += tuple(self._strays(membership, view))
             if kept != membership.ranges:
                 await self._cluster.keep(msgspec.structs.replace(membership, ranges=kept))
             mine = {record.net for record in kept}
@@ -202,6 +203,20 @@ class Claims:
             ]
             if over:
                 await store.ranges.collect(over)
+
+    def _strays(self, membership: Membership, view: View) -> list[records.Range]:
+        """Ranges that are this node's by the store alone, given back now: it was put back from a copy of before they were
+        forgotten, or this node's disk was. Nobody else could ever have them, and nobody would give them back.
+        """
+        mine = {record.net for record in membership.ranges}
+        found = [
+            msgspec.structs.replace(record, freed=time.time())
+            for record in view.ranges.values()
+            if record.owner == membership.node and not record.freed and record.net not in mine
+        ]
+        if found:
+            self._log.warning("ranges that this node does not know of are given back", ranges=[r.net for r in found])
+        return found
 
     def _cooled_down(self, record: records.Range) -> bool:
         """Whether a range was given back, and long enough ago to be forgotten."""

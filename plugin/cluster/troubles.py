@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from plugin.model import ip_network
 from plugin.store.membership import Membership
 from plugin.store.mesh import View
-from stackpad import records
 
 
 def of_member(membership: Membership, view: View) -> list[str]:
@@ -18,11 +18,22 @@ def of_member(membership: Membership, view: View) -> list[str]:
             f"the store belongs to cluster {cluster.id}, this node to {membership.cluster.id}; give each a store of its "
             "own (STORE), or have this node leave and join the other"
         )
+    names = {node.owner: node.name for node in view.nodes.values()}
+    others = [record for record in view.ranges.values() if record.owner != membership.node and not record.freed]
     for held in membership.ranges:
-        there = view.ranges.get(records.range_key(held.net))
-        if there is not None and there.owner != held.owner:
-            found.append(f"range {held.net} of this node is now held by node {there.owner}; remove its networks")
+        for there in others:
+            if not held.freed and _overlap(held.net, there.net):
+                who = f"node {names.get(there.owner, there.owner)}"
+                found.append(
+                    f"range {held.net} of this node is now held by {who}, as {there.net}; remove the networks in it on "
+                    "one of both; if it is a block of this node (stackpad node ls), have it leave and join again"
+                )
     return found
+
+
+def _overlap(one: str, other: str) -> bool:
+    a, b = ip_network(one), ip_network(other)
+    return a.version == b.version and a.overlaps(b)
 
 
 def without_store(membership: Membership, setting: Collection[str]) -> list[str]:

@@ -169,13 +169,14 @@ class JoinService:
 
     async def _give_back(self, node_id: str, ranges: Sequence[records.Range]) -> None:
         """Free the place of a node that was not let in after all, as when its token was taken back meanwhile."""
+        freed = [msgspec.structs.replace(record, freed=time.time()) for record in ranges]
         operations: list[Op] = [Delete(records.key(records.NODES, node_id))]
-        for record in ranges:
-            key, freed = records.range_key(record.net), msgspec.structs.replace(record, freed=time.time())
-            # Somebody else may have had it just before, and it cools down for others; one that was nobody's goes.
-            operations.append(Put(key, records.encode(freed)) if record.generation > 1 else Delete(key))
+        operations += [Put(records.range_key(record.net), records.encode(record)) for record in freed]
         try:
             await self._store.commit(operations)
+            # Somebody else may have had it just before, and it cools down for others; one that was nobody's goes, after
+            # all have seen that it was given back: what is only missing is taken for lost.
+            await self._store.ranges.collect([record for record in freed if record.generation <= 1])
         except Unavailable as error:
             nets = [record.net for record in ranges]
             self._log.error("ranges of a node that was not let in stay claimed", ranges=nets, reason=str(error))

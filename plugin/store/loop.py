@@ -188,8 +188,14 @@ class StoreLoop:
         refused = {op.key: op for op in operations if self._refused.get(op.key, (None,))[0] == op}
         self._refused = {key: self._refused[key] for key in refused}
         due = [op for op in operations if op.key not in refused]
-        await self._restore({op.key: op for op in due if isinstance(op, Put) and op.key.startswith(records.RANGES)})
+        if not await self._restore(
+            {op.key: op for op in due if isinstance(op, Put) and op.key.startswith(records.RANGES)}
+        ):
+            self._publish.set()  # somebody has claimed a range meanwhile: look again
+            return
         due = [op for op in due if not op.key.startswith(records.RANGES)]
+        # The record of the node says that all of it is there: who lists before it sees what it knew of the rest.
+        due.sort(key=lambda op: op.key == records.NODES + self._me)
         for chunk in chunks(due, AT_ONCE, BYTES_AT_ONCE):
             try:
                 await self._etcd.commit((), chunk)
@@ -197,17 +203,20 @@ class StoreLoop:
                 self._log.warning("the store refuses some of our records", records=len(chunk), reason=str(error))
                 await self._write_each(chunk)
 
-    async def _restore(self, ranges: Mapping[str, Put]) -> None:
-        """Write our ranges; where the store refuses them, the other records are written all the same."""
+    async def _restore(self, ranges: Mapping[str, Put]) -> bool:
+        """Write our ranges, unless somebody claims one meanwhile: then nothing is written, and it is to be tried again.
+
+        Where the store refuses them, the other records are written all the same.
+        """
         if not ranges:
-            return
+            return True
         try:
-            if not await self.ranges.restore({key: put.value for key, put in ranges.items()}):
-                self._publish.set()  # somebody has claimed a range meanwhile: look again
+            return await self.ranges.restore({key: put.value for key, put in ranges.items()})
         except Rejected as error:
             self._log.warning("the store refuses our ranges", records=len(ranges), reason=str(error))
             for put in ranges.values():
                 self._refuse(put, error)
+            return True
 
     def _refuse(self, operation: Op, error: Rejected) -> None:
         """Leave an operation out until it is time to try it again."""

@@ -38,6 +38,8 @@ class RangeClaims:
     ) -> Sequence[records.Range]:
         """Claim the ranges that ``choose`` picks, given all that are held, with a compare-and-swap; returns them.
 
+        Held is also what the store has lost and its node has not written again yet.
+
         What ``choose`` raises is passed on. Raises :class:`Unavailable` if the store does not answer within
         :data:`CLAIM` seconds.
         """
@@ -45,7 +47,7 @@ class RangeClaims:
             async with asyncio.timeout(CLAIM):
                 while True:
                     lock, listing = await self._claims()
-                    held = records.readable((kv.value for kv in listing.items), records.Range)
+                    held = self._held(listing)
                     chosen = choose(self._seen.view(), held)
                     if not chosen:
                         return chosen
@@ -61,6 +63,13 @@ class RangeClaims:
                 f"the cluster's store did not answer within {CLAIM:.0f} s, so nobody can say whether the range is free; "
                 "look at stackpad status, or use a range of this node's own blocks (--ipam-driver stackpad)"
             ) from error
+
+    def _held(self, listing: Listing) -> list[records.Range]:
+        """All ranges there are: a store that was wiped makes none of them free."""
+        held = records.readable((kv.value for kv in listing.items), records.Range)
+        there, view = {record.net for record in held}, self._seen.view()
+        lost = (one for one in view.ranges.values() if not one.freed and one.owner not in view.removed)
+        return [*held, *(one for one in lost if one.net not in there)]
 
     async def collect(self, over: Sequence[records.Range]) -> None:
         """Delete ranges given back for good, those that are in the store as in ``over`` still: a range that was given

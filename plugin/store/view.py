@@ -138,6 +138,7 @@ class StoreView:
                 self._drop_orphans(key.removeprefix(records.NODES), touched)
             elif key.startswith(records.REMOVED):
                 self._drop_orphans(key.removeprefix(records.REMOVED), touched)
+        self._forsake(touched)
         return touched
 
     def settle(self, node: str) -> Touched:
@@ -191,19 +192,32 @@ class StoreView:
 
     def _oust(self, claim: records.Range, touched: Touched) -> None:
         """What the store has lost is nobody's any more where somebody else has claimed it."""
-        net = ip_network(claim.net)
         for key in [key for key in self._orphans if key.startswith(records.RANGES)]:
-            lost = self._ranges[key]
-            other = ip_network(lost.net)
-            if lost.owner != claim.owner and other.version == net.version and other.overlaps(net):
+            if _contradict(claim, self._ranges[key]):
                 self._set(key, None, touched)
+
+    def _is_kept(self, lost: records.Range) -> bool:
+        """Whether a range that the store has not, or no more, goes on: nobody has given it back or claimed it, and its
+        node is known.
+        """
+        if lost.freed or lost.owner not in self._nodes:
+            return False
+        return not any(key in self.raw and _contradict(other, lost) for key, other in self._ranges.items())
+
+    def _forsake(self, touched: Touched) -> None:
+        """Of a node that the store has lost and that has no range any more nothing is kept: nothing leads there."""
+        if lost := [key.removeprefix(records.NODES) for key in self._orphans if key.startswith(records.NODES)]:
+            holders = {record.owner for record in self._ranges.values() if not record.freed}
+            for node in lost:
+                if node not in holders:
+                    self._drop_orphans(node, touched)
 
     def _is_orphan(self, key: str) -> bool:
         owner = self._owner(key)
         held = self._ranges.get(key)
-        if not owner or key in self.problems or (held is not None and held.freed):
+        if not owner or key in self.problems or owner in self._removed:
             return False
-        return owner not in self._removed and (held is not None or records.NODES + owner not in self.raw)
+        return self._is_kept(held) if held is not None else records.NODES + owner not in self.raw
 
     def _owner(self, key: str) -> str:
         """The id of the node whose record it is; empty if nobody's."""
@@ -297,6 +311,12 @@ class StoreView:
             records.decode(value, records.Host)
         if key.startswith(SHOWN):
             self.shown[key] = value
+
+
+def _contradict(claim: records.Range, lost: records.Range) -> bool:
+    """Whether a range is another node's claim of what ``lost`` is."""
+    one, other = ip_network(claim.net), ip_network(lost.net)
+    return not claim.freed and claim.owner != lost.owner and one.version == other.version and one.overlaps(other)
 
 
 def _tombstone(owner: str, value: bytes) -> records.Removed:

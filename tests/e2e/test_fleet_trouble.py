@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import shutil
@@ -155,6 +156,10 @@ def test_ranges_deleted_from_the_store_are_written_again(life: Life) -> None:
         eventually(there, "the first node's to be back", 30)
         hold(SETTLE + 3)
         assert life.meet(1, "one", second), "what runs goes on"
+        net = ipaddress.ip_network(f"{second}/26", strict=False)
+        done = life.bench[1].node.try_docker("network", "create", "-d", "stackpad", "--subnet", str(net), "thief")
+        assert done.returncode != 0, "what is another node's is not free"
+        assert f"range {net} overlaps" in done.stderr
     finally:
         os.kill(plugin, signal.SIGCONT)
     eventually(

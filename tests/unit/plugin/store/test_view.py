@@ -153,6 +153,33 @@ def test_what_the_store_has_lost_outlives_a_restart() -> None:
     assert OF_B in after.view().ranges
 
 
+def test_what_contradicts_a_claim_is_not_kept_when_the_store_loses_it() -> None:
+    seen = StoreView()
+    part = records.Range(owner="a", net="10.192.64.0/24", network="x")
+    seen.replace({**node("a"), **node("b"), records.range_key(part.net): records.encode(part)})
+    seen.change([(records.range_key(part.net), None)])
+    assert records.range_key(part.net) not in seen.view().ranges
+
+
+def test_a_node_that_was_not_let_in_leaves_nothing() -> None:
+    """Its ranges are given back and forgotten, and its record is deleted, as nobody else's is."""
+    seen = StoreView()
+    seen.replace({**node("a"), **node("b")})
+    freed = records.Range(owner="b", net="10.192.64.0/18", block=True, freed=1.0)
+    seen.change([(records.key(records.NODES, "b"), None), (OF_B, records.encode(freed))])
+    assert set(seen.view().nodes) == {"a"}
+    seen.change([(OF_B, None)])
+    assert OF_B not in seen.view().ranges
+    assert OF_B not in seen.memory()
+
+
+def test_a_range_of_a_node_that_nobody_knows_goes_with_its_key() -> None:
+    seen = StoreView()
+    seen.replace({OF_B: node("b")[OF_B]})
+    seen.replace({})
+    assert not seen.view().ranges
+
+
 def test_a_node_that_never_comes_back_loses_its_names() -> None:
     seen = StoreView()
     seen.replace({**node("a"), **node("b")})
