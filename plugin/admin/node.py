@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -124,6 +124,9 @@ class NodeAdmin:
         view = self._cluster.view
         names = {node.owner: node.name for node in view.nodes.values()}
         unreached = {node: Prefixes(nets) for node, nets in self._cluster.unreached.items()}
+        endpoints: Iterable[records.Endpoint] = view.endpoints.values()
+        if alone := self._cluster.membership is None:
+            endpoints, names = self._cluster.presence.alone(), {"": ""}
         return _json(
             [
                 {
@@ -131,12 +134,12 @@ class NodeAdmin:
                     "names": list(endpoint.names),
                     "container": endpoint.container,
                     "node": names.get(endpoint.owner, endpoint.owner),
-                    "alive": endpoint.owner in view.alive,
+                    "alive": alone or endpoint.owner in view.alive,
                     "reached": bool(reached(endpoint, unreached.get(endpoint.owner)) or not endpoint.addresses),
                     "addresses": list(endpoint.addresses),
                     "ports": list(endpoint.ports),
                 }
-                for endpoint in view.endpoints.values()
+                for endpoint in endpoints
             ]
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 
 from plugin.kernel.reconciler import Reconciler
@@ -12,7 +12,7 @@ from plugin.local.webdesk import WebDesk
 from plugin.settings import Settings
 from plugin.state import State
 from plugin.store.membership import Membership
-from plugin.store.publisher import own_records
+from plugin.store.publisher import own_endpoints, own_records
 from plugin.wireguard.keys import Keys
 from stackpad import records
 
@@ -61,6 +61,10 @@ class Presence:
     def whole(self) -> bool:
         """Whether :meth:`records` are all there are; what the store has beside them is then to go."""
         return self._attachments.complete.is_set()
+
+    def alone(self) -> Iterator[records.Endpoint]:
+        """The endpoints of this node where it is in no cluster, and names are Docker's own."""
+        return own_endpoints("", self._state.networks.values(), self._state.endpoints, self._attachments.by_endpoint)
 
     def records(self, membership: Membership | None) -> Mapping[str, records.Record] | None:
         """All that should be in the store of it, by key; ``None`` while that is not known."""

@@ -38,10 +38,9 @@ def own_records(
         wanted[records.CLUSTER] = membership.cluster
     for held in membership.ranges:
         wanted[records.range_key(held.net)] = held
-    environments: dict[str, str] = {}
+    networks = list(networks)
     for network in networks:
         if network.environment:
-            environments[network.id] = network.environment
             wanted[records.key(records.NETWORKS, me, network.id)] = records.Network(
                 owner=me,
                 id=network.id,
@@ -49,12 +48,28 @@ def own_records(
                 subnets=tuple(subnet.pool for subnet in network.subnets),
                 internal=network.internal,
             )
+    for attached in own_endpoints(me, networks, endpoints, attachments):
+        wanted[records.key(records.ENDPOINTS, me, attached.id)] = attached
+    if report is not None:
+        wanted[records.key(records.INGRESSES, me)] = records.Ingress(
+            owner=me, control=report.control, complete=report.complete, stale=report.stale, proofs=report.proofs
+        )
+        for container in report.containers:
+            wanted[records.key(records.WEB, me, container.id)] = structs.replace(container, owner=me)
+    return wanted
+
+
+def own_endpoints(
+    me: str, networks: Iterable[Network], endpoints: Mapping[str, Endpoint], attachments: Mapping[str, Attachment]
+) -> Iterator[records.Endpoint]:
+    """The endpoints of running containers in networks whose names are known, as node ``me`` tells of them."""
+    environments = {network.id: network.environment for network in networks if network.environment}
     for attachment in attachments.values():
         endpoint = endpoints.get(attachment.endpoint)
         environment = environments.get(attachment.network)
         if endpoint is None or environment is None or endpoint.left:
             continue
-        wanted[records.key(records.ENDPOINTS, me, endpoint.id)] = records.Endpoint(
+        yield records.Endpoint(
             owner=me,
             id=endpoint.id,
             network=attachment.network,
@@ -64,13 +79,6 @@ def own_records(
             ports=attachment.ports,
             container=attachment.container_name,
         )
-    if report is not None:
-        wanted[records.key(records.INGRESSES, me)] = records.Ingress(
-            owner=me, control=report.control, complete=report.complete, stale=report.stale, proofs=report.proofs
-        )
-        for container in report.containers:
-            wanted[records.key(records.WEB, me, container.id)] = structs.replace(container, owner=me)
-    return wanted
 
 
 def concerns(key: str, me: str) -> bool:

@@ -112,7 +112,7 @@ def _targets(whom: str, networks: Sequence[NetworkReport], services: Sequence[Se
         called = {*service.names, *(f"{name}.{service.environment}" for name in service.names), *service.addresses}
         if whom.lower() in called and not known & set(service.addresses):
             local = any(set(service.addresses) & set(end.addresses) for n in networks for end in n.endpoints)
-            node, alive, reached = service.node, service.alive, service.reached
+            node, alive, reached = service.node or "this node", service.alive, service.reached
             found.append(_Target(service.environment, service.container, service.addresses, node, alive, local, reached))
     return found
 
@@ -121,7 +121,9 @@ def _name(whom: str, found: Sequence[_Target], environments: set[str]) -> Step:
     kind = "address" if _is_address(whom) else "name"
     if not found:
         remedy = "stackpad services lists the names; a container has to run to have one"
-        return Step(kind, False, f"nobody has {whom}", remedy)
+        if kind == "address" or "." in whom:
+            remedy = "explain knows containers only; README, What reaches what, has all else"
+        return Step(kind, False, f"no container of ours has {whom}", remedy)
     shared = [target for target in found if target.environment in environments]
     if shared and not any(target.alive for target in shared):
         gone = ", ".join(sorted({target.node for target in shared}))
@@ -136,9 +138,13 @@ def _name(whom: str, found: Sequence[_Target], environments: set[str]) -> Step:
 
 def _environment(whom: str, target: _Target, environments: set[str]) -> Step:
     if target.environment not in environments:
-        text = f"{whom} is in {target.environment}, not in {' or '.join(sorted(environments))}"
-        remedy = "environments are kept apart; connect both to one network (docker network connect)"
-        return Step("environment", False, text, remedy)
+        own = " or ".join(sorted(environments))
+        if _is_address(whom) or whom == target.container:
+            text = f"{whom} is in {target.environment}, not in {own}"
+            remedy = "environments are kept apart; what is meant to meet is on one network (docker network connect)"
+            return Step("environment", False, text, remedy)
+        text = f"nobody in {own} has the name {whom}; what has it is in {target.environment}, which is kept apart"
+        return Step("environment", False, text, "does the container run that should have it? docker ps --all")
     return Step("environment", True, f"both are in {target.environment}")
 
 

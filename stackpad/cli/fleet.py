@@ -75,7 +75,7 @@ def services(reports: Iterable[ServiceReport]) -> Grid:
         (
             clean(report.environment),
             "\n".join(map(clean, report.names)),
-            clean(report.node) + _beside(report),
+            (clean(report.node) or "this node") + _beside(report),
             "\n".join(report.addresses),
             " ".join(report.ports) or NOTHING,
         )

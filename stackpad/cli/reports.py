@@ -99,7 +99,8 @@ class ClusterReport(msgspec.Struct, frozen=True, kw_only=True):
 class ServiceReport(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of ``GET /services``: a running container's names in an environment.
 
-    ``reached`` is false where this node has another way to its addresses, or none.
+    ``node`` is empty on a node that is in no cluster. ``reached`` is false where this node has another way to its
+    addresses, or none.
     """
 
     environment: str = ""

@@ -169,6 +169,31 @@ def test_dynamic_pools_do_not_overlap_and_come_back(bench: Workbench) -> None:
     assert len({str(subnets) for subnets in ranges}) == len(names)
 
 
+def test_what_the_command_line_says_of_a_node_of_its_own(bench: Workbench) -> None:
+    """Names are Docker's own where there is no cluster; they are listed, and ways are explained to their end."""
+    for name in ("shop-production", "shop-staging"):
+        bench.network(name)
+        bench.serve(f"{name}-db", name, "--network-alias", "postgres")
+    bench.start("asks", "shop-production")
+
+    def stackpad(*words: str) -> list[dict[str, Any]]:
+        return list(json.loads(bench.node.stackpad(*words, "--json", check=False).stdout))
+
+    def named() -> dict[str, str]:
+        rows = stackpad("services")
+        return {row["container"]: row["environment"] for row in rows if "postgres" in row["names"]}
+
+    eventually(lambda: len(named()) == 2, "both names")
+    assert named() == {"shop-production-db": "shop-production", "shop-staging-db": "shop-staging"}
+    assert [row["container"] for row in stackpad("services", "shop-staging")] == ["shop-staging-db"]
+    steps = stackpad("explain", "asks", "postgres")
+    assert steps[-1]["name"] == "to"
+    assert all(step["ok"] is not False for step in steps), steps
+    assert bench.docker("exec", "asks", "getent", "hosts", "postgres").split()[0] in steps[1]["text"]
+    steps = stackpad("explain", "asks", "shop-staging-db")
+    assert (steps[-1]["name"], steps[-1]["ok"]) == ("environment", False)
+
+
 @pytest.mark.replay("S32")
 def test_compose(bench: Workbench, tmp_path: Path) -> None:
     file = tmp_path / "compose.yaml"

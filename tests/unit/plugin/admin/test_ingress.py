@@ -42,6 +42,7 @@ def whole() -> web.Application:
         shown_changed=None,
         view=SimpleNamespace(nodes={}, endpoints={}),
         unreached={},
+        presence=SimpleNamespace(alone=tuple),
     )
     state, nothing = cast(Any, SimpleNamespace(networks={}, endpoints={}, upstreams={})), cast(Any, None)
     of_cluster = cast(Any, cluster)
