@@ -69,12 +69,17 @@ class _Config(msgspec.Struct, omit_defaults=True):
     StopSignal: str | None = None
 
 
+class _Host(msgspec.Struct, omit_defaults=True):
+    NetworkMode: str = ""
+
+
 class _Container(msgspec.Struct, omit_defaults=True):
     Id: str
     Name: str = ""
     Created: str = ""
     State: _State | None = None
     Config: _Config | None = None
+    HostConfig: _Host | None = None
     NetworkSettings: _Attachments | None = None
 
 

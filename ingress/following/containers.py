@@ -74,7 +74,7 @@ def read(raw: Mapping[str, Any], around: Surroundings) -> WebContainer | Problem
     try:
         if labels.check(given) is not Kind.WEB:
             return None
-        network, address, endpoint = _attachment(_attached(raw), around)
+        network, address, endpoint = _attachment(raw, around)
         request = labels.web(given, name=name, network=network, org=around.org, base_domain=around.base_domain)
         port = request.port or _only_port(config.get("ExposedPorts") or {})
     except InvalidRequest as error:
@@ -103,10 +103,19 @@ def _attached(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return (raw.get("NetworkSettings") or {}).get("Networks") or {}
 
 
-def _attachment(attached: Mapping[str, Any], around: Surroundings) -> tuple[str, str | None, str]:
-    """Name of the container's network with us, its address there (``None`` while stopped), and its endpoint's id."""
+def _attachment(raw: Mapping[str, Any], around: Surroundings) -> tuple[str, str | None, str]:
+    """Name of the container's network with us, its address there (``None`` while stopped), and its endpoint's id.
+
+    Of several it is the one that the container was made with: what it is connected to later changes nothing of where it
+    is served. Without that one, the first by name.
+    """
     by_name = {name: (name, driver) for name, driver in around.networks.values()}
-    for given_name, entry in sorted(attached.items()):
+    made_with = str((raw.get("HostConfig") or {}).get("NetworkMode") or "")
+
+    def order(item: tuple[str, Mapping[str, Any]]) -> tuple[bool, str]:
+        return made_with not in {item[0], item[1].get("NetworkID")}, item[0]
+
+    for given_name, entry in sorted(_attached(raw).items(), key=order):
         # A container that was created and never started has the name of its network only.
         known = around.networks.get(entry.get("NetworkID") or "") or by_name.get(given_name)
         if known is not None and known[1] in around.drivers:

@@ -12,10 +12,12 @@ from typing import cast
 
 import pytest
 
-from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, caddy, domain, report
+from tests.e2e.visitor import HOST, NETWORK, WEB, Visitor, caddy, domain, report, routes
 from tests.e2e.workbench import eventually, hold
 from tests.testbed import images
 from tests.testbed.proxy import ADMIN
+
+LATER = "aa-shared.acme.stackpad.test"
 
 
 def test_from_start_to_removal(visitor: Visitor) -> None:
@@ -192,6 +194,18 @@ def test_what_a_container_cannot_say(visitor: Visitor, label: str, words: str) -
     eventually(lambda: any(words in str(problem["problem"]) for problem in report(bench)["problems"]), words)
     visitor.sees(HOST, 200, "good ")
     assert "{" not in label or label.partition("=")[2] not in caddy(bench, "GET", "/config/")
+
+
+def test_another_network_changes_nothing_of_where_it_is_served(visitor: Visitor) -> None:
+    """Whatever its name sorts before; it is served from there only once it has left the one it was made with."""
+    visitor.bench.network("aa-shared")
+    visitor.bench.serve("web", NETWORK, *WEB)
+    visitor.sees(HOST, 200)
+    visitor.bench.docker("network", "connect", "aa-shared", "web")
+    visitor.bench.serve("later", "aa-shared", *WEB)
+    visitor.sees(LATER, 200, "later ")
+    assert visitor.get(HOST)[:1] == (200,)
+    assert [row["host"] for row in routes(visitor.bench) or [] if row["state"] == "up"] == sorted((HOST, LATER))
 
 
 def test_a_container_on_another_network_is_told_so(visitor: Visitor) -> None:

@@ -27,7 +27,7 @@ def full(**changes: Any) -> dict[str, Any]:
     """What a real engine says of a container, with a secret wherever it is none of an ingress's business."""
     raw = inspected(**changes)
     raw |= {"Path": HIDDEN, "Args": [HIDDEN], "Driver": HIDDEN, "LogPath": HIDDEN, "Image": HIDDEN, "ExecIDs": [HIDDEN]}
-    raw["HostConfig"] = {"Binds": [HIDDEN], "NetworkMode": HIDDEN, "LogConfig": {"Config": {"a": HIDDEN}}}
+    raw["HostConfig"] = {"Binds": [HIDDEN], "NetworkMode": "x", "LogConfig": {"Config": {"a": HIDDEN}}}
     raw["Mounts"] = [{"Source": HIDDEN}]
     raw["GraphDriver"] = {"Data": {"MergedDir": HIDDEN}}
     raw["State"] |= {"Error": HIDDEN, "Pid": 4711}
@@ -57,6 +57,8 @@ CASES: list[dict[str, Any]] = [
     {"NetworkSettings__Networks": None},
     {"NetworkSettings__Networks": {"my-app-production": {"NetworkID": "", "IPAddress": "", "GlobalIPv6Address": ""}}},
     {"NetworkSettings__Networks": {"x": {"NetworkID": NET, "IPAddress": "10.192.0.2", "EndpointID": "e" * 64}}},
+    {"NetworkSettings__Networks": {"a": {"NetworkID": NET, "IPAddress": "10.192.0.1"},
+                                   "x": {"NetworkID": NET, "IPAddress": "10.192.0.2"}}},
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,6 +106,22 @@ def test_our_network_is_found_among_others() -> None:
         "my-app-production": {"NetworkID": NET, "IPAddress": "10.192.0.9"},
     }
     assert web(inspected(NetworkSettings__Networks=there)).address == "10.192.0.9"
+
+
+@pytest.mark.parametrize(
+    ("made_with", "address"),
+    [("my-app-production", "10.192.0.9"), (NET, "10.192.0.9"), ("aa-shared", "10.192.7.1"), ("gone", "10.192.7.1")],
+)
+def test_it_is_served_in_the_network_it_was_made_with(made_with: str, address: str) -> None:
+    shared = "s" * 64
+    there = {
+        "aa-shared": {"NetworkID": shared, "IPAddress": "10.192.7.1"},
+        "my-app-production": {"NetworkID": NET, "IPAddress": "10.192.0.9"},
+    }
+    around = replace(AROUND, networks={**AROUND.networks, shared: ("aa-shared", "stackpad")})
+    found = containers.read(inspected(NetworkSettings__Networks=there, HostConfig={"NetworkMode": made_with}), around)
+    assert isinstance(found, WebContainer)
+    assert found.address == address
 
 
 @pytest.mark.parametrize("there", [{}, {"bridge": {"NetworkID": OTHER, "IPAddress": "172.17.0.2"}}, None])
