@@ -103,7 +103,8 @@ def port_requests(options: Mapping[str, Any] | None) -> tuple[PortRequest, ...]:
 
 def _port_request(binding: protocol.PortBinding) -> PortRequest:
     if binding.proto not in _PROTOCOLS:
-        raise InvalidRequest(f"a port of IP protocol {binding.proto} cannot be published; tcp (6) and udp (17) can")
+        name = {132: "sctp"}.get(binding.proto, f"IP protocol {binding.proto}")
+        raise InvalidRequest(f"port {binding.port} of {name} cannot be published; ports of tcp and udp can")
     first, last = binding.host_port, binding.host_port_end or binding.host_port
     if not 1 <= binding.port <= 65535:
         raise InvalidRequest(f"container port {binding.port} is not between 1 and 65535")

@@ -105,12 +105,9 @@ class PortReservations:
     def _taken(self, request: PortRequest) -> str:
         ports = request.host_ports
         where = request.host_address or "this node"
-        for endpoint_id, held in self._ports.items():
-            if any(p.host_port in ports and p.protocol == request.protocol for p in held):
-                who = f"another container (endpoint {endpoint_id[:12]}; see stackpad ports)"
-                break
-        else:
-            who = "another program (see ss -lnp)"
+        held = (port for ports_ in self._ports.values() for port in ports_)
+        ours = any(port.host_port in ports and port.protocol == request.protocol for port in held)
+        who = "another container (stackpad ports names it)" if ours else "another program (see ss -lnp)"
         if len(ports) == 1:
             return (
                 f"port {ports[0]}/{request.protocol} of {where} is taken by {who}; "

@@ -9,7 +9,7 @@ import sys
 
 from tests.testbed import images, testbed
 from tests.testbed.plan import ENGINES
-from tests.testbed.shell import Failed, say
+from tests.testbed.shell import ROOT, Failed, say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,7 +64,13 @@ def _exec(options: argparse.Namespace) -> int:
     node = next((node for node in there.nodes if node.name == options.node), None)
     if node is None:
         raise Failed(f"no node {options.node}: there are {', '.join(node.name for node in there.nodes)}")
-    os.execvp("nsenter", [*map(str, node.enter()), *command_of(options)])  # noqa: S606 - the user's own words
+    words = command_of(options)
+    if words[:1] == ["stackpad"]:
+        if node.spec.engine != "debian12":
+            socket = f"STACKPAD_SOCKET={node.root}/run/stackpad/net.sock"
+            raise Failed(f"{node.name} has a tree of its own without Python; from outside: {socket} stackpad …")
+        words = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "stackpad.cli", *words[1:]]
+    os.execvp("nsenter", [*map(str, node.enter()), *words])  # noqa: S606 - the user's own words
 
 
 def command_of(options: argparse.Namespace) -> list[str]:

@@ -194,7 +194,7 @@ def test_ports(given: Any, protocol_name: Protocol, host: str | None, ports: lis
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (binding(80, proto=132), "IP protocol 132 cannot be published"),
+        (binding(80, proto=132), "port 80 of sctp cannot be published"),
         (binding(0, 80), "container port 0"),
         (binding(65536, 80), "container port 65536"),
         (binding(80, 65536), "host ports 65536 to 65536"),
