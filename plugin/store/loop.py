@@ -52,8 +52,10 @@ FAILED, FAILED_LAST = 0.2, 1.0
 the wait.
 """
 
-REMEMBER = 2.0
-"""Seconds between two copies of the view on disk; times the thousands of records in it."""
+REMEMBER, AGAIN = 2.0, 0.1
+"""Seconds between two copies of the view on disk, and where nodes or ranges have changed: what a node does not know when
+it starts without a store goes out in clear. Times the thousands of records in it.
+"""
 
 
 class StoreLoop:
@@ -79,6 +81,7 @@ class StoreLoop:
         self._own, self._heard, self._whole = own, heard, whole
         self.ranges = RangeClaims(etcd, seen, me)
         self._publish, self._unsaved, self._back = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._urgent = asyncio.Event()
         self.writing = asyncio.Lock()
         """Held while this node's records are written, and while they are taken out for good: one under way would stay."""
         self._refused: dict[str, tuple[Op, str]] = {}
@@ -134,6 +137,8 @@ class StoreLoop:
                     self.connected.set()
                     self._back.set()
                 self._unsaved.set()
+                if touched.mesh:
+                    self._urgent.set()
                 self._heard(touched)
                 self._settle_later(touched.returned)
                 for node in touched.silent:
@@ -262,12 +267,17 @@ class StoreLoop:
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
+            self._urgent.clear()
             copy = self._seen.memory()
             try:
                 await asyncio.to_thread(self._memory.save_view, copy)
             except Unavailable as error:
                 self._log.warning("the view could not be kept", reason=str(error))
-            await asyncio.sleep(REMEMBER * max(1, len(copy) // 1000))
+            scale = max(1, len(copy) // 1000)
+            await asyncio.sleep(AGAIN * scale)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REMEMBER * scale):
+                    await self._urgent.wait()
 
     async def exchange(self, exchanges: Sequence[tuple[str, bytes | None, bytes | None]]) -> bool:
         """Have, at each key, the second value in place of the first (``None`` for nothing); all of them or none.

@@ -224,6 +224,36 @@ async def test_what_has_cooled_down_is_forgotten_on_the_disk_as_well(node: Node)
     assert await node.stored() == {}
 
 
+async def test_a_range_that_only_the_store_knows_is_given_back(node: Node) -> None:
+    """As after the store, or this node's disk, was put back from a copy: else nobody could ever have it again."""
+    stray = records.Range(owner=ME, net="10.200.0.0/24", network=network_id(7), generation=2)
+    await node.put(stray, records.range_key(stray.net))
+    await node.put(FIRST, records.range_key(FIRST.net))
+    await node.claims.collect()
+    membership = node.cluster.membership
+    assert membership is not None
+    assert membership.ranges[0] == FIRST
+    (given_back,) = membership.ranges[1:]
+    assert given_back.freed
+    assert msgspec.structs.replace(given_back, freed=0.0) == stray
+
+
+async def test_what_the_store_has_lost_is_not_free(node: Node) -> None:
+    """Its node is just switched off, and has not written it again."""
+    other = records.Node(owner="n2", name="away", public_keys=("A" * 43 + "=",), mesh4="172.31.5.1")
+    held = records.Range(owner="n2", net="172.31.5.0/24", network="n")
+    await node.put(other, records.key(records.NODES, "n2"))
+    await node.put(held, records.range_key(held.net))
+    await node.etcd.delete_prefix(records.ROOT)
+    async with asyncio.timeout(BOUND):
+        while node.cluster.stored(records.range_key(held.net)) is not None:
+            await node.heard.wait()
+            node.heard.clear()
+    with pytest.raises(Conflict, match=r"range 172.31.5.0/26 overlaps 172.31.5.0/24, a network of node away"):
+        await node.claims.claim(_claimed(1, "172.31.5.0/26"))
+    assert await node.stored() == {}
+
+
 @pytest.mark.parametrize("jump", [HOUR, -HOUR])
 @pytest.mark.parametrize("seen", ["as it was given back", "by the next look", "after the jump"])
 async def test_what_was_given_back_cools_down_however_the_clock_is_set(node: Node, jump: float, seen: str) -> None:

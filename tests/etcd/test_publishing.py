@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -190,3 +190,41 @@ async def test_what_is_not_known_yet_is_not_taken_for_gone(node: Node) -> None:
     node.whole = True
     node.loop.touch()
     await node.until(lambda: keyed(endpoint(3)).keys())
+
+
+async def test_the_node_s_record_is_not_there_before_its_ranges(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who lists in between would take them for given up; another node that writes at the same time is in the way."""
+    place = records.key(records.NODES, ME)
+    claimed = records.Range(owner=ME, net="10.192.0.0/18", block=True)
+    restore, seen = node.loop.ranges.restore, list[bool]()
+
+    async def contended(writes: Mapping[str, bytes]) -> bool:
+        seen.append(await node.etcd.get(place) is not None)
+        return len(seen) > 3 and await restore(writes)
+
+    monkeypatch.setattr(node.loop.ranges, "restore", contended)
+    node.wanted = {
+        place: records.Node(owner=ME, name="me", public_keys=(), mesh4="10.192.0.1"),
+        records.range_key(claimed.net): claimed,
+        **keyed(*(endpoint(number) for number in range(250))),
+    }
+    node.loop.touch()
+    await node.until(lambda: set(keyed(*(endpoint(number) for number in range(250)))))
+    async with asyncio.timeout(BOUND):
+        while (there := await node.etcd.get(place)) is None:  # noqa: ASYNC110 - what is asked has no event
+            await asyncio.sleep(0.02)
+    assert seen == [False] * 4
+    ranges = [kv.create_revision for kv in (await node.etcd.list(records.RANGES)).items]
+    endpoints = [kv.create_revision for kv in (await node.etcd.list(records.ENDPOINTS)).items]
+    assert there.create_revision >= max(*ranges, *endpoints)
+
+
+async def test_ranges_of_others_are_remembered_at_once(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose node starts anew and does not know of one sends what is for it in clear."""
+    monkeypatch.setattr(storeloop, "REMEMBER", 1e6)
+    for number in range(3):
+        claimed = records.Range(owner="other", net=f"172.31.{number}.0/24", network="n")
+        await node.etcd.put(records.range_key(claimed.net), records.encode(claimed))
+        await until(lambda net=claimed.net: records.range_key(net) in Memory(tmp_path).load_view())
