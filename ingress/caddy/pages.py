@@ -10,7 +10,7 @@ _TEXTS = {
     403: ("Not from here", "This address is not open to the network you come from."),
     404: ("Nothing here", "No service answers at this address."),
     413: ("Too large", "What you sent is larger than this service takes."),
-    502: ("No answer", "The service is there, but does not answer. Try again in a moment."),
+    502: ("No answer", "The service does not answer. It may have just ended, or be starting. Try again in a moment."),
     503: ("Not running", "The service is known, but not running now. Try again in a moment."),
     504: ("Too slow", "The service did not answer in time. Try again in a moment."),
 }
