@@ -139,7 +139,7 @@ def _name(whom: str, found: Sequence[_Target], environments: set[str]) -> Step:
 def _environment(whom: str, target: _Target, environments: set[str]) -> Step:
     if target.environment not in environments:
         own = " or ".join(sorted(environments))
-        if _is_address(whom) or whom == target.container:
+        if _is_address(whom):
             text = f"{whom} is in {target.environment}, not in {own}"
             remedy = "environments are kept apart; what is meant to meet is on one network (docker network connect)"
             return Step("environment", False, text, remedy)

@@ -78,6 +78,21 @@ def test_the_step_that_stops_is_the_last(who: str, whom: str, changes: dict[str,
     assert ask(who, whom, **changes)[-1] == last
 
 
+def test_a_missing_name_is_not_sought_in_another_environment() -> None:
+    """Whose database it is that has the name there, nobody is told to connect to it."""
+    step = steps_of("web", "redis", WORKER)[-1]
+    assert step.text == "nobody in shop has the name redis; what has it is in other, which is kept apart"
+    assert "connect" not in step.remedy
+    assert "connect" in steps_of("web", "10.192.64.130", WORKER)[-1].remedy
+
+
+@pytest.mark.parametrize("whom", ["1.1.1.1", "example.org"])
+def test_what_is_no_containers_is_said_to_be_none(whom: str) -> None:
+    step = steps_of("web", whom, WORKER)[-1]
+    assert (step.ok, step.text) == (False, f"no container of ours has {whom}")
+    assert "What reaches what" in step.remedy
+
+
 @pytest.mark.parametrize("whom", ["postgres", "10.192.64.66"])
 def test_what_this_node_reaches_in_no_way_stops_at_its_name(whom: str) -> None:
     there = msgspec.structs.replace(POSTGRES, reached=False)
