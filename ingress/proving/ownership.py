@@ -14,7 +14,7 @@ import structlog
 from ingress.owners import ledger as book
 from ingress.owners import proof
 from ingress.owners.claims import Claims
-from ingress.owners.deciding import Standing
+from ingress.owners.deciding import KEPT, KEPT_PLATFORM, Standing
 from ingress.owners.ledger import HERE, How, Ledger, Owner, Proof
 from ingress.proving.lookups import Lookups
 from ingress.proving.prover import Finding, Prover
@@ -254,8 +254,14 @@ class Ownership:
             silent = ", ".join(node for node in claim.nodes if node != HERE) or "this node"
             reason = None if host in served else f"{silent} cannot be asked who wants it"
             if claim.gone is not None:
-                day = time.strftime("%Y-%m-%d", time.gmtime(claim.gone))
-                reason = f"no container asks for it since {day}; it is kept, until stackpad domain release {host}"
+                platform = host.endswith(f".{self._settings.base_domain}")
+                since, until = (
+                    time.strftime("%Y-%m-%d", time.gmtime(at))
+                    for at in (claim.gone, claim.gone + (KEPT_PLATFORM if platform else KEPT))
+                )
+                reason = (
+                    f"no container asks for it since {since}; it is kept until {until}, or stackpad domain release {host}"
+                )
             yield self._entry(host, claim.owner, "active" if host in served else "held", claim.since, claim.proof, reason)
         for one in table.waiting:
             yield self._entry(one.host, one.owner, str(one.standing), one.since, None, self.reason(one))

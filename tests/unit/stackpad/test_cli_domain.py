@@ -100,7 +100,7 @@ def test_domains_are_listed_with_what_is_to_be_done(ingress: Ingress) -> None:
 
 def test_what_holds_for_many_names_is_said_once(tmp_path: Path) -> None:
     def held(name: str, day: str = "2026-11-28") -> dict[str, Any]:
-        reason = f"no container asks for it since {day}; it is kept, until stackpad domain release {name}"
+        reason = f"no container asks for it since {day}; it is kept until 2026-12-28, or stackpad domain release {name}"
         return {"domain": name, "owner": SHOP, "state": "held", "how": "platform", "reason": reason}
 
     entries = [held("a.example"), held("b.example"), held("c.example", "2026-11-27"), {**held("d.example"), "reason": ""}]
@@ -111,7 +111,7 @@ def test_what_holds_for_many_names_is_said_once(tmp_path: Path) -> None:
     assert states == ["held [1]", "held [1]", "held platform", "held platform"]
     assert shown[5:] == [
         f"c.example ({SHOP}): {entries[2]['reason']}",
-        "[1] no container asks for it since 2026-11-28; it is kept, until stackpad domain release DOMAIN",
+        "[1] no container asks for it since 2026-11-28; it is kept until 2026-12-28, or stackpad domain release DOMAIN",
     ]
     assert [one["reason"] for one in json.loads(as_json)] == [one["reason"] for one in entries]
 
