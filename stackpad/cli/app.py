@@ -16,7 +16,7 @@ import typer
 
 from stackpad.cli import checks, client, domain, explain, fleet, httpport, node, output, page, render, visit
 from stackpad.cli.common import PLACES, USAGE, Json, OnlyIngressSocket, Socket, answering, show
-from stackpad.cli.examine import examine
+from stackpad.cli.examine import elsewhere, examine
 from stackpad.cli.names import look_up
 from stackpad.cli.reports import (
     ClusterReport,
@@ -232,6 +232,9 @@ def doctor(
     """Check the node, and say what to do about what is wrong. Ends with 1 if something is."""
     if not docker_host.startswith("unix://"):
         output.complain(f"--docker {docker_host} is not a socket of this node, such as unix:///run/docker.sock")
+        raise typer.Exit(USAGE)
+    if complaint := elsewhere(socket):
+        output.complain(complaint)
         raise typer.Exit(USAGE)
     engine = Path(docker_host.removeprefix("unix://"))
     places = replace(PLACES, plugin=socket, ingress=ingress_socket, engine=engine, caddy=caddy, daemon_json=daemon_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -71,6 +72,25 @@ class _Attachments(msgspec.Struct):
 
 class _EngineContainer(msgspec.Struct):
     settings: _Attachments | None = msgspec.field(name="NetworkSettings", default=None)
+
+
+def elsewhere(place: Path) -> str:
+    """What to say of a plugin's socket that is another network's, reached through ``/proc``; empty if it is not.
+
+    What there is to check, rules, links and settings, would be this network's, and the remedies would be wrong.
+    """
+    found = re.match(r"/proc/(\d+)/root/", str(place))
+    if found is None:
+        return ""
+    try:
+        if os.readlink(f"/proc/{found[1]}/ns/net") == os.readlink("/proc/self/ns/net"):
+            return ""
+    except OSError:
+        return f"--socket {place}: there is no process {found[1]} any more"
+    return (
+        f"--socket {place} is of a plugin in another network namespace, and doctor looks at the one it runs in; "
+        f"run it there: nsenter --target {found[1]} --mount --net stackpad doctor"
+    )
 
 
 def examine(places: Places) -> Facts:

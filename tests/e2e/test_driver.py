@@ -192,6 +192,9 @@ def test_what_the_command_line_says_of_a_node_of_its_own(bench: Workbench) -> No
     assert bench.docker("exec", "asks", "getent", "hosts", "postgres").split()[0] in steps[1]["text"]
     steps = stackpad("explain", "asks", "shop-staging-db")
     assert (steps[-1]["name"], steps[-1]["ok"]) == ("environment", False)
+    done = bench.node.stackpad("doctor", check=False)
+    assert done.returncode == 2, "from outside it would look at another machine than the plugin's"
+    assert "is of a plugin in another network namespace" in " ".join(done.stderr.split())
 
 
 @pytest.mark.replay("S32")
