@@ -100,9 +100,12 @@ class Claims:
         names = {node.owner: node.name for node in self._cluster.view.nodes.values()}
 
         def choose(_: View, held: Sequence[records.Range]) -> Sequence[records.Range]:
+            # Of its own ranges this node knows more than the store: one just given back may not have been written yet.
+            mine = {record.net for record in self._cluster.member_of().ranges if not record.freed}
+            barring = [record for record in held if record.owner != membership.node or record.net in mine]
             chosen = []
             for net in wanted:
-                blocks.refuse_claim(net, held, owner=membership.node, names=names, now=time.time(), network=network.id)
+                blocks.refuse_claim(net, barring, owner=membership.node, names=names, now=time.time(), network=network.id)
                 generation = max((r.generation for r in held if r.net == str(net)), default=0) + 1
                 chosen.append(
                     records.Range(owner=membership.node, net=str(net), network=network.id, generation=generation)

@@ -238,6 +238,16 @@ async def test_a_range_that_only_the_store_knows_is_given_back(node: Node) -> No
     assert msgspec.structs.replace(given_back, freed=0.0) == stray
 
 
+async def test_what_was_just_given_back_may_be_had_again_before_it_is_written(node: Node) -> None:
+    old = records.Range(owner=ME, net="172.31.6.0/26", network=network_id(9), generation=2, freed=time.time())
+    await node.cluster.keep(msgspec.structs.replace(MINE, ranges=(FIRST, old)))
+    await node.put(msgspec.structs.replace(old, freed=0.0), records.range_key(old.net))
+    await node.claims.claim(_claimed(1, old.net))
+    there = (await node.stored())[old.net]
+    assert (there.network, there.generation, there.freed) == (network_id(1), 3, 0.0)
+    assert node.remembered() == {FIRST.net, old.net}
+
+
 async def test_what_the_store_has_lost_is_not_free(node: Node) -> None:
     """Its node is just switched off, and has not written it again."""
     other = records.Node(owner="n2", name="away", public_keys=("A" * 43 + "=",), mesh4="172.31.5.1")
