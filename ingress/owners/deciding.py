@@ -95,9 +95,14 @@ def is_kept(claim: Claim, *, now: float, platform: bool) -> bool:
     """Whether a claim nobody asks for is kept: what would be served at once, and not for ever."""
     if claim.gone is None or claim.nodes:
         return False
-    proved = claim.proof is not None and claim.proof.how is not How.PLATFORM
     # Set back, the clock would have what is not kept at all kept until then.
-    return max(0.0, now - claim.gone) < (KEPT_PLATFORM if platform else KEPT if proved else 0.0)
+    return max(0.0, now - claim.gone) < kept_for(claim, platform=platform)
+
+
+def kept_for(claim: Claim, *, platform: bool) -> float:
+    """Seconds that a claim is kept after nobody asks for it any more."""
+    proved = claim.proof is not None and claim.proof.how is not How.PLATFORM
+    return KEPT_PLATFORM if platform else KEPT if proved else 0.0
 
 
 def _since(owner: Owner, mark: Released | None, now: float) -> float:

@@ -14,7 +14,7 @@ import structlog
 from ingress.owners import ledger as book
 from ingress.owners import proof
 from ingress.owners.claims import Claims
-from ingress.owners.deciding import KEPT, KEPT_PLATFORM, Standing
+from ingress.owners.deciding import Standing, kept_for
 from ingress.owners.ledger import HERE, How, Ledger, Owner, Proof
 from ingress.proving.lookups import Lookups
 from ingress.proving.prover import Finding, Prover
@@ -257,7 +257,7 @@ class Ownership:
                 platform = host.endswith(f".{self._settings.base_domain}")
                 since, until = (
                     time.strftime("%Y-%m-%d", time.gmtime(at))
-                    for at in (claim.gone, claim.gone + (KEPT_PLATFORM if platform else KEPT))
+                    for at in (claim.gone, claim.gone + kept_for(claim, platform=platform))
                 )
                 reason = (
                     f"no container asks for it since {since}; it is kept until {until}, or stackpad domain release {host}"

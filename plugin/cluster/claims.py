@@ -208,17 +208,21 @@ class Claims:
                 await store.ranges.collect(over)
 
     def _strays(self, membership: Membership, view: View) -> list[records.Range]:
-        """Ranges that are this node's by the store alone, given back now: it was put back from a copy of before they were
-        forgotten, or this node's disk was. Nobody else could ever have them, and nobody would give them back.
+        """Ranges that are this node's by the store alone: it was put back from a copy of before they were forgotten, or
+        this node's ``membership.json`` was. Nobody else could have them, and nobody would give them back: that is done
+        now, but for those that networks here are in, which are remembered again.
         """
         mine = {record.net for record in membership.ranges}
-        found = [
-            msgspec.structs.replace(record, freed=time.time())
-            for record in view.ranges.values()
-            if record.owner == membership.node and not record.freed and record.net not in mine
-        ]
+        found = []
+        for record in view.ranges.values():
+            if record.owner == membership.node and not record.freed and record.net not in mine:
+                net = ip_network(record.net)
+                in_use = any(net.version == one.version and net.overlaps(one) for one in self._cluster.subnets)
+                found.append(record if in_use else msgspec.structs.replace(record, freed=time.time()))
         if found:
-            self._log.warning("ranges that this node does not know of are given back", ranges=[r.net for r in found])
+            freed = [record.net for record in found if record.freed]
+            kept = [record.net for record in found if not record.freed]
+            self._log.warning("this node did not know of ranges of its own", given_back=freed, in_use=kept)
         return found
 
     def _cooled_down(self, record: records.Range) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import socket
 import struct
 import subprocess
@@ -79,17 +78,17 @@ def elsewhere(place: Path) -> str:
 
     What there is to check, rules, links and settings, would be this network's, and the remedies would be wrong.
     """
-    found = re.match(r"/proc/(\d+)/root/", str(place))
-    if found is None:
+    if place.parts[1:2] != ("proc",) or place.parts[3:4] != ("root",):
         return ""
+    pid = place.parts[2]
     try:
-        if os.readlink(f"/proc/{found[1]}/ns/net") == os.readlink("/proc/self/ns/net"):
+        if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
             return ""
     except OSError:
-        return f"--socket {place}: there is no process {found[1]} any more"
+        return f"--socket {place}: there is no process {pid} any more"
     return (
         f"--socket {place} is of a plugin in another network namespace, and doctor looks at the one it runs in; "
-        f"run it there: nsenter --target {found[1]} --mount --net stackpad doctor"
+        f"run it there: nsenter --target {pid} --mount --net stackpad doctor"
     )
 
 

@@ -224,8 +224,19 @@ async def test_what_has_cooled_down_is_forgotten_on_the_disk_as_well(node: Node)
     assert await node.stored() == {}
 
 
+async def test_a_range_that_only_the_store_knows_and_a_network_is_in_is_remembered(node: Node) -> None:
+    """As after ``membership.json`` was put back from a copy: given back, another node could have it with all in it."""
+    stray = records.Range(owner=ME, net="10.200.0.0/24", block=True)
+    await node.state.put_network(_claimed(7, "10.200.0.64/26"))
+    await node.put(stray, records.range_key(stray.net))
+    await node.claims.collect()
+    assert node.cluster.membership is not None
+    assert node.cluster.membership.ranges == (FIRST, stray)
+
+
 async def test_a_range_that_only_the_store_knows_is_given_back(node: Node) -> None:
     """As after the store, or this node's disk, was put back from a copy: else nobody could ever have it again."""
+    await node.state.put_network(_claimed(7, "10.201.0.0/26"))
     stray = records.Range(owner=ME, net="10.200.0.0/24", network=network_id(7), generation=2)
     await node.put(stray, records.range_key(stray.net))
     await node.put(FIRST, records.range_key(FIRST.net))

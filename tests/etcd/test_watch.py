@@ -56,6 +56,11 @@ class Copy:
                 self.losses += 1
         return item
 
+    async def until_lost(self) -> None:
+        """Go on until the store is told to be away."""
+        while not isinstance(await self.step(), Lost):
+            pass
+
     async def until(self, key: str, value: bytes | None) -> None:
         """Go on until ``key`` holds ``value``."""
         while self.items.get(key) != value:
@@ -204,8 +209,7 @@ async def test_coming_back_is_told_even_if_nothing_changed(server: Server, etcd:
     await etcd.put("a/1", b"1")
     await copy.step()
     await server.stop(signal.SIGKILL)
-    while not isinstance(await copy.step(), Lost):
-        pass
+    await copy.until_lost()
     await server.start()
     while isinstance(item := await copy.step(), Lost):
         pass
@@ -217,8 +221,7 @@ async def test_what_was_compacted_while_away_is_listed_again(server: Server, etc
     await etcd.put("a/gone", b"1")
     await copy.step()
     await server.stop()
-    while not isinstance(await copy.step(), Lost):
-        pass
+    await copy.until_lost()
     await server.start()
     async with Etcd([server.url]) as other:
         await answering(other)
@@ -235,8 +238,7 @@ async def test_a_wiped_store_is_listed_again(server: Server, etcd: Etcd, copy: C
         await etcd.put("a/old", str(number).encode())
     await copy.step()
     await server.stop()
-    while not isinstance(await copy.step(), Lost):
-        pass
+    await copy.until_lost()
     server.wipe()
     await server.start("--initial-cluster-token", "another")
     async with Etcd([server.url]) as other:
@@ -268,8 +270,7 @@ async def test_a_store_put_back_from_a_copy_is_listed_again(
         await etcd.put(key, b"since")
         await copy.until(key, b"since")
     await server.stop(signal.SIGKILL)
-    while not isinstance(await copy.step(), Lost):
-        pass
+    await copy.until_lost()
     server.wipe()
     (tmp_path / "copy").rename(server.directory / "data")
     await server.start()
@@ -285,14 +286,13 @@ async def test_a_store_put_back_from_a_copy_is_listed_again(
     assert copy.snapshots == 2
 
 
-async def test_a_restart_in_mid_of_a_transaction_of_many_keys_is_followed(server: Server, etcd: Etcd, copy: Copy) -> None:
+async def test_a_restart_after_a_transaction_of_many_keys_is_followed(server: Server, etcd: Etcd, copy: Copy) -> None:
     """They are all of one revision, and which of them is the last is not said."""
     await etcd.commit((), [Put(f"a/{number}", b"1") for number in range(20)])
     await copy.step()
     for last in (b"2", b"3"):
         await server.stop()
-        while not isinstance(await copy.step(), Lost):
-            pass
+        await copy.until_lost()
         await server.start()
         async with Etcd([server.url]) as other:
             await answering(other)
