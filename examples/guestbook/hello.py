@@ -47,8 +47,8 @@ def end():
 
 
 server = Server(("", 8080), Hello)
-# A thread of its own: the one that serves cannot wait for its own end.
-signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=end).start())
+# Blocked in all threads, and waited for here: the thread that serves cannot wait for its own end.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 threading.Thread(target=server.serve_forever).start()
-while True:
-    signal.pause()
+signal.sigwait({signal.SIGTERM})
+end()

@@ -41,11 +41,12 @@ def end():
     server.server_close()
     while busy[0]: time.sleep(0.01)
     os._exit(0)
-signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=end).start())
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 server.daemon_threads = True
 server.block_on_close = False
 threading.Thread(target=server.serve_forever).start()
-while True: signal.pause()
+signal.sigwait({signal.SIGTERM})
+end()
 """
 """Ends as a good server does: takes nothing new after SIGTERM, and finishes what is under way."""
 

@@ -17,15 +17,18 @@ from plugin import supervisor
 supervisor.FIRST, supervisor.LAST = {first}, max({first}, supervisor.LAST)
 status = supervisor.supervise()
 if status is None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
-    masked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGTERM}})
     print(os.getpid(), os.getppid(), len(masked), flush=True)
     {then}
 else:
     print("over", status, flush=True)
     sys.exit(status)
 """
-WAIT = "signal.pause(); signal.pause()"
+WAIT = "signal.sigwait({signal.SIGTERM}); sys.exit(7)"
+"""Blocked and waited for: a handler would be late for a signal that comes just before ``signal.pause()``."""
+
+DEAF = "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM}); print('deaf', flush=True); signal.pause()"
+"""One that a SIGTERM kills."""
 
 
 class Supervised:
@@ -108,7 +111,7 @@ def test_one_that_is_told_to_end_in_a_pause_ends(begin: list[Supervised]) -> Non
 
 
 def test_one_that_is_told_to_end_and_is_killed_has_no_successor(begin: list[Supervised]) -> None:
-    there = Supervised("signal.signal(signal.SIGTERM, signal.SIG_DFL); print('deaf', flush=True); signal.pause()", 0.05)
+    there = Supervised(DEAF, 0.05)
     begin.append(there)
     there.child()
     assert there._line() == "deaf\n"
