@@ -128,7 +128,14 @@ def services(
     """List the names that containers find each other by, on all nodes."""
     with answering():
         reports = client.fetch(client.plugin(socket), "/services", tuple[ServiceReport, ...])
+        made = client.fetch(client.plugin(socket), "/networks", tuple[NetworkReport, ...])
     chosen = [report for report in reports if environment in {None, report.environment}]
+    # One that is here may have no names yet; of one that is elsewhere, names are all that is known.
+    if environment is not None and not chosen and not any(report.environment == environment for report in made):
+        known = {report.environment for report in reports} | {report.environment or "" for report in made}
+        there = ", ".join(sorted(filter(None, known))) or "none"
+        output.complain(f"{environment} is no environment that is known here; there are: {there}")
+        raise typer.Exit(USAGE)
     show(chosen, fleet.services(chosen), as_json=as_json)
 
 

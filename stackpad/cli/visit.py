@@ -21,7 +21,8 @@ from stackpad.errors import InvalidRequest
 CONTAINER_REMEDIES = {
     "down": "start it, or see why it has ended: docker logs {name}",
     "unhealthy": "its own health check says so: docker inspect --format '{{{{json .State.Health}}}}' {name}",
-    "starting": "it is served when its port accepts, on all addresses, or its health check is passed",
+    "starting": "it is served when its port accepts, on all addresses, or its health check is passed; "
+    "stackpad.port says which port that is",
 }
 
 

@@ -116,6 +116,16 @@ def test_a_network_there_is_not(plugin: Path) -> None:
     assert "my-app-prod is no network here; there are: 130dee79645c, my-app-production" in result.stderr
 
 
+def test_an_environment_that_nothing_is_known_of(plugin: Path, answers: dict[str, Any]) -> None:
+    answers["/services"] = [{"environment": "my-app-staging", "names": ["db"], "container": "db", "node": "n2"}]
+    result = run("services", "my-app-stagin", "--socket", plugin)
+    assert result.exit_code == 2
+    assert "my-app-stagin is no environment that is known here" in result.stderr
+    assert "there are: my-app-production, my-app-staging" in " ".join(result.stderr.split())
+    assert "db" in run("services", "my-app-staging", "--socket", plugin).stdout
+    assert run("services", "my-app-production", "--socket", plugin).exit_code == 0, "it is here, and has no names yet"
+
+
 def test_ports_are_written_as_docker_does(plugin: Path) -> None:
     result = run("ports", "--socket", plugin)
     assert result.exit_code == 0
