@@ -26,6 +26,7 @@ from plugin.store import mesh
 from plugin.tunnel import wants
 from plugin.tunnel.calls import Calls
 from plugin.tunnel.fence import Fence
+from plugin.tunnel.pace import Pace
 from plugin.tunnel.paths import Paths
 from plugin.tunnel.sightings import Sightings
 from plugin.tunnel.wants import Wanted
@@ -44,6 +45,9 @@ CHECK = 5.0
 
 SHARE = 0.003
 """The part of a processor that each of the two may take: among hundreds of nodes they come less often."""
+
+SELDOM = 30.0
+"""Most seconds between two of either."""
 
 SOON = 5.0
 """Seconds the tunnel may take to be set up."""
@@ -76,6 +80,7 @@ class MeshLoop:
         self._fence = fence
         self._calls, self._paths = Calls(sightings), Paths(kernel)
         self._handshakes = Handshakes()
+        self._looks, self._checks = Pace(LOOK, SELDOM, SHARE), Pace(CHECK, SELDOM, SHARE)
         self._due = self._check_at = self._checked = 0.0
         self._applied: Tunnel | None = None
         self._left: frozenset[IPNet] = frozenset()
@@ -153,7 +158,7 @@ class MeshLoop:
                 self.problem = ""
                 if not self._wake.is_set():
                     self.settled.set()
-            pause = max(LOOK, (time.process_time() - began) / SHARE)
+            pause = self._looks.after(time.process_time() - began)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(pause, self._due - steady.now()) if self._due else pause):
                     await self._wake.wait()
@@ -234,7 +239,7 @@ class MeshLoop:
         await self._kernel.apply_tunnel(tunnel)
         self._applied = tunnel
         self._checked = time.monotonic()
-        self._check_at = self._checked + max(CHECK, (time.process_time() - began) / SHARE)
+        self._check_at = self._checked + self._checks.after(time.process_time() - began)
 
     def _overlay(self, wanted: Wanted | None, mtu: int | None) -> Overlay:
         former = self._fence.closed(self._state.networks)
