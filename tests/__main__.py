@@ -1,8 +1,8 @@
 """All tests, in the order in which a slip is told early; ``python -m tests ARGUMENTS`` hands them to pytest instead.
 
 What needs no engines comes first, on all cores. Then the engines, which take most of the time and wait for most of it, in
-three rows beside each other: one node, several nodes, and what is left with the tests that restart a node's engine, which
-take about as long. The words of the latter two are printed at the end.
+three rows beside each other, which take about as long: one node; several nodes, with the store's tests; and what is left,
+with the tests that restart a node's engine. The words of the latter two are printed at the end.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import IO
 
 FIRST = ("unit", "properties", "fuzz", "kernel", "caddy", "browser", "dns")
 BESIDE = ("etcd", "mesh", "guest")
+"""Without engines, and slow: the first goes with the tests of several nodes, the others with what is left."""
+
 ENGINES = "e2e"
 SEVERAL = ("test_fleet*.py", "test_testbed.py")
 """The tests of several nodes among those of engines."""
@@ -28,6 +30,9 @@ RESTARTS = ("test_lifecycle.py", "test_install.py")
 
 def main(arguments: list[str]) -> int:
     """Run them; returns 0 if all passed."""
+    # Who is told to end has its rows clean up, as at an interrupt; so has one whose terminal is closed.
+    for told in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(told, lambda number, _: sys.exit(128 + number))
     pytest = [sys.executable, "-m", "pytest"]
     if arguments:
         os.execv(pytest[0], [*pytest, *arguments])  # noqa: S606 - this interpreter
@@ -54,7 +59,8 @@ def rows() -> tuple[list[str], list[str], list[str]]:
     several = {path for pattern in SEVERAL for path in there.glob(pattern)}
     restarts = [there / name for name in RESTARTS]
     one = set(there.glob("test_*.py")) - several - set(restarts)
-    return sorted(map(str, one)), sorted(map(str, several)), [*_paths(BESIDE), *map(str, restarts)]
+    store, *left = _paths(BESIDE)
+    return sorted(map(str, one)), [store, *sorted(map(str, several))], [*left, *map(str, restarts)]
 
 
 def _started(stack: contextlib.ExitStack, command: list[str], words: IO[bytes] | None = None) -> subprocess.Popen[bytes]:

@@ -468,12 +468,12 @@ async def test_websockets_and_streams_pass_with_all_options_at_once(place: Shop)
         known = {"Authorization": "Basic Ym9iOnNlY3JldA=="}
         async with session.ws_connect(url(place, HOST, "/app/socket"), headers=known) as there:
             await there.send_str("one")
-            assert await there.receive_str(timeout=10) == "echo one"
+            assert await there.receive_str(timeout=60) == "echo one"
         async with session.get(url(place, HOST, "/app/stream"), headers=known) as response:
             assert response.headers["X-Frame-Options"] == "DENY"
-            assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 10) == b"data: first\n\n"
+            assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 60) == b"data: first\n\n"
             release.set()
-            assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 10) == b"data: second\n\n"
+            assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 60) == b"data: second\n\n"
 
 
 async def test_no_error_ends_in_an_empty_success(place: Shop) -> None:

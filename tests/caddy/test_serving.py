@@ -215,9 +215,9 @@ async def test_events_come_while_the_stream_is_open(place: Shop) -> None:
         await place.apply(container(port=port))
         await place.status(HOST, "/", "--max-time", "1")  # the certificate
         async with session.get(url(place)) as response:
-            assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 10) == b"data: first\n\n"
+            assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 60) == b"data: first\n\n"
             release.set()
-            assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 10) == b"data: second\n\n"
+            assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 60) == b"data: second\n\n"
 
 
 async def test_websockets_pass_and_outlive_changes_where_caddy_can_do_that(place: Shop) -> None:
@@ -233,10 +233,10 @@ async def test_websockets_pass_and_outlive_changes_where_caddy_can_do_that(place
         assert await place.status() in {400, 426}
         async with session.ws_connect(url(place)) as socket:
             await socket.send_str("one")
-            assert await socket.receive_str(timeout=10) == "echo one"
+            assert await socket.receive_str(timeout=60) == "echo one"
             await place.apply(container(port=port), container("b", port=other, project="b", service="b"), before=before)
             survives = "stream_close_delay" in json.dumps(await place.caddy.ask("GET", "/id/stackpad"))
-            await asyncio.wait_for(_after(socket, survives), 10)
+            await asyncio.wait_for(_after(socket, survives), 60)
 
 
 async def _after(socket: aiohttp.ClientWebSocketResponse, survives: bool) -> None:

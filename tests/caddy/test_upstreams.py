@@ -171,13 +171,13 @@ async def test_websockets_survive_redeploys_of_others(world: World) -> None:
     async with browser() as session, session.ws_connect(url) as socket:
         for number in range(5):
             await socket.send_str(f"{number}")
-            assert await socket.receive_str(timeout=10) == f"c10 {number}"
+            assert await socket.receive_str(timeout=60) == f"c10 {number}"
             await world.start(21 + number, project="other")
             await world.follow()
             await world.stop(20 + number)
             world.forget(20 + number)
         await socket.send_str("last")
-        assert await socket.receive_str(timeout=10) == "c10 last"
+        assert await socket.receive_str(timeout=60) == "c10 last"
     assert world.writes == writes
 
 

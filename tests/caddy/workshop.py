@@ -103,7 +103,7 @@ class CaddyProcess:
         """End it, and leave a socket behind where the signal does."""
         if self.process is not None:
             self.process.send_signal(how)
-            self.process.wait(15)
+            self.process.wait(60)
             self.process = None
 
     def log(self) -> str:

@@ -25,6 +25,7 @@ import pytest
 from plugin.resolver.forwarder import Forwarder
 from plugin.resolver.server import Resolver
 from plugin.resolver.zone import Environment, Replica, View
+from tests import freeport
 
 BOUND = 60.0
 """Seconds after which something that should happen is taken for failed."""
@@ -38,9 +39,7 @@ DNSMASQ = shutil.which("dnsmasq", path=f"{os.environ.get('PATH', '')}:/usr/sbin:
 def free_port(*addresses: str) -> int:
     """A port that is free on all of ``addresses`` for UDP and TCP now."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = freeport.free_port()
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for address in addresses:
                 for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):

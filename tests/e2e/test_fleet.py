@@ -109,7 +109,7 @@ def test_containers_without_ipv4_have_names_too(scene: Scene) -> None:
     (one, first), (other, second) = names.items()
     there = scene.bench[second].node.address_of(other, "six-production", 6)
     resolve = ("exec", one, "python3", "-c", RESOLVE)
-    eventually(lambda: set(scene.bench[first].docker(*resolve, other).split()) == {there}, "the name", 15)
+    eventually(lambda: set(scene.bench[first].docker(*resolve, other).split()) == {there}, "the name")
     assert scene.bench[first].reaches(one, *everything(there))
     assert scene.bench[first].docker(*resolve, INTERNET_NAME).split() == [INTERNET]
     assert not scene.bench[first].docker(*resolve, "a1").split()

@@ -188,7 +188,7 @@ def stranger(scene: Scene, work: Path) -> Iterator[None]:
     (row,) = [row for row in scene.cluster(2)["nodes"] if row["self"]]
     with subprocess.Popen([*enter, binary, "-f", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            wait_until(name, Path(f"/var/run/wireguard/{name}.sock").exists, 10)
+            wait_until(name, Path(f"/var/run/wireguard/{name}.sock").exists, 60)
             peer = ["peer", str(row["public_key"]), "endpoint", f"{scene.bed.nodes[1].address}:{PORT}"]
             run(*enter, "wg", "set", name, "private-key", key, *peer, "allowed-ips", f"{scene.mesh(2)}/32")
             run(*enter, "ip", "link", "set", name, "up")

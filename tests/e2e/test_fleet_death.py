@@ -132,8 +132,8 @@ def test_the_names_of_a_node_that_dies_leave_everywhere_and_come_back(death: Dea
         eventually(left, "its name to leave both other nodes", 120)
         for here, seconds in gone.items():
             say(f"{how}, gone on n{here}: {seconds:.1f} s")
-            # Renewed at the latest so long ago, unless the machine was too slow for that, and then it was slow here, too.
-            assert seconds > LEASE - RENEWED - 1, "its lease cannot have ended yet"
+            # Renewed so long ago, or on a slow machine twice so long.
+            assert seconds > LEASE - 2 * RENEWED - 1, "its lease cannot have ended yet"
             assert death.sees(here, here), "names of the living stay"
         assert death.row(1, 2) == {**before, "alive": False}, "nothing of it is given to others"
         for here in others:

@@ -92,7 +92,7 @@ def test_one_that_takes_its_time_to_stop_gets_nothing_new(visitor: Visitor) -> N
     visitor.bench.docker("kill", "--signal", "TERM", "web-1")
     eventually(lambda: len(list(route(visitor)["upstreams"])) == 1, "one to leave")  # type: ignore[call-overload]
     # Caddy goes over to new connections with the next turn of the address, within five seconds.
-    eventually(lambda: {visitor.get(HOST)[1].split()[0] for _ in range(6)} == {"web-2"}, "the other one to be left", 15)
+    eventually(lambda: {visitor.get(HOST)[1].split()[0] for _ in range(6)} == {"web-2"}, "the other one to be left", 30)
     assert {visitor.get(HOST)[1].split()[0] for _ in range(20)} == {"web-2"}
 
 

@@ -260,7 +260,7 @@ def test_from_a_registry(bench: Workbench, tmp_path: Path) -> None:
         assert bench.reaches("client", *everything(address))
     finally:
         registry.terminate()
-        registry.wait(10)
+        registry.wait(60)
         bench.docker("plugin", "disable", "--force", PLUGIN, check=False)
         bench.docker("plugin", "rm", "--force", PLUGIN, check=False)
         bench.node.install_plugin(built)

@@ -166,7 +166,7 @@ class Workbench:
             yield
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
     def ports(self) -> list[dict[str, object]]:
         """What the plugin says is published."""

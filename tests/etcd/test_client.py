@@ -135,7 +135,7 @@ async def test_keys_of_a_lease_go_with_it(etcd: Etcd) -> None:
 
 
 async def test_a_lease_nobody_keeps_alive_ends(etcd: Etcd) -> None:
-    lease = await etcd.grant(1)
+    lease = await etcd.grant(5)
     revision = await etcd.put("alive", b"", lease)
     async with asyncio.timeout(BOUND):
         ended = await anext(etcd.watch("alive", revision))

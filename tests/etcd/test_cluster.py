@@ -119,7 +119,7 @@ async def test_a_member_dies_under_watch_and_writes(members: Sequence[Server], c
 
 
 async def test_without_a_majority_nothing_hangs(members: Sequence[Server], certificates: Certificates) -> None:
-    async with client(members, certificates, timeout=1.0) as etcd:
+    async with client(members, certificates, timeout=5.0) as etcd:
         copy = Copy(etcd, "a/")
         await copy.step()
         await etcd.put("a/1", b"1")

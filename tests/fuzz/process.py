@@ -89,7 +89,7 @@ class Process:
         place = os.readlink(f"/proc/{self.process.pid}/ns/mnt")
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(30)
+            self.process.wait(120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -122,7 +122,7 @@ class Held:
         monkeypatch.setattr(conntrack, "forget", self)
 
     def __call__(self, selections: Collection[Selection]) -> set[Selection]:
-        self._go.wait(15)  # a failing test ends, too
+        self._go.wait(120)  # a failing test ends, too
         return self._forget(selections)
 
     def let_go(self) -> None:

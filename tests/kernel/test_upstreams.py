@@ -134,7 +134,7 @@ def at(host: int, net: int = 1) -> str:
     return f"10.192.{net}.{host}:{PORT}"
 
 
-async def asked(number: int, address: str = UPSTREAM4[0], patience: float = 5.0) -> str:
+async def asked(number: int, address: str = UPSTREAM4[0], patience: float = 60.0) -> str:
     return await asyncio.to_thread(ask, number, address, patience)
 
 
