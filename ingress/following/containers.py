@@ -112,8 +112,10 @@ def _attachment(raw: Mapping[str, Any], around: Surroundings) -> tuple[str, str 
     by_name = {name: (name, driver) for name, driver in around.networks.values()}
     made_with = str((raw.get("HostConfig") or {}).get("NetworkMode") or "")
 
-    def order(item: tuple[str, Mapping[str, Any]]) -> tuple[bool, str]:
-        return made_with not in {item[0], item[1].get("NetworkID")}, item[0]
+    def order(item: tuple[str, Mapping[str, Any]]) -> tuple[bool, bool, str]:
+        name, network_id = item[0], str(item[1].get("NetworkID") or "")
+        # By its name, its id, or as much of that as was needed to say which one.
+        return made_with not in {name, network_id}, not (made_with and network_id.startswith(made_with)), name
 
     for given_name, entry in sorted(_attached(raw).items(), key=order):
         # A container that was created and never started has the name of its network only.

@@ -197,6 +197,7 @@ class Claims:
             kept += tuple(self._strays(membership, view))
             if kept != membership.ranges:
                 await self._cluster.keep(msgspec.structs.replace(membership, ranges=kept))
+                store.touch()
             mine = {record.net for record in kept}
             over = [
                 record
@@ -216,9 +217,12 @@ class Claims:
         found = []
         for record in view.ranges.values():
             if record.owner == membership.node and not record.freed and record.net not in mine:
-                net = ip_network(record.net)
-                in_use = any(net.version == one.version and net.overlaps(one) for one in self._cluster.subnets)
-                found.append(record if in_use else msgspec.structs.replace(record, freed=time.time()))
+                network = self._cluster.network_in(ip_network(record.net))
+                if network is None:
+                    found.append(msgspec.structs.replace(record, freed=time.time()))
+                else:
+                    # Given back with the network that is there now; a block is nobody's alone.
+                    found.append(record if record.block else msgspec.structs.replace(record, network=network.id))
         if found:
             freed = [record.net for record in found if record.freed]
             kept = [record.net for record in found if not record.freed]

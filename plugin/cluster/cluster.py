@@ -24,7 +24,7 @@ from plugin.kernel.reconciler import Reconciler
 from plugin.kernel.writer import Kernel
 from plugin.local.attachments import Attachments
 from plugin.local.webdesk import WebDesk, elements
-from plugin.model import IPNet, ip_network
+from plugin.model import IPNet, Network, ip_network
 from plugin.ranges.grounds import Grounds
 from plugin.resolver.hostservers import HostServers
 from plugin.settings import Settings
@@ -287,6 +287,13 @@ class Cluster:
     def subnets(self) -> list[IPNet]:
         """The ranges of this node's networks."""
         return [subnet.net for network in self._state.networks.values() for subnet in network.subnets]
+
+    def network_in(self, net: IPNet) -> Network | None:
+        """A network of this node's that has addresses in ``net``."""
+        for network in self._state.networks.values():
+            if any(net.version == subnet.net.version and net.overlaps(subnet.net) for subnet in network.subnets):
+                return network
+        return None
 
     def web_elements(self) -> frozenset[Element]:
         """What the firewall admits for this node's web containers."""

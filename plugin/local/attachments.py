@@ -84,8 +84,9 @@ class Attachments:
                 self._log.debug("the engine does not answer", reason=str(error))
                 await asyncio.sleep(next(backoff))
                 continue
+            first = not self.complete.is_set()
             self.complete.set()
-            if found != self.by_endpoint:
+            if first or found != self.by_endpoint:
                 self.by_endpoint = found
                 self._changed()
             return

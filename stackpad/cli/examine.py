@@ -84,8 +84,10 @@ def elsewhere(place: Path) -> str:
     try:
         if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
             return ""
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return f"--socket {place}: there is no process {pid} any more"
+    except PermissionError as error:
+        return f"--socket {place}: where process {pid} runs is root's to see: {error}"
     return (
         f"--socket {place} is of a plugin in another network namespace, and doctor looks at the one it runs in; "
         f"run it there: nsenter --target {pid} --mount --net stackpad doctor"

@@ -45,6 +45,7 @@ from stackpad.etcd.records import (
     Outcome,
     Put,
     Snapshot,
+    Stamp,
 )
 from stackpad.etcd.transport import Rejected, Transport
 
@@ -165,12 +166,12 @@ class Etcd:
                     yield batch
 
     async def changes(
-        self, prefix: str, after_revision: int, origin: Origin | None = None, held: Mapping[str, int] | None = None
+        self, prefix: str, after_revision: int, origin: Origin | None = None, held: Mapping[str, Stamp] | None = None
     ) -> AsyncGenerator[Batch, None]:
         """As :meth:`watch`, and a batch without events each time the watch stands, or is told how far it came.
 
-        ``held`` are the revisions in which the keys were written that are there as of the last batch, if the caller
-        keeps them: a store that was put back from a copy, and has come as far since by another way, is noticed by them.
+        ``held`` are the keys that are there as of the last batch, if the caller keeps them: a store that was put back
+        from a copy, and has come as far since by another way, is noticed by them.
         """
         known, renewed = after_revision, False
         while True:

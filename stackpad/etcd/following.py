@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Final, Protocol
 
 from stackpad.errors import Unavailable
-from stackpad.etcd.records import Batch, Compacted, Listing, Lost, Origin, Snapshot
+from stackpad.etcd.records import Batch, Compacted, Listing, Lost, Origin, Snapshot, Stamp
 from stackpad.etcd.transport import Rejected
 from stackpad.runtime import Backoff
 
@@ -36,9 +36,9 @@ class Source(Protocol):
         """All there is under ``prefix``."""
 
     def changes(
-        self, prefix: str, after_revision: int, origin: Origin | None, held: Mapping[str, int]
+        self, prefix: str, after_revision: int, origin: Origin | None, held: Mapping[str, Stamp]
     ) -> AsyncGenerator[Batch, None]:
-        """All that becomes of it, and how far the watch has come; ``held`` are revisions by key, and go on changing."""
+        """All that becomes of it, and how far the watch has come; ``held`` goes on changing."""
 
 
 async def follow(store: Source, prefix: str) -> AsyncGenerator[Snapshot | Batch | Lost, None]:
@@ -46,7 +46,7 @@ async def follow(store: Source, prefix: str) -> AsyncGenerator[Snapshot | Batch 
     away, refusing = Backoff(_FIRST, AWAY), Backoff(_FIRST, REFUSING)
     origin: Origin | None = None  # of what is held; None: list again
     known, cut, lost = 0, False, ""
-    held = dict[str, int]()
+    held = dict[str, Stamp]()
     while True:
         backoff = away
         try:
@@ -54,7 +54,7 @@ async def follow(store: Source, prefix: str) -> AsyncGenerator[Snapshot | Batch 
                 listing = await store.list(prefix)
                 yield Snapshot(listing.revision, {kv.key: kv for kv in listing.items})
                 known, origin, lost = listing.revision, listing.origin, ""
-                held = {kv.key: kv.mod_revision for kv in listing.items}
+                held = {kv.key: kv.stamp for kv in listing.items}
                 del listing
             async with contextlib.aclosing(store.changes(prefix, known, origin, held)) as batches:
                 async for batch in batches:
@@ -65,7 +65,7 @@ async def follow(store: Source, prefix: str) -> AsyncGenerator[Snapshot | Batch 
                         if event.kv is None:
                             held.pop(event.key, None)
                         else:
-                            held[event.key] = event.kv.mod_revision
+                            held[event.key] = event.kv.stamp
                     if batch.events or lost:
                         yield batch
                     lost = ""

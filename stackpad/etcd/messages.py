@@ -54,7 +54,6 @@ class RangeRequest(Wire, frozen=True):
     revision: int = 0
     sort_order: str = ""
     sort_target: str = ""
-    keys_only: bool = False
     count_only: bool = False
 
 

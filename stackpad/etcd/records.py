@@ -39,6 +39,10 @@ class Compacted(Unavailable):
         self.revision = revision
 
 
+Stamp = tuple[int, int]
+"""The revision that a key was written in, and a digest of its value which is good in this process only."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyValue:
     """One key and what it held at ``mod_revision``; ``lease`` is 0 for a key that stays."""
@@ -55,6 +59,11 @@ class KeyValue:
         """From the wire."""
         key = from_wire(raw.key)
         return cls(key, raw.value, raw.mod_revision, raw.create_revision, raw.version, raw.lease)
+
+    @property
+    def stamp(self) -> Stamp:
+        """What tells it from another value, and from the same one written at another time."""
+        return self.mod_revision, hash(self.value)
 
 
 @dataclass(frozen=True, slots=True)

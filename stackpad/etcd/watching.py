@@ -21,12 +21,14 @@ from stackpad.etcd.messages import (
     WatchRequest,
     WatchResponse,
     decode,
-    from_wire,
     prefix_range,
     to_wire,
 )
-from stackpad.etcd.records import Batch, Compacted, Event, Origin
+from stackpad.etcd.records import Batch, Compacted, Event, KeyValue, Origin, Stamp
 from stackpad.etcd.transport import Rejected, Transport
+
+NEWEST = 100
+"""Keys of a store that are compared to see whether its past is the one that is known."""
 
 
 class TokenExpired(Unavailable):
@@ -44,7 +46,7 @@ async def read(transport: Transport, request: RangeRequest) -> RangeResponse:
 
 
 async def stream(
-    transport: Transport, prefix: str, known: int, begun_at: Origin | None, held: Mapping[str, int] | None, quiet: float
+    transport: Transport, prefix: str, known: int, begun_at: Origin | None, held: Mapping[str, Stamp] | None, quiet: float
 ) -> AsyncGenerator[Batch, None]:
     """One stream, until it has been silent for a while; an empty batch says how far it came."""
     request = WatchRequest(WatchCreate(*prefix_range(prefix), start_revision=known + 1, progress_notify=True))
@@ -114,18 +116,22 @@ async def _same_store(transport: Transport, prefix: str, known: int, begun_at: O
         raise Compacted(f"the store is not the one that had revision {known}: it was wiped or replaced; list again")
 
 
-async def _same_past(transport: Transport, prefix: str, known: int, held: Mapping[str, int]) -> None:
-    """Raise :class:`Compacted` unless at revision ``known`` the store had as many keys as are ``held``, and one of those
-    that were written last there as the last.
+async def _same_past(transport: Transport, prefix: str, known: int, held: Mapping[str, Stamp]) -> None:
+    """Raise :class:`Compacted` unless at revision ``known`` the store had as many keys as are ``held``, and of those the
+    same :data:`NEWEST`.
 
-    One that was put back from a copy is of the same cluster, and may have come beyond ``known`` before it is looked at.
+    One that was put back from a copy is of the same cluster, and may have come beyond ``known`` before it is looked at:
+    its nodes write what they have again, some of it in the same revision as before. Not noticed would be one in which the
+    last hundred writes were the same, each in its revision, after others.
     """
     newest_first = RangeRequest(
-        *prefix_range(prefix), limit=1, revision=known, sort_order="DESCEND", sort_target="MOD", keys_only=True
+        *prefix_range(prefix), limit=NEWEST, revision=known, sort_order="DESCEND", sort_target="MOD"
     )
     there = await read(transport, newest_first)
-    newest = max(held.values(), default=0)  # of several keys, where one transaction wrote them
-    same = all(held.get(from_wire(kv.key)) == kv.mod_revision == newest for kv in there.kvs)
+    stamps = {kv.key: kv.stamp for kv in map(KeyValue.of, there.kvs)}
+    since = min((revision for revision, _ in stamps.values()), default=0)
+    newer = sum(revision > since for revision, _ in held.values())
+    same = stamps.items() <= held.items() and newer == sum(revision > since for revision, _ in stamps.values())
     if there.count != len(held) or not same:
         raise Compacted(f"the store had another past at revision {known}: it was put back from a copy; list again")
 

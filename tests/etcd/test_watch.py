@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 
 from stackpad.errors import Unavailable
-from stackpad.etcd import Batch, Compacted, Etcd, Listing, Lost, Origin, Put, Snapshot
+from stackpad.etcd import Batch, Compacted, Etcd, Listing, Lost, Origin, Put, Snapshot, Stamp
 from stackpad.etcd.following import AWAY, REFUSING, follow
 from stackpad.etcd.transport import Rejected
 from tests.etcd.server import BOUND, Server, answering, free_port, running
@@ -286,6 +286,63 @@ async def test_a_store_put_back_from_a_copy_is_listed_again(
     assert copy.snapshots == 2
 
 
+@pytest.mark.parametrize(
+    ("lost", "found"),
+    [
+        ({"1": b"since"}, {"1": b"now"}),
+        ({"0": b"since", "1": b"same"}, {"2": b"now", "1": b"same"}),
+        ({"1": b"same", "2": b"since"}, {"1": b"same", "2": b"now"}),
+    ],
+    ids=["the last one", "the one before", "after one that is the same"],
+)
+async def test_a_store_put_back_from_a_copy_and_as_far_again_is_listed_again(
+    server: Server, etcd: Etcd, copy: Copy, tmp_path: Path, lost: dict[str, bytes], found: dict[str, bytes]
+) -> None:
+    """As where its nodes write again what they have: the same keys, in the same revisions, and not all with the same."""
+    for number in range(3):
+        await etcd.put(f"a/{number}", b"before")
+    await server.stop()
+    shutil.copytree(server.directory / "data", tmp_path / "copy")
+    await server.start()
+    await answering(etcd)
+    await copy.step()
+    for key, value in lost.items():
+        await etcd.put(f"a/{key}", value)
+        await copy.until(f"a/{key}", value)
+    await server.stop(signal.SIGKILL)
+    await copy.until_lost()
+    server.wipe()
+    (tmp_path / "copy").rename(server.directory / "data")
+    await server.start()
+    async with Etcd([server.url]) as other:
+        await answering(other)
+        for key, value in found.items():
+            await other.put(f"a/{key}", value)
+        await other.put("a/end", b"")
+        await copy.until("a/end", b"")
+        there = await other.list("a/")
+    assert copy.items == {kv.key: kv.value for kv in there.items}
+    assert copy.snapshots == 2
+
+
+async def test_a_restart_of_a_store_with_more_keys_than_are_compared_is_followed(
+    server: Server, etcd: Etcd, copy: Copy
+) -> None:
+    """Of the transaction that the oldest of them was written in, others are not looked at."""
+    for first in (0, 70, 140):
+        await etcd.commit((), [Put(f"a/{number}", b"1") for number in range(first, first + 70)])
+    await copy.step()
+    await server.stop()
+    await copy.until_lost()
+    await server.start()
+    async with Etcd([server.url]) as other:
+        await answering(other)
+        await other.put("a/end", b"")
+        await copy.until("a/end", b"")
+    assert len(copy.items) == 211
+    assert copy.snapshots == 1
+
+
 async def test_a_restart_after_a_transaction_of_many_keys_is_followed(server: Server, etcd: Etcd, copy: Copy) -> None:
     """They are all of one revision, and which of them is the last is not said."""
     await etcd.commit((), [Put(f"a/{number}", b"1") for number in range(20)])
@@ -352,7 +409,7 @@ async def test_a_store_that_refuses_is_not_asked_as_often(monkeypatch: pytest.Mo
             raise Rejected("no", 3, "no")
 
         async def changes(
-            self, prefix: str, after_revision: int, origin: Origin | None, held: Mapping[str, int]
+            self, prefix: str, after_revision: int, origin: Origin | None, held: Mapping[str, Stamp]
         ) -> AsyncGenerator[Batch, None]:
             raise AssertionError("there is nothing to watch yet")
             yield Batch(0, ())
