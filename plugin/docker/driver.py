@@ -25,9 +25,12 @@ from plugin.kernel.vanished import exists
 from plugin.model import Endpoint, IPAddress, Network, Subnet
 from plugin.ranges import addresses
 from plugin.state import State
-from stackpad.errors import Conflict, InvalidRequest, NotFound
+from stackpad.errors import Conflict, InvalidRequest, NotFound, Unavailable
 
 INTERFACE_PREFIX = "eth"
+
+TRIES = 3
+"""Times that a link is made for one ``Join``."""
 
 _NEXT_HOP = 0
 """A static route's type in a ``Join`` answer: by way of a gateway (libnetwork ``types.NEXTHOP``)."""
@@ -165,11 +168,7 @@ class NetworkDriver:
             raise InvalidRequest("Join came without a SandboxKey; is something else than Docker calling?")
         await self._state.put_endpoint(replace(endpoint, sandbox=request.sandbox_key, left=False))
         self._unconfirmed.discard(endpoint.id)
-        await self._reconciler.settle(there.id)
-        if not exists(naming.peer_name(endpoint.id)):
-            # Joined once before: the old pair's end is in a container that may be gone.
-            self._reconciler.forget_port(there.id, endpoint.id)
-            await self._reconciler.settle(there.id)
+        await self._linked(endpoint)
         answer: dict[str, object] = {
             "InterfaceName": {"SrcName": naming.peer_name(endpoint.id), "DstPrefix": INTERFACE_PREFIX},
             "StaticRoutes": self._static_routes(endpoint, there),
@@ -182,6 +181,16 @@ class NetworkDriver:
                 if gateway is not None:
                     answer[key] = str(gateway)
         return answer
+
+    async def _linked(self, endpoint: Endpoint) -> None:
+        """Return when there is a link for Docker to take; raises :class:`StackpadError` if none can be made."""
+        for _ in range(TRIES):
+            await self._reconciler.settle(endpoint.network_id)
+            if exists(naming.peer_name(endpoint.id)):
+                return
+            # Joined once before, and the old pair's end is in a container that may be gone; or it was compared just now.
+            self._reconciler.forget_port(endpoint.network_id, endpoint.id)
+        raise Unavailable(f"the link of endpoint {endpoint.id[:12]} does not stay; does somebody delete it? Try again")
 
     def _static_routes(self, endpoint: Endpoint, there: Network) -> list[dict[str, object]]:
         """The ways beside the default route, of which an internal network has none: to the names, and to other nodes."""

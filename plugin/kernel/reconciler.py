@@ -192,11 +192,12 @@ class Reconciler:
     async def _compare_everything(self) -> None:
         self._hints.clear()
         self._last_resync = time.monotonic()
+        made = {name for part in self._applied.values() for name in part.ports} if self.ready.is_set() else None
         seen = await self._kernel.observe()
         before, self._parts.facts = self.facts, seen.facts
         if self.facts != before:
             self.facts_changed()
-        self._vanished.look(seen.links.ports)
+        self._vanished.look(seen.links.ports, made)
         # One that comes meanwhile is carried out by itself, and fails by itself.
         networks = dict(self._state.networks)
         if await self._kernel.prepare(ipv6=any(network.ipv6 for network in networks.values())):

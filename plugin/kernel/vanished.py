@@ -18,10 +18,15 @@ class Vanished:
         """Endpoints that Docker has not taken back although their veth pair is gone."""
         self._returned: frozenset[str] = frozenset()
 
-    def look(self, ports: Collection[str]) -> None:
-        """Take over which of our ends of veth pairs there are, and see what is back from containers."""
+    def look(self, ports: Collection[str], made: Collection[str] | None) -> None:
+        """Take over which of our ends of veth pairs there are, and see what is back from containers.
+
+        ``made`` are those that were there before ``ports`` were read, ``None`` for whatever the state has: a pair that is
+        only about to be made is not lost.
+        """
         endpoints = self._state.endpoints.values()
-        self.lost = frozenset(e.id for e in endpoints if e.sandbox and naming.port_name(e.id) not in ports)
+        gone = {e.id: naming.port_name(e.id) for e in endpoints if e.sandbox and naming.port_name(e.id) not in ports}
+        self.lost = frozenset(id_ for id_, port in gone.items() if made is None or port in made or id_ in self.lost)
         interfaces = {name for _, name in socket.if_nameindex()}
         self._returned = frozenset(e.id for e in endpoints if naming.peer_name(e.id) in interfaces)
 

@@ -10,6 +10,9 @@ import pytest
 
 from plugin import naming
 from plugin.docker import protocol
+from plugin.kernel.monitor import Hint
+from plugin.kernel.vanished import exists
+from plugin.kernel.writer import Observation
 from stackpad.errors import Conflict, Unavailable
 from tests import samples
 from tests.kernel.workbench import node
@@ -89,6 +92,31 @@ async def test_an_address_whose_container_has_just_died_is_given_to_its_successo
         ip("link", "del", naming.port_name(endpoint_id(2)))
         await made.driver.create_endpoint(successor)
         assert set(made.state.endpoints) == {endpoint_id(9)}
+
+
+async def test_who_comes_while_others_go_has_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is compared when a link has gone, here before each round: one that is not made yet is not taken for gone."""
+    async with node(tmp_path) as made:
+        await made.network(1)
+        kernel = made.reconciler._kernel
+        observe, looks = kernel.observe, 0
+
+        async def and_again() -> Observation:
+            nonlocal looks
+            looks += 1
+            made.reconciler._hear(Hint.LINKS)
+            return await observe()
+
+        monkeypatch.setattr(kernel, "observe", and_again)
+        made.reconciler._hear(Hint.LINKS)
+        for number in range(2, 6):
+            answer = await made.endpoint(number, 1)
+            assert exists(answer["InterfaceName"]["SrcName"])
+        assert made.reconciler.lost == frozenset()
+        assert looks >= 4
+        # One that was there, and is not, is.
+        ip("link", "del", naming.port_name(endpoint_id(2)))
+        await eventually(lambda: made.reconciler.lost == {endpoint_id(2)}, "its loss to be seen")
 
 
 async def test_a_restart_under_running_containers_changes_nothing(tmp_path: Path) -> None:
