@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import structlog
 
 from plugin import naming
 from plugin.kernel import flows
-from plugin.kernel.dataplane import EMPTY, Dataplane, Element, plan, union
+from plugin.kernel.dataplane import EMPTY, Dataplane, Element, Plan, plan, union
 from plugin.kernel.monitor import Hint, Monitor
 from plugin.kernel.node import NodeFacts
 from plugin.kernel.overlay import Overlay
@@ -235,9 +235,27 @@ class Reconciler:
             (error,) = await self._kernel.apply([steps])
             if error is not None:
                 raise error
-            self._repaired("links", f"{len(steps.new_bridges)} bridges made, {len(steps.old_links)} links removed")
+            if not self._is_asked_for(steps, wanted):
+                made = f"{len(steps.new_bridges)} bridges and {len(steps.new_ports)} links made"
+                self._repaired("links", f"{made}, {len(steps.old_links)} removed")
         await self._mend_foreign()
         self._applied, self._common = wanted, common
+
+    def _is_asked_for(self, steps: Plan, wanted: Mapping[str, Dataplane]) -> bool:
+        """Whether all of ``steps`` is what has just changed in the state, and would have come without a comparison."""
+        changed = self._settling.changed
+        new, old = (union(parts.get(key, EMPTY) for key in changed) for parts in (wanted, self._applied))
+        arriving = (new.bridges.keys() | new.ports.keys()) - old.bridges.keys() - old.ports.keys()
+        leaving = (old.bridges.keys() | old.ports.keys()) - new.bridges.keys() - new.ports.keys()
+        return (
+            not steps.changed_bridges
+            and not steps.changed_ports
+            and arriving.issuperset(bridge.name for bridge in steps.new_bridges)
+            and arriving.issuperset(port.name for port in steps.new_ports)
+            and leaving.issuperset(steps.old_links)
+            and steps.new_elements <= new.elements - old.elements
+            and steps.old_elements <= old.elements - new.elements
+        )
 
     async def _refresh_facts(self) -> None:
         self._hints.discard(Hint.NODE)

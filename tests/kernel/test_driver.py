@@ -114,6 +114,7 @@ async def test_who_comes_while_others_go_has_a_link(tmp_path: Path, monkeypatch:
             assert exists(answer["InterfaceName"]["SrcName"])
         assert made.reconciler.lost == frozenset()
         assert looks >= 4
+        assert made.reconciler.repairs == 0, "nobody had changed anything"
         # One that was there, and is not, is.
         ip("link", "del", naming.port_name(endpoint_id(2)))
         await eventually(lambda: made.reconciler.lost == {endpoint_id(2)}, "its loss to be seen")
