@@ -168,7 +168,12 @@ class NetworkDriver:
             raise InvalidRequest("Join came without a SandboxKey; is something else than Docker calling?")
         await self._state.put_endpoint(replace(endpoint, sandbox=request.sandbox_key, left=False))
         self._unconfirmed.discard(endpoint.id)
-        await self._linked(endpoint)
+        try:
+            await self._linked(endpoint)
+        except BaseException:
+            # Others of the network are not kept waiting for it.
+            self._reconciler.give_up_port(there.id, endpoint.id)
+            raise
         answer: dict[str, object] = {
             "InterfaceName": {"SrcName": naming.peer_name(endpoint.id), "DstPrefix": INTERFACE_PREFIX},
             "StaticRoutes": self._static_routes(endpoint, there),

@@ -141,6 +141,11 @@ class Reconciler:
         self._applied[network_id] = Dataplane(applied.bridges, ports, applied.elements)
         self._vanished.found(endpoint_id)
 
+    def give_up_port(self, network_id: str, endpoint_id: str) -> None:
+        """Make no veth pair for an endpoint that has none and could not be given one, until :meth:`forget_port`."""
+        if self._vanished.missed(endpoint_id):
+            self.touch(network_id)
+
     async def run(self) -> None:
         """Reconcile until cancelled."""
         with Monitor(self._hear, self._expects, self.route_gone):

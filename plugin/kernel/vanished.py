@@ -34,6 +34,12 @@ class Vanished:
         """The endpoint gets a pair of its own again."""
         self.lost -= {endpoint_id}
 
+    def missed(self, endpoint_id: str) -> bool:
+        """The endpoint was to get a pair, and could not; returns whether it has none."""
+        none = not exists(naming.port_name(endpoint_id))
+        self.lost |= {endpoint_id} if none else set()
+        return none
+
     def abandoned(self, endpoint_id: str) -> bool:
         """Whether no container has the endpoint any more, though Docker has not taken it back.
 

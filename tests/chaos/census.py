@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from stackpad import records
 from tests.testbed import network
 from tests.testbed.node import Node
 from tests.testbed.shell import Failed, run
@@ -159,8 +160,13 @@ def _open_files(node: Node) -> str:
 
 
 def _keys(node: Node) -> Iterable[str]:
-    """The store's keys; ids of endpoints are counted, for they are others after a restart of a container."""
+    """The store's keys; ids of endpoints are counted, for they are others after a restart of a container.
+
+    Ranges that were given back go when they have cooled down, whatever happens meanwhile.
+    """
     store = f"unix://{node.root}/run/stackpad/etcd/client:0"
-    words = ["--endpoints", store, "--command-timeout=3s", "get", "--prefix", "/stackpad/", "--keys-only"]
-    for line in run("etcdctl", *words, check=False).stdout.split():
-        yield re.sub(r"/[0-9a-f]{64}$", "/ENDPOINT", line)
+    words = ["--endpoints", store, "--command-timeout=3s", "get", "--prefix", "/stackpad/"]
+    lines = run("etcdctl", *words, check=False).stdout.splitlines()
+    for key, value in zip(lines[::2], lines[1::2], strict=False):
+        if not (key.startswith(records.RANGES) and json.loads(value).get("freed")):
+            yield re.sub(r"/[0-9a-f]{64}$", "/ENDPOINT", key)
