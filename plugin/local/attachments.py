@@ -84,9 +84,8 @@ class Attachments:
                 self._log.debug("the engine does not answer", reason=str(error))
                 await asyncio.sleep(next(backoff))
                 continue
-            first = not self.complete.is_set()
             self.complete.set()
-            if first or found != self.by_endpoint:
+            if found != self.by_endpoint:
                 self.by_endpoint = found
                 self._changed()
             return

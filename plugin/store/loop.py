@@ -190,10 +190,6 @@ class StoreLoop:
         operations += [Delete(key) for key in deletions if self._whole()]
         # Who writes tombstones also clears away the word of those that have left by themselves.
         operations += [Delete(records.NODES + node) for node in self._seen.departed if records.REMOVED + node in wanted]
-        mine = records.NODES + self._me
-        if not self._whole() and mine not in self._seen.raw:
-            # Not before all the rest is known: the others would take what is missing yet for gone.
-            operations = [op for op in operations if op.key != mine]
         refused = {op.key: op for op in operations if self._refused.get(op.key, (None,))[0] == op}
         self._refused = {key: self._refused[key] for key in refused}
         due = [op for op in operations if op.key not in refused]
@@ -203,8 +199,9 @@ class StoreLoop:
             self._publish.set()  # somebody has claimed a range meanwhile: look again
             return
         due = [op for op in due if not op.key.startswith(records.RANGES)]
-        # The record of the node says that all of it is there: who lists before it sees what it knew of the rest.
-        due.sort(key=lambda op: op.key == mine)
+        # The record of the node says that all of it is there, but for what the engine has not told yet: who lists before
+        # it sees what it knew of the rest. It does not wait for the engine: its name would be free for another node.
+        due.sort(key=lambda op: op.key == records.NODES + self._me)
         for chunk in chunks(due, AT_ONCE, BYTES_AT_ONCE):
             try:
                 await self._etcd.commit((), chunk)

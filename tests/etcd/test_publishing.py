@@ -219,27 +219,6 @@ async def test_the_node_s_record_is_not_there_before_its_ranges(node: Node, monk
     assert there.create_revision >= max(*ranges, *endpoints)
 
 
-async def test_the_node_s_record_waits_for_what_only_the_engine_knows(node: Node) -> None:
-    """The store was wiped while the engine did not answer: others keep the node's names until all of them are there."""
-    place = records.key(records.NODES, ME)
-    claimed = records.Range(owner=ME, net="10.192.0.0/18", block=True)
-    node.whole = False
-    node.wanted = {
-        place: records.Node(owner=ME, name="me", public_keys=(), mesh4="10.192.0.1"),
-        records.range_key(claimed.net): claimed,
-    }
-    node.want(endpoint(1))
-    await node.until(lambda: set(keyed(endpoint(1))))
-    assert (await node.etcd.list(records.RANGES)).items
-    assert await node.etcd.get(place) is None
-    node.whole = True
-    node.want(endpoint(2))
-    await node.until(lambda: set(keyed(endpoint(1), endpoint(2))))
-    async with asyncio.timeout(BOUND):
-        while await node.etcd.get(place) is None:  # noqa: ASYNC110 - what is asked has no event
-            await asyncio.sleep(0.02)
-
-
 async def test_ranges_of_others_are_remembered_at_once(
     node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
