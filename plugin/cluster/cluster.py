@@ -283,11 +283,6 @@ class Cluster:
         """What the ingress is shown of the store, by key."""
         return self._seen.shown
 
-    @property
-    def subnets(self) -> list[IPNet]:
-        """The ranges of this node's networks."""
-        return [subnet.net for network in self._state.networks.values() for subnet in network.subnets]
-
     def network_in(self, net: IPNet) -> Network | None:
         """A network of this node's that has addresses in ``net``."""
         for network in self._state.networks.values():
@@ -297,7 +292,7 @@ class Cluster:
 
     def web_elements(self) -> frozenset[Element]:
         """What the firewall admits for this node's web containers."""
-        return elements(self.desk.report, self.subnets)
+        return elements(self.desk.report, [s.net for n in self._state.networks.values() for s in n.subnets])
 
     def stored(self, key: str) -> bytes | None:
         """A value as the store has it."""

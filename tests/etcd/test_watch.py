@@ -249,12 +249,9 @@ async def test_a_wiped_store_is_listed_again(server: Server, etcd: Etcd, copy: C
     assert copy.snapshots == 2
 
 
-@pytest.mark.parametrize("writes", [0, 50])
-@pytest.mark.parametrize("since", ["written", "deleted", "again"])
-async def test_a_store_put_back_from_a_copy_is_listed_again(
-    server: Server, etcd: Etcd, copy: Copy, tmp_path: Path, since: str, writes: int
-) -> None:
-    """Also when it has come further since than what is known: it is of the same cluster, and of a term as high."""
+@contextlib.asynccontextmanager
+async def lost(server: Server, etcd: Etcd, copy: Copy, tmp_path: Path) -> AsyncIterator[None]:
+    """What is written meanwhile: at the end the store is put back from a copy of before, with three keys."""
     for number in range(3):
         await etcd.put(f"a/{number}", b"before")
     await server.stop()
@@ -262,18 +259,28 @@ async def test_a_store_put_back_from_a_copy_is_listed_again(
     await server.start()
     await answering(etcd)
     await copy.step()
-    if since == "deleted":
-        await etcd.delete("a/1")
-        await copy.until("a/1", None)
-    else:
-        key = "a/1" if since == "again" else "a/new"
-        await etcd.put(key, b"since")
-        await copy.until(key, b"since")
+    yield
     await server.stop(signal.SIGKILL)
     await copy.until_lost()
     server.wipe()
     (tmp_path / "copy").rename(server.directory / "data")
     await server.start()
+
+
+@pytest.mark.parametrize("writes", [0, 50])
+@pytest.mark.parametrize("since", ["written", "deleted", "again"])
+async def test_a_store_put_back_from_a_copy_is_listed_again(
+    server: Server, etcd: Etcd, copy: Copy, tmp_path: Path, since: str, writes: int
+) -> None:
+    """Also when it has come further since than what is known: it is of the same cluster, and of a term as high."""
+    async with lost(server, etcd, copy, tmp_path):
+        if since == "deleted":
+            await etcd.delete("a/1")
+            await copy.until("a/1", None)
+        else:
+            key = "a/1" if since == "again" else "a/new"
+            await etcd.put(key, b"since")
+            await copy.until(key, b"since")
     async with Etcd([server.url]) as other:
         await answering(other)
         for number in range(writes):
@@ -287,7 +294,7 @@ async def test_a_store_put_back_from_a_copy_is_listed_again(
 
 
 @pytest.mark.parametrize(
-    ("lost", "found"),
+    ("since", "found"),
     [
         ({"1": b"since"}, {"1": b"now"}),
         ({"0": b"since", "1": b"same"}, {"2": b"now", "1": b"same"}),
@@ -296,24 +303,13 @@ async def test_a_store_put_back_from_a_copy_is_listed_again(
     ids=["the last one", "the one before", "after one that is the same"],
 )
 async def test_a_store_put_back_from_a_copy_and_as_far_again_is_listed_again(
-    server: Server, etcd: Etcd, copy: Copy, tmp_path: Path, lost: dict[str, bytes], found: dict[str, bytes]
+    server: Server, etcd: Etcd, copy: Copy, tmp_path: Path, since: dict[str, bytes], found: dict[str, bytes]
 ) -> None:
     """As where its nodes write again what they have: the same keys, in the same revisions, and not all with the same."""
-    for number in range(3):
-        await etcd.put(f"a/{number}", b"before")
-    await server.stop()
-    shutil.copytree(server.directory / "data", tmp_path / "copy")
-    await server.start()
-    await answering(etcd)
-    await copy.step()
-    for key, value in lost.items():
-        await etcd.put(f"a/{key}", value)
-        await copy.until(f"a/{key}", value)
-    await server.stop(signal.SIGKILL)
-    await copy.until_lost()
-    server.wipe()
-    (tmp_path / "copy").rename(server.directory / "data")
-    await server.start()
+    async with lost(server, etcd, copy, tmp_path):
+        for key, value in since.items():
+            await etcd.put(f"a/{key}", value)
+            await copy.until(f"a/{key}", value)
     async with Etcd([server.url]) as other:
         await answering(other)
         for key, value in found.items():
