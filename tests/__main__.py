@@ -2,7 +2,7 @@
 
 What needs no engines comes first, on all cores. Then the engines, which take most of the time and wait for most of it, in
 three rows beside each other, which take about as long: one node; several nodes, with the store's tests; and what is left,
-with the tests that restart a node's engine. The words of the latter two are printed at the end.
+with the tests that restart an engine or make testbeds. The words of the latter two are printed at the end.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ BESIDE = ("etcd", "mesh", "guest")
 """Without engines, and slow: the first goes with the tests of several nodes, the others with what is left."""
 
 ENGINES = "e2e"
-SEVERAL = ("test_fleet*.py", "test_testbed.py")
+SEVERAL = "test_fleet*.py"
 """The tests of several nodes among those of engines."""
 
-RESTARTS = ("test_lifecycle.py", "test_install.py")
-"""Those of one node which restart its engine."""
+APART = ("test_lifecycle.py", "test_install.py", "test_testbed.py")
+"""Those which restart an engine, and those of the testbed itself."""
 
 
 def main(arguments: list[str]) -> int:
@@ -56,11 +56,11 @@ def main(arguments: list[str]) -> int:
 def rows() -> tuple[list[str], list[str], list[str]]:
     """What runs beside each other: the tests of one node, of several, and what is left."""
     there = Path("tests", ENGINES)
-    several = {path for pattern in SEVERAL for path in there.glob(pattern)}
-    restarts = [there / name for name in RESTARTS]
-    one = set(there.glob("test_*.py")) - several - set(restarts)
+    several = set(there.glob(SEVERAL))
+    apart = [there / name for name in APART]
+    one = set(there.glob("test_*.py")) - several - set(apart)
     store, *left = _paths(BESIDE)
-    return sorted(map(str, one)), [store, *sorted(map(str, several))], [*left, *map(str, restarts)]
+    return sorted(map(str, one)), [store, *sorted(map(str, several))], [*left, *map(str, apart)]
 
 
 def _started(stack: contextlib.ExitStack, command: list[str], words: IO[bytes] | None = None) -> subprocess.Popen[bytes]:

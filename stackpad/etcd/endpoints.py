@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from dataclasses import dataclass
@@ -81,13 +82,11 @@ class Trust:
     """The TLS context of a :class:`Tls`, made anew when one of its files has changed."""
 
     def __init__(self, tls: Tls | None) -> None:
-        self._tls = tls
+        self._tls = tls or Tls()
         self._made: tuple[tuple[object, ...], ssl.SSLContext] | None = None
 
-    def context(self) -> ssl.SSLContext | bool:
-        """For aiohttp; raises :class:`Unavailable` naming the file and the setting."""
-        if self._tls is None:
-            return True
+    def context(self) -> ssl.SSLContext:
+        """Made once for each state of the files; raises :class:`Unavailable` naming the file and the setting."""
         files = (self._tls.ca, self._tls.certificate, self._tls.key)
         try:
             state = tuple(path and ((stat := path.stat()).st_mtime_ns, stat.st_size) for path in files)
@@ -96,6 +95,27 @@ class Trust:
         except (OSError, ssl.SSLError) as error:
             raise Unavailable(sentences.files(files, error)) from error
         return self._made[1]
+
+
+async def refusal_of_certificate(endpoint: Endpoint, context: ssl.SSLContext) -> ssl.SSLError | None:
+    """What the server says against our certificate, asked on a connection of its own; None if it cannot be asked.
+
+    With TLS 1.3 a client is done before the server has looked at its certificate (RFC 8446, section 4.4), so the
+    refusal comes while the first request is on its way, and what the server closes with that unread is reset: the
+    alert is lost. Who sends nothing gets it. A server that is content waits for a request: bound this by a time.
+    """
+    parts = urlsplit(endpoint.base)
+    try:
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=context)
+        try:
+            await reader.read(1)
+        finally:
+            writer.transport.abort()
+    except ssl.SSLError as error:
+        return error
+    except OSError:
+        return None
+    return None
 
 
 def tcp_socket(info: aiohttp.AddrInfoType) -> socket.socket:

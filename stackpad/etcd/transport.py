@@ -18,7 +18,7 @@ import msgspec
 
 from stackpad.errors import InvalidRequest, Unavailable
 from stackpad.etcd import sentences
-from stackpad.etcd.endpoints import Endpoint, Tls, Trust, tcp_socket
+from stackpad.etcd.endpoints import Endpoint, Tls, Trust, refusal_of_certificate, tcp_socket
 from stackpad.etcd.messages import (
     UNAUTHENTICATED,
     AuthRequest,
@@ -71,6 +71,7 @@ class Transport:
         self._token = ""
         self._stack = contextlib.AsyncExitStack()
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._answered: set[str] = set()
 
     async def __aenter__(self) -> Transport:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=max(self.timeout / 3, 0.1))
@@ -185,13 +186,14 @@ class Transport:
         # hasleader: a member that has lost its cluster says so instead of keeping a watch open and silent.
         if self._token and path != _AUTHENTICATE:
             headers["Authorization"] = self._token
+        context = self._trust.context() if endpoint.base.startswith("https:") else None
         try:
             async with asyncio.timeout(self.timeout):
-                return await self._sessions[endpoint.url].post(
+                response = await self._sessions[endpoint.url].post(
                     endpoint.base + path,
                     data=io.BytesIO(body) if len(body) > _LARGE else body,
                     headers=headers,
-                    ssl=self._trust.context() if endpoint.base.startswith("https:") else True,
+                    ssl=context or True,
                     allow_redirects=False,
                 )
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
@@ -199,8 +201,16 @@ class Transport:
         except TimeoutError as error:
             raise _Unanswered(sentences.silent(endpoint.url, self.timeout)) from error
         except (aiohttp.ClientError, OSError) as error:
-            kind = _Unsent if sentences.is_tls(error) else _Unanswered
-            raise kind(sentences.broken(endpoint.url, error)) from error
+            said: Exception = error
+            if context is not None and not sentences.is_tls(error) and endpoint.url not in self._answered:
+                # Nothing can have been done by who has never answered and turns our certificate down.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.timeout / 3):
+                        said = await refusal_of_certificate(endpoint, context) or error
+            kind = _Unsent if sentences.is_tls(said) else _Unanswered
+            raise kind(sentences.broken(endpoint.url, said)) from said
+        self._answered.add(endpoint.url)
+        return response
 
     async def _authenticate(self, endpoint: Endpoint) -> str:
         body = encode(AuthRequest(self.user, self._password))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from struct import pack
 
 import pytest
 
@@ -213,6 +215,80 @@ async def test_what_is_wrong_with_tls_is_named(
             with pytest.raises(Unavailable, match=remedy) as caught:
                 await etcd.commit([absent("a/1")], [Put("a/1", b"")])
             assert not isinstance(caught.value, Undecided), caught.value
+
+
+class LostAlert:
+    """A way to a member on which its first refusal is overtaken by a reset, as it happens to who has already written."""
+
+    def __init__(self, member: Server) -> None:
+        self._port = int(member.url.rpartition(":")[2])
+        self._ended: list[asyncio.Event] = []
+
+    @property
+    def connections(self) -> int:
+        """How many came."""
+        return len(self._ended)
+
+    async def ended(self) -> None:
+        """Until all of them are closed."""
+        for event in self._ended:
+            await event.wait()
+
+    async def pair(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        lossy = not self._ended
+        self._ended.append(ended := asyncio.Event())
+        hello, flight = asyncio.Event(), asyncio.Event()
+        other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self._port)
+
+        async def there() -> None:
+            while data := await reader.read(1 << 16):
+                if hello.is_set():
+                    flight.set()
+                other_writer.write(data)
+            other_writer.close()
+
+        async def back() -> None:
+            while data := await other_reader.read(1 << 16):
+                if lossy and flight.is_set():
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
+                    break
+                hello.set()
+                writer.write(data)
+            writer.close()
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(there())
+                tasks.create_task(back())
+        except* ConnectionError:
+            pass
+        finally:
+            for end in (writer, other_writer):
+                end.close()
+                with contextlib.suppress(ConnectionError):
+                    await end.wait_closed()
+            ended.set()
+
+
+async def test_a_refusal_that_a_reset_overtook_is_named(
+    members: Sequence[Server], certificates: Certificates, tmp_path: Path
+) -> None:
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    other = Certificates(stranger)
+    await other.make()
+    tls = replace(certificates.client_tls, certificate=other.client, key=other.client_key)
+    way, port = LostAlert(members[0]), free_port()
+    async with (
+        await asyncio.start_server(way.pair, "127.0.0.1", port),
+        Etcd([f"https://127.0.0.1:{port}"], tls=tls) as etcd,
+    ):
+        with pytest.raises(Unavailable, match=r"refuses our client certificate .* STORE_CERT") as caught:
+            await etcd.commit([absent("a/1")], [Put("a/1", b"")])
+        assert not isinstance(caught.value, Undecided), caught.value
+        assert way.connections == 2
+        await way.ended()
 
 
 async def test_a_renewed_certificate_is_taken_up(members: Sequence[Server], certificates: Certificates) -> None:

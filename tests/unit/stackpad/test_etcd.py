@@ -246,7 +246,7 @@ def test_a_tls_file_that_is_none_is_named(tmp_path: Path) -> None:
     path.write_text("hello")
     with pytest.raises(Unavailable, match=r"ca\.pem \(STORE_CA\) cannot be read.*PEM"):
         Trust(Tls(ca=path)).context()
-    assert Trust(None).context() is True
+    assert Trust(None).context().verify_mode == ssl.CERT_REQUIRED
 
 
 def _tls(reason: str) -> ssl.SSLError:
