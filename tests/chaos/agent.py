@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -37,6 +38,9 @@ PACE = {"ping": 0.01, "http": 0.05, "sql": 0.1, "dns": 0.1, "bulk": 0.02}
 
 CONNECT = 1.0
 """Seconds for a connection to be made, so that a recovery is seen soon."""
+
+ASKING = itertools.cycle(range(20_000, 60_000))
+"""Ports that questions for names come from."""
 
 BLOCK = 32 * 1024
 SINK = 9000
@@ -210,7 +214,12 @@ async def bulk(record: Record, address: str, **_: object) -> None:
 
 
 async def dns(record: Record, host: str, expect: str, **_: object) -> None:
-    """Questions to Docker's resolver for the address of a container; any other answer is none."""
+    """Questions to Docker's resolver for the address of a container; any other answer is none.
+
+    Each from a port of its own. In a container's namespace a flow of connection tracking leads on to the port that the
+    engine's resolver had when it began, for 30 s: of those who ask after a restart of the engine, whoever has a port that
+    was in use before it is refused, in any network of Docker's.
+    """
     labels = b"".join(bytes([len(label)]) + label.encode() for label in host.split("."))
     loop = asyncio.get_running_loop()
     while True:
@@ -218,6 +227,7 @@ async def dns(record: Record, host: str, expect: str, **_: object) -> None:
         wire = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         wire.setblocking(False)
         try:
+            wire.bind(("127.0.0.1", next(ASKING)))
             wire.connect(("127.0.0.11", 53))
             number = random.randrange(0xFFFF)  # noqa: S311 - tells answers apart
             wire.send(struct.pack(">HHHHHH", number, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1")
