@@ -13,6 +13,14 @@ library into one of these and chains the original.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+ENOUGH = 5
+"""Faults that one error tells."""
+
 
 class StackpadError(Exception):
     """Base of all errors whose text is meant for a user."""
@@ -36,6 +44,31 @@ class Exhausted(StackpadError):
 
 class Unavailable(StackpadError):
     """The kernel, the Docker engine, the store or Caddy failed to answer or refused."""
+
+
+class Together:
+    """Reads several values of one request, so that what is wrong is told at once, and not one after another.
+
+    After :data:`ENOUGH` of them the rest is not looked at: a tenant can say any number.
+    """
+
+    def __init__(self) -> None:
+        self._wrong: list[str] = []
+
+    def read(self, reader: Callable[[], T], otherwise: T) -> T:
+        """What ``reader`` returns; ``otherwise`` where it raises :class:`InvalidRequest`, which is kept."""
+        try:
+            return reader()
+        except InvalidRequest as error:
+            self._wrong.append(str(error))
+            if len(self._wrong) >= ENOUGH:
+                self.done()
+            return otherwise
+
+    def done(self) -> None:
+        """Raises one :class:`InvalidRequest` with everything that was kept."""
+        if self._wrong:
+            raise InvalidRequest("; also: ".join(self._wrong))
 
 
 def shown(value: object) -> str:

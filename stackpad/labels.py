@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from stackpad import routeoptions
-from stackpad.errors import InvalidRequest, shown
+from stackpad.errors import InvalidRequest, Together, shown
 from stackpad.hosts import LABEL, WILDCARD, above, domain_name, host_name
 from stackpad.routeoptions import PATH, RouteOptions
 
@@ -97,18 +97,30 @@ def ours(label: str) -> bool:
 def check(labels: Mapping[str, str]) -> Kind:
     """What the container is, after a look at all its labels.
 
-    Raises :class:`InvalidRequest` for a label or type there is not, and where labels of a web service stand on a
+    Raises :class:`InvalidRequest` for labels or a type there are not, and where labels of a web service stand on a
     container that does not say that it is one: it would wait for visitors for ever, and nobody would tell.
     """
+    together = Together()
     for label in labels:
         if label.startswith(PREFIX) and label not in KNOWN:
-            close = difflib.get_close_matches(label, KNOWN, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(KNOWN)}"
-            raise InvalidRequest(f"unknown label {shown(label)}; {hint}")
-    idle = [label for label in ONLY_WEB if label in labels]
-    if TYPE not in labels and idle:
-        raise InvalidRequest(f"{idle[0]} is set, but not {TYPE}; only a container with {TYPE}={Kind.WEB} is exposed")
-    return kind(labels)
+            together.read(functools.partial(_unknown, label), None)
+    if TYPE not in labels:
+        together.read(functools.partial(_not_idle, labels), None)
+    found = together.read(lambda: kind(labels), Kind.GENERIC)
+    together.done()
+    return found
+
+
+def _unknown(label: str) -> None:
+    close = difflib.get_close_matches(label, KNOWN, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(KNOWN)}"
+    raise InvalidRequest(f"unknown label {shown(label)}; {hint}")
+
+
+def _not_idle(labels: Mapping[str, str]) -> None:
+    for label in ONLY_WEB:
+        if label in labels:
+            raise InvalidRequest(f"{label} is set, but not {TYPE}; only a container with {TYPE}={Kind.WEB} is exposed")
 
 
 def web(labels: Mapping[str, str], *, name: str, network: str, org: str, base_domain: str) -> WebRequest:
@@ -116,22 +128,31 @@ def web(labels: Mapping[str, str], *, name: str, network: str, org: str, base_do
 
     ``network`` is the name of its network, from which project and environment follow where no label names them:
     ``my-app-production`` is ``production`` of ``my-app``. ``org`` is the node's default. Raises
-    :class:`InvalidRequest` for the first label that cannot be meant.
+    :class:`InvalidRequest` for all labels that cannot be meant.
     """
-    check(labels)
+    together = Together()
+    read = together.read
+    read(lambda: check(labels), Kind.WEB)
     project, environment = _from_network(network)
     service = labels.get(COMPOSE_SERVICE) or _REPLICA.sub("", name) or name
     request = WebRequest(
-        org=_label(ORG, labels.get(ORG, org)),
-        project=_named(PROJECT, labels, project, network),
-        environment=_named(ENVIRONMENT, labels, environment, network),
+        org=read(lambda: _label(ORG, labels.get(ORG, org)), ""),
+        project=read(lambda: _named(PROJECT, labels, project, network), ""),
+        environment=read(lambda: _named(ENVIRONMENT, labels, environment, network), ""),
         service=service[:128],
-        port=_port(labels.get(PORT)),
-        path=_path(labels.get(PATH, "")),
-        wire=_wire(labels.get(PROTOCOL, Wire.HTTP)),
-        domains=_domains(labels.get(DOMAINS, "")),
-        options=routeoptions.read(labels),
+        port=read(lambda: _port(labels.get(PORT)), None),
+        path=read(lambda: _path(labels.get(PATH, "")), ""),
+        wire=read(lambda: _wire(labels.get(PROTOCOL, Wire.HTTP)), Wire.HTTP),
+        domains=read(lambda: _domains(labels.get(DOMAINS, "")), ()),
+        options=read(lambda: routeoptions.read(labels), routeoptions.NONE),
     )
+    together.done()
+    _are_custom(request, base_domain)
+    return request
+
+
+def _are_custom(request: WebRequest, base_domain: str) -> None:
+    """Whether the names that a container asks for are its own to have."""
     own = request.platform_host(base_domain)
     for domain in request.domains:
         _is_custom(domain, own, base_domain)
@@ -141,7 +162,6 @@ def web(labels: Mapping[str, str], *, name: str, network: str, org: str, base_do
             f"{routeoptions.CANONICAL}={canonical} is none of the container's own names; add it to {DOMAINS}, or use "
             f"one of {', '.join((own, *request.domains)[:5])}"
         )
-    return request
 
 
 def _is_custom(domain: str, own: str, base_domain: str) -> None:

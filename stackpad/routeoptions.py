@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from typing import TypeVar
 
-from stackpad.errors import InvalidRequest, shown
+from stackpad.errors import InvalidRequest, Together, shown
 from stackpad.hosts import host_name
+
+T = TypeVar("T")
 
 PATH = "stackpad.path"
 CANONICAL, STRIP, AUTH, ALLOW = "stackpad.canonical", "stackpad.strip", "stackpad.auth", "stackpad.allow"
@@ -86,25 +89,36 @@ NONE = RouteOptions()
 
 
 def read(labels: Mapping[str, str]) -> RouteOptions:
-    """The options that ``labels`` ask for; raises :class:`InvalidRequest` for the first that cannot be meant."""
+    """The options that ``labels`` ask for; raises :class:`InvalidRequest` for all that cannot be meant."""
     if not any(label in labels for label in KNOWN):
         return NONE  # one for all: thousands ask for nothing, and are compared at every change
     for label in KNOWN:
         if len(labels.get(label, "")) > MAX_TEXT:
             raise InvalidRequest(f"{label} has {len(labels[label])} characters; at most {MAX_TEXT} go there")
+    together = Together()
+
+    def option(label: str, reader: Callable[[str], T], otherwise: T) -> T:
+        return together.read(lambda: reader(labels[label]), otherwise) if label in labels else otherwise
+
+    options = RouteOptions(
+        canonical=option(CANONICAL, host_name, ""),
+        strip=together.read(lambda: _strip(labels), False),
+        auth=option(AUTH, _auth, ()),
+        allow=option(ALLOW, _allow, ()),
+        headers=option(HEADERS, _headers, ()),
+        body=option(BODY, _size, None),
+        sticky=together.read(lambda: _flag(STICKY, labels), False),
+        maintenance=together.read(lambda: _flag(MAINTENANCE, labels), False),
+    )
+    together.done()
+    return options
+
+
+def _strip(labels: Mapping[str, str]) -> bool:
     strip = _flag(STRIP, labels)
     if strip and not labels.get(PATH, "").strip("/"):
         raise InvalidRequest(f"{STRIP}=true, but there is no path to strip; say which with {PATH}, as in {PATH}=/api")
-    return RouteOptions(
-        canonical=host_name(labels[CANONICAL]) if CANONICAL in labels else "",
-        strip=strip,
-        auth=_auth(labels[AUTH]) if AUTH in labels else (),
-        allow=_allow(labels[ALLOW]) if ALLOW in labels else (),
-        headers=_headers(labels[HEADERS]) if HEADERS in labels else (),
-        body=_size(labels[BODY]) if BODY in labels else None,
-        sticky=_flag(STICKY, labels),
-        maintenance=_flag(MAINTENANCE, labels),
-    )
+    return strip
 
 
 def _flag(label: str, labels: Mapping[str, str]) -> bool:

@@ -72,7 +72,8 @@ def read(raw: Mapping[str, Any], around: Surroundings) -> WebContainer | Problem
     if not labels.concerns(given):
         return None
     try:
-        if labels.check(given) is not Kind.WEB:
+        if given.get(labels.TYPE) != Kind.WEB:
+            labels.check(given)
             return None
         network, address, endpoint = _attachment(raw, around)
         request = labels.web(given, name=name, network=network, org=around.org, base_domain=around.base_domain)

@@ -14,7 +14,7 @@ from ingress.owners.ledger import Ledger
 from ingress.routes import State, WebContainer
 from ingress.tables import table
 from stackpad import labels
-from stackpad.errors import InvalidRequest
+from stackpad.errors import ENOUGH, InvalidRequest
 from stackpad.hosts import host_name
 from stackpad.labels import Kind, WebRequest, Wire, web
 
@@ -54,6 +54,22 @@ def test_labels_come_before_the_network() -> None:
     assert request.platform_host(BASE) == "shop-preview-7.globex.stackpad.test"
     assert (request.port, request.path, request.wire) == (8080, "/api", Wire.H2C)
     assert request.domains == ("www.example.org", "xn--bcher-kva.example")
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read({"stackpad.port": "99", "stackpad.path": "a b", "stackpad.domain": "x.example", "stackpad.sticky": "maybe"})
+    said = str(caught.value).split("; also: ")
+    parts = ("did you mean stackpad.domains?", "is not a path such as /api", "stackpad.sticky='maybe' is neither true")
+    assert len(said) == len(parts)
+    assert all(words in one for one, words in zip(said, parts, strict=True)), said
+
+
+def test_what_is_wrong_is_told_up_to_an_end() -> None:
+    given = {f"stackpad.no-{number}": "" for number in range(2000)}
+    with pytest.raises(InvalidRequest) as caught:
+        read(given)
+    assert str(caught.value).count("; also: ") == ENOUGH - 1
 
 
 @pytest.mark.parametrize(
