@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from ingress.following.fleet import Fleet
 from ingress.following.follower import Follower, View
+from ingress.following.patience import Patience
 from ingress.following.ready import Ready
 from ingress.following.remote import Others, Seen, Words, word
 from ingress.following.silent import Silent
@@ -31,6 +32,7 @@ class Running:
         self._silent = Silent(changed)
         self._words: Words = {}
         self._elsewhere: list[Problem] = []
+        self._slow, self._slow_elsewhere = Patience(), Patience()
         self.nodes: dict[str, str] = {}
         """By upstream, the node of what is up on another one; as of the last :meth:`containers`."""
 
@@ -69,8 +71,9 @@ class Running:
 
     @property
     def problems(self) -> list[Problem]:
-        """Containers whose labels ask for what cannot be, here and elsewhere."""
-        return [*self.view.problems.values(), *self._elsewhere]
+        """Containers whose labels ask for what cannot be, and those that are not getting ready, here and elsewhere."""
+        slow = [*self._slow.problems(), *self._slow_elsewhere.problems()]
+        return [*self.view.problems.values(), *self._elsewhere, *slow]
 
     def complete(self) -> bool:
         """Whether it is known what runs here, and what of it takes visitors."""
@@ -90,12 +93,14 @@ class Running:
         """Tell the other nodes what runs here, and whether ``proofs`` of custom domains are asked for."""
         view = self.view
         ready = self._ready.containers(view.containers.values())
+        self._slow.see(ready)
         told = word(ready, view.problems.values(), org=self._settings.org, kept=self._words)
         self.fleet.say(control=self.control, complete=view.complete, stale=view.stale, proofs=proofs, containers=told)
 
     def containers(self) -> list[WebContainer]:
         """All there are, this node's first; those of other nodes are read anew."""
         others, self._elsewhere = self._others.read(self.seen, self._silent.answers)
+        self._slow_elsewhere.see(others)
         self._silent.want(self._others.silent)
         self.nodes = {one.upstream: one.node for one in others if one.state is State.UP}
         return [*self._ready.own(self.view.containers.values(), self.seen.node), *others]
