@@ -1,8 +1,9 @@
-"""All tests, in the order in which a slip is told early; ``python -m tests ARGUMENTS`` hands them to pytest instead.
+"""All tests; ``python -m tests ARGUMENTS`` hands them to pytest instead.
 
-What needs no engines comes first, on all cores. Then the engines, which take most of the time and wait for most of it, in
-three rows beside each other, which take about as long: one node; several nodes, with the store's tests; and what is left,
-with the tests that restart an engine or make testbeds. The words of the latter two are printed at the end.
+What needs no engines comes first, on all cores, so that a slip is told early. Then the engines, which take most of the
+time and wait for most of it, in three rows beside each other, which take about as long: one node; several nodes, with
+the store's tests; and what is left, with the tests that restart an engine or make testbeds. The words of the latter two
+are printed at the end.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-FIRST = ("unit", "properties", "fuzz", "kernel", "caddy", "browser", "dns")
+FIRST = ("fuzz", "caddy", "kernel", "browser", "dns", "properties", "unit")
+"""Those whose files take longest come first: no core waits at the end for the other one's."""
+
 BESIDE = ("etcd", "mesh", "guest")
 """Without engines, and slow: the first goes with the tests of several nodes, the others with what is left."""
 
@@ -37,7 +40,7 @@ def main(arguments: list[str]) -> int:
     if arguments:
         os.execv(pytest[0], [*pytest, *arguments])  # noqa: S606 - this interpreter
     # A file stays in one process: its tests may share what is made once.
-    spread = ["--numprocesses", str(os.cpu_count() or 1), "--dist", "loadfile"]
+    spread = ["--numprocesses", str(os.cpu_count() or 1), "--dist", "loadfile", "--no-loadscope-reorder"]
     one, *others = rows()
     with contextlib.ExitStack() as stack:
         ended = [_started(stack, [*pytest, *spread, *_paths(FIRST)]).wait()]
