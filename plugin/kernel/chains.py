@@ -48,6 +48,16 @@ from plugin.kernel.dataplane import PREFIXES
 from plugin.naming import MESH_LINK, RESOLVER, RESOLVER6
 from stackpad.upstreams import UPSTREAM4, UPSTREAM6
 
+METADATA4 = ("169.254.0.0/16", "100.100.100.200", "192.0.0.192")
+"""Where clouds tell a machine who it is, often with the keys to prove it: link-local addresses with most of them, and
+those of Alibaba Cloud and Oracle Cloud Classic."""
+
+METADATA_AND_DNS = "168.63.129.16"
+"""Azure's, which is the name server of its machines as well."""
+
+METADATA6 = ("fd00:ec2::254", "fd20:ce::254", "fd00:c1::a9fe:a9fe", "fd00:42::42")
+"""Those of AWS, Google Cloud, Oracle Cloud and Scaleway."""
+
 _WIDTH = {4: 32, 6: 128}
 
 SWITCH_CHAINS = """
@@ -248,8 +258,9 @@ chain from_container {
   ct state established,related return
   ct status dnat return
   iifname @no_egress counter drop comment "no egress"
-  ip daddr 169.254.0.0/16 counter drop comment "metadata"
-  ip6 daddr { fd00:ec2::254, fd20:ce::254 } counter drop comment "metadata"
+  ip daddr { METADATA4 } counter drop comment "metadata"
+  ip daddr METADATA4_DNS meta l4proto { tcp, udp } th dport != 53 counter drop comment "metadata"
+  ip6 daddr { METADATA6 } counter drop comment "metadata"
   oifname "sp-*" counter drop comment "other network"
   jump elsewhere
   oifname @uplink_bridges return
@@ -314,6 +325,9 @@ FILTER_CHAINS = (
     .replace("MESH", MESH_LINK)
     .replace("RESOLVER6", RESOLVER6)
     .replace("RESOLVER", RESOLVER)
+    .replace("METADATA4_DNS", METADATA_AND_DNS)
+    .replace("METADATA4", ", ".join(METADATA4))
+    .replace("METADATA6", ", ".join(METADATA6))
     .replace("UPSTREAM4", f"{{ {', '.join(UPSTREAM4)} }}")
     .replace("UPSTREAM6", f"{{ {', '.join(UPSTREAM6)} }}")
 )

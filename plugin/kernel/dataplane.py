@@ -13,13 +13,22 @@ from dataclasses import dataclass, field
 from plugin import naming
 from plugin.model import Endpoint, IPInterface, IPNet, Network
 
+UNRESOLVED = 64 << 10
+"""Bytes that wait for an address on a bridge until it is known who has it (``unres_qlen_bytes``, ip-sysctl.rst): some
+thirty packets of 1500 bytes.
+
+They count against who has sent them: a container that asks and does not answer ARP fills the resolver's socket, which is
+everybody's, by no more than this.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
     """A network's bridge on this node.
 
     ``addresses`` are the gateways with their prefix lengths. ``loopback`` lets the node's own 127.0.0.1 reach
-    published ports through it (``route_localnet``), and is set only while there are any.
+    published ports through it (``route_localnet``), and is set only while there are any. ``unresolved`` is how many bytes
+    wait for an address.
     """
 
     name: str
@@ -29,6 +38,7 @@ class Bridge:
     ipv6: bool = False
     loopback: bool = False
     up: bool = True
+    unresolved: int = UNRESOLVED
 
 
 WIDEST = 65535

@@ -21,7 +21,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from plugin import naming
-from plugin.kernel.dataplane import WIDEST, Bridge, Dataplane, Plan, Port
+from plugin.kernel.dataplane import UNRESOLVED, WIDEST, Bridge, Dataplane, Plan, Port
 from plugin.model import IPInterface
 from stackpad.errors import Unavailable
 
@@ -96,6 +96,7 @@ class Links:
                     ipv6=self._has_ipv6 and self._read(f"ipv6/conf/{name}/disable_ipv6") == "0",
                     loopback=self._read(f"ipv4/conf/{name}/route_localnet") == "1",
                     up=bool(link["flags"] & _IFF_UP),
+                    unresolved=self._unresolved(name),
                 )
             elif name.startswith(naming.PORT_PREFIX):
                 ports[name] = Port(
@@ -177,7 +178,7 @@ class Links:
         )
         # Only an MTU that is changed after the making stays; otherwise the bridge takes over that of its ports.
         self._request(f"set the MTU of {bridge.name}", "link", "set", index=_index(bridge.name), mtu=bridge.mtu)
-        self._configure(bridge, loopback=False, ipv6=True)
+        self._configure(bridge, loopback=False, ipv6=True, unresolved=0)
         # Which addresses the node has elsewhere, other networks' gateways among them, is nobody's business here.
         self._sysctl(f"ipv4/conf/{bridge.name}/arp_ignore", "1")
         self._add_addresses(bridge.name, bridge.addresses)
@@ -190,7 +191,7 @@ class Links:
             self._request(
                 f"change {bridge.name}", "link", "set", index=index, address=bridge.mac, mtu=bridge.mtu, state="up"
             )
-        self._configure(bridge, loopback=before.loopback, ipv6=before.ipv6)
+        self._configure(bridge, loopback=before.loopback, ipv6=before.ipv6, unresolved=before.unresolved)
         for address in before.addresses - bridge.addresses:
             self._request(
                 f"take {address} off {bridge.name}",
@@ -202,13 +203,21 @@ class Links:
             )
         self._add_addresses(bridge.name, bridge.addresses - before.addresses)
 
-    def _configure(self, bridge: Bridge, *, loopback: bool, ipv6: bool) -> None:
+    def _configure(self, bridge: Bridge, *, loopback: bool, ipv6: bool, unresolved: int) -> None:
         if bridge.ipv6 != ipv6 and self._has_ipv6:
             self._sysctl(f"ipv6/conf/{bridge.name}/disable_ipv6", "0" if bridge.ipv6 else "1")
         if bridge.ipv6 and self._has_ipv6:
             self._sysctl(f"ipv6/conf/{bridge.name}/accept_ra", "0")
         if bridge.loopback != loopback:
             self._sysctl(f"ipv4/conf/{bridge.name}/route_localnet", "1" if bridge.loopback else "0")
+        if bridge.unresolved != unresolved:
+            for family in ("ipv4", "ipv6"):
+                self._sysctl(f"{family}/neigh/{bridge.name}/unres_qlen_bytes", str(bridge.unresolved))
+
+    def _unresolved(self, name: str) -> int:
+        """The larger one of both families; what is no switch of this kernel, or cannot be set, is as it should be."""
+        found = [self._read(f"{family}/neigh/{name}/unres_qlen_bytes") for family in ("ipv4", "ipv6")]
+        return max([int(text) for text in found if text.isdigit()], default=UNRESOLVED)
 
     def _add_addresses(self, name: str, addresses: Iterable[IPInterface]) -> None:
         index = _index(name)

@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import structlog
 
 from plugin.accepting import accept
-from plugin.resolver.limits import Limit, Pace
+from plugin.resolver.limits import Limit, Pace, Shares
 from plugin.resolver.wire import Verdict
 
-STREAMS, STREAMS_EACH = 512, 16
-"""TCP connections at a time: of all, and of one asker."""
+STREAMS, STREAMS_EACH, STREAMS_TOGETHER = 512, 16, 64
+"""TCP connections at a time: of all, of one asker, and of those of an environment once half of all are taken."""
 
 IDLE = 10.0
 """Seconds a TCP connection may be silent (RFC 7766 §6.2.3), and somebody may take to read an answer."""
@@ -32,6 +32,9 @@ OPENED = 8
 class Answers(Protocol):
     """What is said to a question."""
 
+    def group(self, client: str) -> Hashable:
+        """Whom an asker shares with."""
+
     def answer(self, query: bytes, client: str, *, stream: bool = False) -> bytes | Verdict:
         """Our own answer, or what else to do."""
 
@@ -42,8 +45,8 @@ class Answers(Protocol):
 class Streams:
     """Serves listening sockets; each connection is a task of the group given."""
 
-    def __init__(self, answers: Answers, pace: Pace) -> None:
-        self.limit = Limit(STREAMS, STREAMS_EACH)
+    def __init__(self, answers: Answers, pace: Pace | Shares) -> None:
+        self.limit = Limit(STREAMS, STREAMS_EACH, STREAMS_TOGETHER)
         self._answers, self._pace = answers, pace
         self._log = structlog.get_logger("resolver")
 
@@ -51,12 +54,13 @@ class Streams:
         """Take connections of a socket that is bound; returns how to stop that."""
 
         def meet(connection: socket.socket, client: str) -> bool:
-            if not self.limit.free(client):
+            group = self._answers.group(client)
+            if not self.limit.free(client, group):
                 return False
             self._pace.spend(client, OPENED)
             held = contextlib.ExitStack()
             held.callback(connection.close)
-            held.enter_context(self.limit.one(client))
+            held.enter_context(self.limit.one(client, group))
             # Not within the task: one that is cancelled before its first step has no end of its own.
             tasks.create_task(self._serve(connection, client), name="stream").add_done_callback(_ends(held))
             return True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import dns.flags
@@ -13,7 +15,7 @@ import pytest
 
 from plugin.resolver.forwarder import Forwarder
 from plugin.resolver.hostservers import AGAIN, HostServers
-from plugin.resolver.server import PENDING_EACH, Resolver
+from plugin.resolver.server import PENDING, PENDING_EACH, Resolver
 from plugin.resolver.zone import View
 from tests.dns.world import (
     BLOG,
@@ -32,6 +34,7 @@ from tests.dns.world import (
     serving,
     silent,
     upstream,
+    view,
 )
 
 
@@ -228,6 +231,23 @@ async def test_nobody_takes_all_the_forwarding(world: World) -> None:
             assert (await world.ask("example.org", source=BLOG)).answer
         rest = [dns.message.from_wire(await client.receive()) for _ in range(PENDING_EACH)]
         assert {response.rcode() for response in rest} <= {dns.rcode.SERVFAIL, dns.rcode.NOERROR}
+
+
+async def test_no_environment_takes_all_the_forwarding(world: World) -> None:
+    there = view()
+    askers = [f"127.53.1.{number}" for number in range(1, 1 + PENDING // PENDING_EACH)]
+    world.resolver.update(replace(there, clients={**there.clients, **dict.fromkeys(askers, ("shop-production",))}))
+    async with upstream(world, silent), contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(datagrams(asker, (RESOLVER, world.port))) for asker in askers]
+        for number in range(PENDING_EACH):
+            for client in clients:
+                client.transport.sendto(dns.message.make_query(f"n{number}.example.org", "A").to_wire())
+            await asyncio.sleep(0.01)
+        assert (await world.ask("web")).answer  # after all of those
+        assert world.resolver.counts.refused
+        assert world.resolver._pending.total <= PENDING // 2
+        async with upstream(world, says(), UPSTREAMS[1]):
+            assert (await world.ask("example.org", source=BLOG)).answer
 
 
 async def test_a_real_server(world: World, tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import dns.message
 import pytest
 
 from plugin.resolver.forwarder import Forwarder
-from plugin.resolver.limits import Pace
+from plugin.resolver.limits import Pace, Shares
 from plugin.resolver.server import FEW, MADE, PACE, RECORD, Resolver
 from plugin.resolver.zone import View
 from stackpad.errors import Unavailable
@@ -170,8 +172,36 @@ async def test_who_has_used_up_its_share_is_not_answered(world: World) -> None:
 
 
 async def test_a_long_answer_has_its_price(world: World) -> None:
-    world.resolver.pace = Pace(PACE, PACE, lambda: 0.0)
+    each, together = Pace(PACE, PACE, lambda: 0.0), Pace(PACE, PACE, lambda: 0.0)
+    world.resolver.pace = Shares(each, together, world.resolver.group)
     for name, records in (("web", 1), ("many", 100)):
-        before = world.resolver.pace._level(SHOP)
+        before = each._level(SHOP)
         assert (await world.ask(name)).answer
-        assert before - world.resolver.pace._level(SHOP) == MADE + RECORD * max(0, records - FEW)
+        assert before - each._level(SHOP) == MADE + RECORD * max(0, records - FEW)
+        assert together._level("shop-production") == each._level(SHOP)
+
+
+async def test_many_of_one_environment_have_one_share(world: World) -> None:
+    """Askers who have used up nothing themselves wait for those whom they are with; others, and strangers, do not."""
+    there = view()
+    others = [f"127.53.1.{number}" for number in range(2, 6)]
+    world.resolver.update(replace(there, clients={**there.clients, **dict.fromkeys(others, ("shop-production",))}))
+    for other in others[1:]:
+        world.resolver.pace.spend(other, PACE - 1)
+    assert world.resolver.exhausted(others[0])
+    assert not world.resolver.exhausted(BLOG)
+    for number in range(3):
+        world.resolver.pace.spend(f"127.53.9.{number}", PACE - 1)
+    assert world.resolver.exhausted(STRANGER)
+    assert not world.resolver.exhausted(BLOG)
+
+
+async def test_an_answer_that_cannot_be_sent_is_dropped(world: World) -> None:
+    """A port that nobody may send to: the next question is answered all the same."""
+    dropped = world.resolver.counts.dropped
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as wire:
+        query = dns.message.make_query("web", "A").to_wire()
+        wire.bind((SHOP, 0))
+        wire.sendto(struct.pack(">HHHH", 0, world.port, 8 + len(query), 0) + query, (RESOLVER, 0))
+    assert (await world.ask("web")).answer
+    assert world.resolver.counts.dropped == dropped + 1

@@ -7,11 +7,14 @@ that such a packet comes through when it is honest.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,55 @@ target, port, words = sys.argv[1], int(sys.argv[2]), json.load(sys.stdin)
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
     for word in words: wire.sendto(bytes.fromhex(word), (target, port))
 """
+
+
+FLOOD = """
+import socket, struct, sys, time
+seconds, sources = float(sys.argv[1]), sys.argv[2:]
+question = struct.pack(">6H", 7, 0x0100, 1, 0, 0, 0) + b"\\x08postgres\\0" + struct.pack(">2H", 1, 1)
+if sources:
+    wire = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+else:
+    wire = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+wire.setblocking(False)
+to, began, sent = socket.inet_aton("169.254.53.53"), time.monotonic(), 0
+while time.monotonic() < began + seconds:
+    body = question
+    if sources:
+        body = struct.pack(">4H", 4444, 53, 8 + len(question), 0) + question
+        source = socket.inet_aton(sources[sent % len(sources)])
+        body = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, 17, 0) + source + to + body
+    try:
+        wire.sendto(body, ("169.254.53.53", 53))
+    except OSError:
+        pass
+    sent += 1
+    time.sleep(max(0.0, began + sent / 400 - time.monotonic()))
+"""
+"""Asks 400 times a second and reads nothing, in the name of others if any are given."""
+
+ASK = """
+import socket, struct, sys, time
+until, lost = time.monotonic() + float(sys.argv[1]), 0
+question = struct.pack(">6H", 7, 0x0100, 1, 0, 0, 0) + b"\\x08postgres\\0" + struct.pack(">2H", 1, 1)
+def answered():
+    for _ in range(3):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+            wire.settimeout(2)
+            wire.sendto(question, ("169.254.53.53", 53))
+            try:
+                return wire.recv(512)[7] > 0
+            except OSError:
+                pass
+    return False
+asked = 0
+while time.monotonic() < until:
+    asked += 1
+    lost += not answered()
+    time.sleep(0.1)
+print(asked, lost)
+"""
+"""Asks for a name again and again, as patiently as libc does, and prints how often, and how often without an answer."""
 
 
 @pytest.fixture
@@ -196,3 +248,23 @@ def stranger(scene: Scene, work: Path) -> Iterator[None]:
             yield
         finally:
             process.terminate()
+
+
+def test_who_does_not_take_its_answers_keeps_nobody_from_theirs(scene: Scene) -> None:
+    """An answer waits in the kernel until it is known who has the asker's address; some see to it that nobody has."""
+    bench = scene.bench[1]
+    bench.serve("deaf", "shop-staging", "--sysctl", "net.ipv4.conf.all.arp_ignore=8")
+    nobody = [str(ipaddress.ip_address(scene.address["d1"][4]) + number) for number in range(100, 110)]
+
+    def inside(who: str, script: str, *words: object) -> str:
+        return bench.docker("exec", who, "python3", "-c", script, *map(str, words))
+
+    with ThreadPoolExecutor(2) as pool:
+        floods = [pool.submit(inside, "deaf", FLOOD, 16), pool.submit(inside, "d1", FLOOD, 16, *nobody)]
+        time.sleep(8)
+        asked, lost = map(int, inside("a1", ASK, 6).split())
+        for flood in floods:
+            flood.result()
+    assert asked > 1
+    assert not lost
+    bench.docker("rm", "--force", "deaf")

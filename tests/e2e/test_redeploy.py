@@ -77,6 +77,13 @@ def writes(visitor: Visitor) -> int:
     return int(float(found[1]))
 
 
+def resting(visitor: Visitor) -> bool:
+    """Whether Caddy has what it should, and was told nothing for a second: it has a change before that is counted."""
+    before = writes(visitor)
+    time.sleep(1)
+    return report(visitor.bench).get("problem") is None and writes(visitor) == before
+
+
 def under_load(visitor: Visitor, story: Callable[[Load], Awaitable[None]]) -> Load:
     """Have ``story`` happen while visitors ask; fails if one of them got no page, or if Caddy was told anything."""
     load = Load(f"https://{HOST}/", visitor.bench.node.address)
@@ -85,6 +92,7 @@ def under_load(visitor: Visitor, story: Callable[[Load], Awaitable[None]]) -> Lo
         async with load.going_on():
             await story(load)
 
+    eventually(lambda: resting(visitor), "Caddy to have been told all from before", 90)
     before = writes(visitor)
     asyncio.run(run())
     assert load.all_well(), (load.seen, load.failures, visitor.bench.bed.proxy.log("ingress"))

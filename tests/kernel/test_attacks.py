@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from plugin import naming
+from plugin.kernel.chains import METADATA6, METADATA_AND_DNS
 from plugin.naming import RESOLVER6
 from tests.kernel.frames import (
     A4,
@@ -280,3 +281,23 @@ async def test_what_goes_out_comes_back(bench: Bench, client: Namespace) -> None
     assert "answer" in await arrives(a, "answer")
     assert asker[0][0] == NODE
     peer.close()
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "100.100.100.200", "192.0.0.192", *METADATA6, METADATA_AND_DNS])
+async def test_no_clouds_metadata_is_reached(bench: Bench, client: Namespace, address: str) -> None:
+    """With a way there, which Azure's name server is open by."""
+    _, a, _, _ = bench
+    udp = struct.pack(">HHHH", 400, 80, 8 + 7, 0) + b"<first>"
+    if ":" in address:
+        ip("route", "add", f"{address}/128", "dev", "eth9")
+        a.send(ether(GATEWAY, A, 0x86DD, packet6(A6, address, 17, udp)))
+    else:
+        ip("route", "add", f"{address}/32", "via", CLIENT)
+        client.run("ip", "addr", "add", f"{address}/32", "dev", "lo")
+        a.send(ether(GATEWAY, A, 0x0800, packet(A4, address, b"<first>", (400, 80))))
+    await eventually(lambda: dropped("metadata") > 0, "the packet to be counted")
+    if address == METADATA_AND_DNS:
+        server = client.call(lambda: listening(socket.AF_INET, address, DNS))
+        a.send(ether(GATEWAY, A, 0x0800, packet(A4, address, b"<asked>", (400, DNS))))
+        await eventually(lambda: heard(server) == [b"<asked>"], "the question to be let through")
+        server.close()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugin.resolver.limits import REMEMBERED, Limit, Pace
+from plugin.resolver.limits import REMEMBERED, Limit, Pace, Shares
 
 
 def test_at_a_time() -> None:
@@ -20,6 +20,27 @@ def test_at_a_time() -> None:
     assert (limit.total, dict(limit.now)) == (0, {})
     with limit.one("a") as admitted:
         assert admitted
+
+
+def test_those_who_belong_together_leave_half_to_others() -> None:
+    limit = Limit(8, 8, 1)
+    with contextlib.ExitStack() as stack:
+        assert [stack.enter_context(limit.one(f"a{n}", "a")) for n in range(5)] == [True] * 4 + [False]
+        assert stack.enter_context(limit.one("b", "b"))
+        assert not limit.free("c", "b")
+        assert limit.free("c", "c")
+    assert (limit.total, dict(limit.now), dict(limit.together)) == (0, {}, {})
+
+
+def test_paces_of_one_and_of_all_together() -> None:
+    clock = Clock()
+    shares = Shares(Pace(10, 20, clock), Pace(10, 30, clock), lambda who: who[0])
+    shares.spend("a1", 25)
+    assert shares.wait("a1") == pytest.approx(0.5)
+    assert shares.wait("a2") == 0
+    shares.spend("a2", 15)
+    assert shares.wait("a3") == pytest.approx(1.0)
+    assert shares.wait("b1") == 0
 
 
 def test_asking_leaves_nothing_behind() -> None:
