@@ -66,26 +66,31 @@ class NetworkDriver:
     async def create_network(self, request: protocol.CreateNetwork) -> dict[str, object]:
         """Make a network; refused if a range of it is somebody else's."""
         wanted = network(request)
-        async with self._creating:
-            known = self._state.networks.get(wanted.id)
-            if known is None:
-                self._refuse_names(wanted)
-                await self._refuse_ranges(wanted)
-                await self._ranges.claim(wanted)
-            elif replace(known, environment=wanted.environment) != wanted:
-                raise Conflict(f"network {wanted.id[:12]} exists with other options; remove it first")
-            elif known.environment and not wanted.environment:
-                wanted = known
-            await self._state.put_network(wanted)
-        try:
+        async with contextlib.AsyncExitStack() as undo:
+            async with self._creating:
+                known = self._state.networks.get(wanted.id)
+                if known is None:
+                    self._refuse_names(wanted)
+                    await self._refuse_ranges(wanted)
+                    await self._ranges.claim(wanted)
+                    undo.push_async_callback(self._unmake, wanted.id)
+                elif replace(known, environment=wanted.environment) != wanted:
+                    raise Conflict(f"network {wanted.id[:12]} exists with other options; remove it first")
+                elif known.environment and not wanted.environment:
+                    wanted = known
+                await self._state.put_network(wanted)
             await self._reconciler.settle(wanted.id)
-        except BaseException:
-            if known is None:
-                await self._state.drop_network(wanted.id)
-                self._reconciler.touch(wanted.id)
-                await self._ranges.release(wanted.id)
-            raise
+            undo.pop_all()
         return {}
+
+    async def _unmake(self, network_id: str) -> None:
+        """Take away what there is of a network that could not be made: the engine never asks for that."""
+        if network_id in self._state.networks:
+            await self._state.drop_network(network_id)
+            self._reconciler.touch(network_id)
+        # What went wrong first is what is told; a range that the disk will not give back now, it gives back later.
+        with contextlib.suppress(Unavailable):
+            await self._ranges.release(network_id)
 
     async def delete_network(self, request: protocol.NetworkRef) -> dict[str, object]:
         """Take a network away with everything that is left in it."""

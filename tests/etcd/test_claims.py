@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Network
@@ -17,7 +18,9 @@ import pytest
 from plugin.cluster.claims import Claims
 from plugin.cluster.cluster import Cluster
 from plugin.docker import protocol
+from plugin.docker.driver import NetworkDriver
 from plugin.docker.ipam import Ipam
+from plugin.docker.ports import PortReservations
 from plugin.kernel.node import Route
 from plugin.kernel.writer import Kernel
 from plugin.model import IPNet, Network, Subnet, ip_network
@@ -27,10 +30,11 @@ from plugin.state import State
 from plugin.steady import Moments
 from plugin.store.loop import StoreLoop
 from plugin.store.membership import Membership, Memory
-from stackpad import records
+from stackpad import jsontext, records
 from stackpad.engine import Engine
 from stackpad.errors import Conflict, Unavailable
 from stackpad.etcd import Etcd, Put
+from tests import samples
 from tests.clock import HOUR, Clock
 from tests.etcd.server import BOUND, running
 from tests.samples import network, network_id
@@ -175,6 +179,31 @@ async def test_a_claim_that_cannot_be_remembered_is_not_held(node: Node) -> None
     with pytest.raises(Unavailable, match=r"membership\.json cannot be written"):
         await node.claims.grow(4, node.claims.blocks(4))
     assert await node.stored() == {}
+
+
+NET = "172.30.7.0/24"
+
+
+def _driver(node: Node) -> NetworkDriver:
+    ipam = Ipam(node.state, node.cluster._settings, _none, node.claims)
+    return NetworkDriver(node.state, ipam, PortReservations(), Recorder(node.state), _none, node.claims)
+
+
+def _create(number: int, net: str = NET) -> protocol.CreateNetwork:
+    return jsontext.decode(json.dumps(samples.create_network(number, pool=net)).encode(), type=protocol.CreateNetwork)
+
+
+async def test_a_network_that_the_disk_refuses_gives_its_range_back(node: Node) -> None:
+    driver = _driver(node)
+    node.publish_ranges()
+    node.state._database.connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(Unavailable, match=r"net\.db cannot be written"):
+        await driver.create_network(_create(1))
+    node.state._database.connection.execute("PRAGMA query_only = OFF")
+    assert node.cluster.membership is not None
+    assert [bool(record.freed) for record in node.cluster.membership.ranges] == [False, True]
+    await driver.create_network(_create(2))
+    assert (await node.stored())[NET].network == network_id(2)
 
 
 OLD = time.time() - 2 * blocks.COOL_DOWN
