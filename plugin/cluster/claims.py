@@ -17,6 +17,7 @@ from collections.abc import Hashable, Iterable, Sequence
 import msgspec
 import structlog
 
+from plugin import steady
 from plugin.cluster.cluster import Cluster
 from plugin.docker.ipam import refuse_ground
 from plugin.model import IPNet, Network, ip_network
@@ -30,6 +31,9 @@ from stackpad import records
 from stackpad.errors import Conflict, Unavailable
 from stackpad.etcd import Delete
 
+UNUSED = 300.0
+"""Seconds that no network is in a range that was claimed for one, until it is given back."""
+
 
 class Claims:
     """Implements :class:`plugin.docker.ipam.Ranges`."""
@@ -38,6 +42,7 @@ class Claims:
         self._cluster, self._settings = cluster, settings
         self._moments = moments or Moments()
         self._one_at_a_time = asyncio.Lock()
+        self._unused: dict[Hashable, float] = {}
         self._log = structlog.get_logger("ranges")
 
     def blocks(self, version_: int) -> Sequence[IPNet]:
@@ -101,7 +106,8 @@ class Claims:
 
         def choose(_: View, held: Sequence[records.Range]) -> Sequence[records.Range]:
             # Of its own ranges this node knows more than the store: one just given back may not have been written yet.
-            mine = {record.net for record in self._cluster.member_of().ranges if not record.freed}
+            # What no network is in has only still to be given back, and a new one does not wait for that.
+            mine = {one.net for one in self._cluster.member_of().ranges if not one.freed and not self._networkless(one)}
             barring = [record for record in held if record.owner != membership.node or record.net in mine]
             chosen = []
             for net in wanted:
@@ -181,7 +187,8 @@ class Claims:
                 await self.collect()
 
     async def collect(self) -> None:
-        """Forget what this node has given back long enough ago, and what nodes that are gone have left behind.
+        """Forget what this node has given back long enough ago, and what nodes that are gone have left behind; and give
+        back what was claimed for networks that are here no more.
 
         What was seen given back cools down by a clock that does not jump. Raises :class:`Unavailable`; what could not be
         deleted is seen in the store at the next turn.
@@ -193,11 +200,13 @@ class Claims:
             view = self._cluster.view
             self._moments.keep(self._note([*membership.ranges, *view.ranges.values()]))
             # First here: what this node still had on its disk would be written into the store again.
-            kept = tuple(record for record in membership.ranges if not self._cooled_down(record))
+            there = self._give_back_unused(membership.ranges)
+            kept = tuple(record for record in there if not self._cooled_down(record))
             kept += tuple(self._strays(membership, view))
             if kept != membership.ranges:
+                self._note(kept)
                 await self._cluster.keep(msgspec.structs.replace(membership, ranges=kept))
-                store.touch()
+                self._cluster.networks_changed()
             mine = {record.net for record in kept}
             over = [
                 record
@@ -207,6 +216,22 @@ class Claims:
             ]
             if over:
                 await store.ranges.collect(over)
+
+    def _networkless(self, record: records.Range) -> bool:
+        """Whether a range was claimed for a network and none is in it, since the disk refused to have it given back with
+        its network: the engine does not ask for that again.
+        """
+        return not record.block and not record.freed and not self._cluster.in_use(record)
+
+    def _give_back_unused(self, ranges: Sequence[records.Range]) -> list[records.Range]:
+        """``ranges``, with those given back now that were claimed for networks and have had none in them for a while."""
+        now = steady.now()
+        self._unused = {_lease(one): self._unused.get(_lease(one), now) for one in ranges if self._networkless(one)}
+        over = {lease for lease, since in self._unused.items() if now - since >= UNUSED}
+        if over:
+            nets = [one.net for one in ranges if _lease(one) in over]
+            self._log.warning("ranges of networks that are not here are given back", ranges=nets)
+        return [msgspec.structs.replace(one, freed=time.time()) if _lease(one) in over else one for one in ranges]
 
     def _strays(self, membership: Membership, view: View) -> list[records.Range]:
         """Ranges that are this node's by the store alone: it was put back from a copy of before they were forgotten, or

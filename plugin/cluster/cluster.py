@@ -290,6 +290,10 @@ class Cluster:
                 return network
         return None
 
+    def in_use(self, claimed: records.Range) -> bool:
+        """Whether the network that a range was claimed for is here, or another one that has addresses in it."""
+        return claimed.network in self._state.networks or self.network_in(ip_network(claimed.net)) is not None
+
     def web_elements(self) -> frozenset[Element]:
         """What the firewall admits for this node's web containers."""
         return elements(self.desk.report, [s.net for n in self._state.networks.values() for s in n.subnets])

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import cast
@@ -15,6 +15,8 @@ from typing import cast
 import msgspec
 import pytest
 
+from plugin import steady
+from plugin.cluster import claims
 from plugin.cluster.claims import Claims
 from plugin.cluster.cluster import Cluster
 from plugin.docker import protocol
@@ -193,6 +195,26 @@ def _create(number: int, net: str = NET) -> protocol.CreateNetwork:
     return jsontext.decode(json.dumps(samples.create_network(number, pool=net)).encode(), type=protocol.CreateNetwork)
 
 
+@contextlib.contextmanager
+def _refused(node: Node) -> Iterator[None]:
+    """As long as this lasts, ``membership.json`` cannot be written."""
+    path = node.directory / "membership.json"
+    path.unlink()
+    path.mkdir()
+    yield
+    path.rmdir()
+
+
+async def _orphaned(node: Node) -> NetworkDriver:
+    """With a range that was claimed for a network that the disk has forgotten, while it would not give the range back."""
+    driver = _driver(node)
+    await driver.create_network(_create(1))
+    with _refused(node), pytest.raises(Unavailable, match=r"membership\.json cannot be written"):
+        await driver.delete_network(protocol.NetworkRef(network_id=network_id(1)))
+    assert node.state.networks == {}
+    return driver
+
+
 async def test_a_network_that_the_disk_refuses_gives_its_range_back(node: Node) -> None:
     driver = _driver(node)
     node.publish_ranges()
@@ -204,6 +226,76 @@ async def test_a_network_that_the_disk_refuses_gives_its_range_back(node: Node) 
     assert [bool(record.freed) for record in node.cluster.membership.ranges] == [False, True]
     await driver.create_network(_create(2))
     assert (await node.stored())[NET].network == network_id(2)
+
+
+async def test_a_refusal_is_told_with_its_own_reason_where_the_range_is_refused_as_well(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is on one disk."""
+    driver, claim = _driver(node), node.claims.claim
+
+    with contextlib.ExitStack() as refused:
+
+        async def claimed(network: Network) -> None:
+            await claim(network)
+            refused.enter_context(_refused(node))
+
+        monkeypatch.setattr(node.claims, "claim", claimed)
+        node.state._database.connection.execute("PRAGMA query_only = ON")
+        with pytest.raises(Unavailable, match=r"net\.db cannot be written"):
+            await driver.create_network(_create(1))
+    node.state._database.connection.execute("PRAGMA query_only = OFF")
+    monkeypatch.undo()
+    assert not (await node.stored())[NET].freed
+    await driver.create_network(_create(2, "172.30.7.0/25"))
+
+
+async def test_a_range_whose_network_has_gone_is_given_back_after_a_while(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _orphaned(node)
+    node.publish_ranges()
+    await node.claims.collect()
+    assert not (await node.stored())[NET].freed
+    monkeypatch.setattr(claims, "UNUSED", 0.0)
+    await node.claims.collect()
+    assert node.cluster.membership is not None
+    first, given_back = node.cluster.membership.ranges
+    assert (first, given_back.net, bool(given_back.freed)) == (FIRST, NET, True), "a block stays, whoever is in it"
+    assert node.remembered() == {FIRST.net, NET}
+    async with asyncio.timeout(BOUND):
+        while not (await node.stored())[NET].freed:  # noqa: ASYNC110 - another's store has no event
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("net", [NET, "172.30.7.0/26", "172.30.6.0/23"])
+async def test_such_a_range_is_in_the_way_of_no_network_of_this_node(node: Node, net: str) -> None:
+    """Who has the network made again does not wait until the range is given back."""
+    driver = await _orphaned(node)
+    await driver.create_network(_create(2, net))
+    assert (await node.stored())[net].network == network_id(2)
+    assert node.remembered() == {FIRST.net, NET, net}
+
+
+async def test_a_range_is_not_given_back_while_a_network_is_in_it(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever network it was claimed for; and not for what was before somebody had it again."""
+    driver = await _orphaned(node)
+    clock = Clock()
+    monkeypatch.setattr(steady, "now", clock.steady)
+    await node.claims.collect()
+    clock.run(claims.UNUSED - 1)
+    await node.state.put_network(_claimed(2, NET))
+    await node.claims.collect()
+    clock.run(2)
+    await driver.delete_network(protocol.NetworkRef(network_id=network_id(2)))
+    await node.claims.collect()
+    clock.run(claims.UNUSED - 1)
+    await node.claims.collect()
+    assert node.cluster.membership is not None
+    assert not any(record.freed for record in node.cluster.membership.ranges)
+    clock.run(1)
+    await node.claims.collect()
+    assert [bool(record.freed) for record in node.cluster.membership.ranges] == [False, True]
 
 
 OLD = time.time() - 2 * blocks.COOL_DOWN
