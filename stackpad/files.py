@@ -31,3 +31,11 @@ def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink()
         raise Unavailable(f"{path} cannot be written: {error}; make room or repair the disk") from error
+
+
+def remove(path: Path) -> None:
+    """Remove ``path``, if it is there; raises :class:`Unavailable`."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be removed: {error}; repair the disk or make it writable") from error

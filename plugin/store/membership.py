@@ -95,8 +95,8 @@ class Memory:
             before = self.load()
             if before is not None:
                 files.replace(self._former, before.node.encode())
-            self._membership.unlink(missing_ok=True)
-            self._view.unlink(missing_ok=True)
+            files.remove(self._membership)
+            files.remove(self._view)
         else:
             try:
                 there: bytes | None = self._membership.read_bytes()

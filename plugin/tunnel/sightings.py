@@ -36,7 +36,7 @@ class Sightings:
     def save(self, heard: Mapping[str, Address]) -> None:
         """Keep these instead; raises :class:`Unavailable`."""
         if not heard:
-            self._path.unlink(missing_ok=True)
+            files.remove(self._path)
             return
         texts = {node: records.join_endpoint(address, port) for node, (address, port) in heard.items()}
         files.replace(self._path, msgspec.json.encode(texts))

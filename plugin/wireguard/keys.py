@@ -64,7 +64,7 @@ class Keys:
             return
         files.replace(self._directory / "private.key", f"{self._next}\n".encode())
         self._kept, self._next = self._next, None
-        (self._directory / "next.key").unlink(missing_ok=True)
+        files.remove(self._directory / "next.key")
 
     def use(self) -> None:
         """Use the key that is on disk."""

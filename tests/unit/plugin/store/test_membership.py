@@ -49,6 +49,12 @@ def test_who_leaves_keeps_its_former_id_only(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["former"]
 
 
+def test_a_disk_that_does_not_let_go_of_it_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "view.json").mkdir()
+    with pytest.raises(Unavailable, match=r"view\.json cannot be removed: .*; repair the disk or make it writable"):
+        Memory(tmp_path).save(None)
+
+
 @settings(deadline=None)  # it writes to a disk
 @given(st.dictionaries(st.text(), st.binary()))
 def test_the_view_is_the_same_again_whatever_is_in_it(raw: dict[str, bytes]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from plugin.tunnel.calls import Calls
 from plugin.tunnel.sightings import Sightings
 from plugin.wireguard.calling import QUIET, Calling, Ear
 from plugin.wireguard.model import PATIENCE, Address, Observed, PeerState
@@ -109,3 +111,22 @@ def test_sightings_are_kept_and_what_is_damaged_is_left_out(tmp_path: Path) -> N
     assert kept.load() == {}
     kept.save({})
     assert not (tmp_path / "sightings.json").exists()
+
+
+async def test_who_has_no_peers_any_more_goes_on_where_the_disk_keeps_the_sightings(tmp_path: Path) -> None:
+    """As one does that is read-only since an error: they are a hint, and the tunnel does not end for them."""
+    path = tmp_path / "sightings.json"
+    Sightings(tmp_path).save({"n1": NAT})
+    calls = Calls(Sightings(tmp_path))
+    await calls.load()
+    path.unlink()
+    path.mkdir()
+    with capture_logs() as logs:
+        await calls.clear()
+    (warning,) = logs
+    assert f"{path} cannot be removed: " in warning["reason"]
+    assert "repair the disk or make it writable" in warning["reason"]
+    path.rmdir()
+    Sightings(tmp_path).save({"n1": NAT})
+    await calls.clear()
+    assert not path.exists(), "tried again"
