@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,11 +27,19 @@ from stackpad.errors import Unavailable
 _TABLES = ("networks", "endpoints", "pools", "allocations", "upstreams")
 
 
+@dataclass(eq=False, slots=True)
+class _Change:
+    """A record's change that is under way to the disk, and what memory is taken back to if that refuses."""
+
+    before: Any
+
+
 class State:
     """Networks, endpoints, pools and allocations by key; every mutator returns after the disk has it.
 
     Memory changes at once and the disk a moment later: two calls in flight see each other. If the disk refuses
-    (:class:`Unavailable`), memory is taken back to what was there before. ``endpoints_changed`` is called each time.
+    (:class:`Unavailable`), memory is taken back to what was there before, but for what has been changed again since.
+    ``endpoints_changed`` is called each time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,6 +54,7 @@ class State:
         self._endpoints_of: dict[str, set[str]] = {}
         self._network_of: dict[str, str] = {}
         self._numbers_on: dict[str, set[int]] = {}
+        self._under_way: dict[tuple[str, str], list[_Change]] = {}
         # What is left open would hold the file for as long as the exception is kept.
         with contextlib.ExitStack() as undo:
             try:
@@ -87,14 +98,13 @@ class State:
 
     async def put_network(self, network: Network) -> None:
         """Keep a network, new or changed."""
-        before = self.networks.get(network.id)
         self._index(network)
         try:
             await self._put(self.networks, network.id, network, "networks", network.id)
         except Unavailable:
             self._unindex(network)
-            if before is not None:
-                self._index(before)
+            if (there := self.networks.get(network.id)) is not None:
+                self._index(there)
             raise
 
     def upstreams_on(self, network_id: str) -> Iterable[int]:
@@ -159,14 +169,13 @@ class State:
         for endpoint in endpoints:
             del self.endpoints[endpoint.id]
         try:
-            await self._database.write([delete("networks", network_id), *(delete("endpoints", e.id) for e in endpoints)])
-        except Unavailable:
-            if network is not None:
-                self.networks.setdefault(network_id, network)
-                self._index(network)
-            for endpoint in endpoints:
-                self._restore(endpoint)
-            raise
+            with contextlib.ExitStack() as changes:
+                changes.enter_context(self._changing("networks", network_id, network, self._restore_network))
+                for endpoint in endpoints:
+                    changes.enter_context(self._changing("endpoints", endpoint.id, endpoint, self._restore))
+                await self._database.write(
+                    [delete("networks", network_id), *(delete("endpoints", e.id) for e in endpoints)]
+                )
         finally:
             self.endpoints_changed()
 
@@ -177,10 +186,8 @@ class State:
             return
         self._endpoints_of[endpoint.network_id].discard(endpoint_id)
         try:
-            await self._database.write([delete("endpoints", endpoint_id)])
-        except Unavailable:
-            self._restore(endpoint)
-            raise
+            with self._changing("endpoints", endpoint_id, endpoint, self._restore):
+                await self._database.write([delete("endpoints", endpoint_id)])
         finally:
             self.endpoints_changed()
 
@@ -190,25 +197,21 @@ class State:
         pool = self.pools.pop(pool_id, None)
         if pool is None and not addresses:
             return
-        keys = [delete("allocations", _allocation_key(pool_id, address)) for address in addresses]
-        try:
-            await self._database.write([delete("pools", pool_id), *keys])
-        except Unavailable:
-            if pool is not None:
-                self.pools.setdefault(pool_id, pool)
-            self.allocations[pool_id] = addresses | self.allocations.get(pool_id, {})
-            raise
+        keys = {_allocation_key(pool_id, address): allocation for address, allocation in addresses.items()}
+        with contextlib.ExitStack() as changes:
+            changes.enter_context(self._changing("pools", pool_id, pool, self._restore_pool))
+            for key, allocation in keys.items():
+                changes.enter_context(self._changing("allocations", key, allocation, self._restore_allocation))
+            await self._database.write([delete("pools", pool_id), *(delete("allocations", key) for key in keys)])
 
     async def drop_allocation(self, pool_id: str, address: IPAddress) -> None:
         """Forget that an address is taken."""
         allocation = self.allocations_of(pool_id).pop(address, None)
         if allocation is None:
             return
-        try:
-            await self._database.write([delete("allocations", _allocation_key(pool_id, address))])
-        except Unavailable:
-            self.allocations.setdefault(pool_id, {}).setdefault(address, allocation)
-            raise
+        key = _allocation_key(pool_id, address)
+        with self._changing("allocations", key, allocation, self._restore_allocation):
+            await self._database.write([delete("allocations", key)])
 
     def _index(self, network: Network) -> None:
         self._network_of.update((subnet.pool, network.id) for subnet in network.subnets)
@@ -218,23 +221,59 @@ class State:
             if self._network_of.get(subnet.pool) == network.id:
                 del self._network_of[subnet.pool]
 
+    def _restore_network(self, network: Network) -> None:
+        self.networks[network.id] = network
+        self._index(network)
+
     def _restore(self, endpoint: Endpoint) -> None:
-        self.endpoints.setdefault(endpoint.id, endpoint)
+        self.endpoints[endpoint.id] = endpoint
         self._endpoints_of.setdefault(endpoint.network_id, set()).add(endpoint.id)
+
+    def _restore_pool(self, pool: Pool) -> None:
+        self.pools[pool.id] = pool
+
+    def _restore_allocation(self, allocation: Allocation) -> None:
+        self.allocations.setdefault(allocation.pool_id, {})[allocation.ip] = allocation
+
+    @contextlib.contextmanager
+    def _changing(
+        self,
+        name: str,
+        stored_key: str,
+        before: Any,
+        restore: Callable[[Any], object],
+        forget: Callable[[], object] = lambda: None,
+    ) -> Iterator[None]:
+        """While the disk is told of a change that memory has already; if it refuses, ``before`` is there again.
+
+        Where the record has been changed again by then, what is there now is that later change's: should the disk refuse
+        that as well, it is taken back to before this one.
+        """
+        changes = self._under_way.setdefault((name, stored_key), [])
+        changes.append(change := _Change(before))
+        try:
+            yield
+        except Unavailable:
+            later = changes[changes.index(change) + 1 :]
+            if later:
+                later[0].before = change.before
+            elif change.before is None:
+                forget()
+            else:
+                restore(change.before)
+            raise
+        finally:
+            changes.remove(change)
+            if not changes:
+                del self._under_way[name, stored_key]
 
     async def _put(self, table: dict[Any, Any], key: Any, record: Any, name: str, stored_key: str) -> None:
         before = table.get(key)
-        if before == record:
+        if before == record and (name, stored_key) not in self._under_way:
             return
         table[key] = record
-        try:
+        with self._changing(name, stored_key, before, partial(table.__setitem__, key), lambda: table.pop(key, None)):
             await self._database.write([insert(name, stored_key, encode(record))])
-        except Unavailable:
-            if before is None:
-                table.pop(key, None)
-            else:
-                table[key] = before
-            raise
 
     def _read(self) -> None:
         rows = self._database.rows

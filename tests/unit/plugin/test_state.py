@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import sqlite3
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from plugin.database import SCHEMA
+from plugin.database import SCHEMA, Statement
 from plugin.model import Allocation, Endpoint, Network, Pool, decode, encode
 from plugin.state import State
 from plugin.upstreams import Target
@@ -196,6 +198,85 @@ async def test_what_the_disk_refuses_has_not_happened(tmp_path: Path, change: Ch
         after = contents(state)
     async with State(tmp_path / "net.db") as state:
         assert contents(state) == after
+
+
+def _refusing(state: State, refused: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the disk be full for these of the next writes."""
+    real, turns = state._database._commit, iter(refused)
+
+    def commit(statements: Iterable[Statement]) -> None:
+        state._database.connection.execute(f"PRAGMA query_only = {'ON' if next(turns) else 'OFF'}")
+        real(statements)
+
+    monkeypatch.setattr(state._database, "_commit", commit)
+
+
+@pytest.mark.parametrize("refused", list(itertools.product([True, False], repeat=3)))
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    "choices",
+    [
+        pytest.param(
+            [
+                lambda state: state.put_network(replace(NET, mtu=9000)),
+                lambda state: state.put_network(replace(NET, environment="shop")),
+                lambda state: state.drop_network(NET.id),
+            ],
+            id="network",
+        ),
+        pytest.param(
+            [
+                lambda state: state.put_endpoint(replace(GUEST, left=True)),
+                lambda state: state.put_endpoint(replace(GUEST, sandbox="/s")),
+                lambda state: state.drop_endpoint(GUEST.id),
+            ],
+            id="endpoint",
+        ),
+        pytest.param(
+            [
+                lambda state: state.put_pool(replace(POOL, released=True)),
+                lambda state: state.put_pool(replace(POOL, dynamic=True)),
+                lambda state: state.drop_pool(POOL.id),
+            ],
+            id="pool",
+        ),
+        pytest.param(
+            [
+                lambda state: state.put_allocation(ADDRESS, replace(TAKEN, created=7.0)),
+                lambda state: state.drop_allocation(POOL.id, ADDRESS),
+                lambda state: state.drop_pool(POOL.id),
+            ],
+            id="allocation",
+        ),
+    ],
+)
+async def test_what_is_changed_at_once_is_in_memory_as_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choices: list[Change], there: bool, refused: list[bool]
+) -> None:
+    """Whichever of the changes of one record the disk refuses."""
+    for number, changes in enumerate(itertools.permutations(choices)):
+        path = tmp_path / f"{number}.db"
+        async with State(path) as state:
+            if there:
+                await fill(state)
+            _refusing(state, refused, monkeypatch)
+            done = await asyncio.gather(*(change(state) for change in changes), return_exceptions=True)
+            in_memory = contents(state)
+            assert all(one is None or isinstance(one, Unavailable) for one in done)
+            assert not state._under_way, "nothing is kept of what is over"
+        async with State(path) as state:
+            assert contents(state) == in_memory, (number, done)
+
+
+async def test_what_is_asked_for_twice_at_once_is_written_where_the_disk_refuses_the_first(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _refusing(state, [True, False], monkeypatch)
+    refused, kept = await asyncio.gather(*(state.put_network(NET) for _ in range(2)), return_exceptions=True)
+    assert isinstance(refused, Unavailable)
+    assert kept is None
+    assert state.networks == {NET.id: NET}
+    assert state.network_of_pool(POOL.pool) == NET
 
 
 async def test_stable_upstreams_survive_and_are_found_by_network(tmp_path: Path) -> None:
