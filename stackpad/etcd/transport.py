@@ -213,12 +213,22 @@ class Transport:
         return response
 
     async def _authenticate(self, endpoint: Endpoint) -> str:
+        """A new token. However that fails, nothing has been done of the request that it is for."""
         body = encode(AuthRequest(self.user, self._password))
-        async with await self._post(endpoint, _AUTHENTICATE, body) as response:
-            async with asyncio.timeout(self.timeout):
-                data = await response.read()
-            if response.status == 200:
-                return decode(AuthResponse, data).token
+        try:
+            async with await self._post(endpoint, _AUTHENTICATE, body) as response:
+                async with asyncio.timeout(self.timeout):
+                    data = await response.read()
+                if response.status == 200:
+                    return decode(AuthResponse, data).token
+        except _Unanswered as error:
+            raise _Unsent(str(error)) from error
+        except TimeoutError as error:
+            raise _Unsent(sentences.silent(endpoint.url, self.timeout)) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Unsent(sentences.broken(endpoint.url, error)) from error
+        except msgspec.DecodeError as error:
+            raise _Unsent(sentences.not_etcd(endpoint.url, str(error))) from error
         if (refusal := _refusal(data)) is None:
             raise Unavailable(sentences.not_gateway(endpoint.url, response.status, data))
         if "not enabled" in refusal.text:

@@ -14,7 +14,7 @@ from struct import pack
 import pytest
 
 from stackpad.errors import Unavailable
-from stackpad.etcd import Batch, Etcd, Put, Tls, Undecided, absent, unchanged
+from stackpad.etcd import Batch, Etcd, Lost, Put, Snapshot, Tls, Undecided, absent, unchanged
 from stackpad.etcd.messages import Nothing, Wire
 from tests.etcd.server import BOUND, Certificates, Server, cluster, free_port, running
 from tests.etcd.test_watch import Copy
@@ -337,3 +337,81 @@ async def test_somebody_else_on_the_port_is_told() -> None:
     async with await asyncio.start_server(answer, "127.0.0.1", port), Etcd([f"http://127.0.0.1:{port}"]) as etcd:
         with pytest.raises(Unavailable, match="is not etcd's v3 gateway"):
             await etcd.get("a")
+
+
+def _answer(body: str, *, length: int | None = None, status: str = "200 OK") -> bytes:
+    length = len(body) if length is None else length
+    return f"HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}".encode()
+
+
+_CUT = _answer("{", length=100)
+_ASIDE = _answer("<html>Down for maintenance</html>")
+LOGINS = {"cut": (_CUT, "broke"), "stalled": (_CUT, "did not answer within 0.5 s"), "a proxy": (_ASIDE, "is not etcd's")}
+"""By what has happened to it, the answer to who says who it is, and what is to be said of that."""
+
+
+class Forgetful:
+    """A store that knows the user the first ``logins`` times, and forgets its token as soon as there is a watch."""
+
+    def __init__(self, happened: str, logins: int) -> None:
+        self._login, self._logins, self._stalls = LOGINS[happened][0], logins, happened == "stalled"
+        self.asked = list[str]()
+
+    async def pair(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection, which has one request."""
+        _, path, _ = (await reader.readuntil(b"\r\n\r\n")).decode().split(" ", 2)
+        self.asked.append(path)
+        login = path == "/v3/auth/authenticate"
+        if login and self._logins:
+            self._logins -= 1
+            answer = _answer('{"token": "a"}')
+        elif login:
+            answer = self._login
+        elif path == "/v3/kv/range":
+            answer = _answer('{"header": {"cluster_id": "1", "revision": "5", "raft_term": "2"}}')
+        else:
+            answer = _answer('{"code": 16, "message": "etcdserver: invalid auth token"}', status="401 Unauthorized")
+        writer.write(answer)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+            if login and self._stalls:
+                await reader.read()
+        writer.close()
+
+
+@pytest.mark.parametrize("happened", LOGINS)
+async def test_who_follows_outlives_a_login_that_breaks(happened: str) -> None:
+    store, port = Forgetful(happened, logins=1), free_port()
+    async with (
+        await asyncio.start_server(store.pair, "127.0.0.1", port),
+        Etcd([f"http://127.0.0.1:{port}"], user=USER, password=PASSWORD, timeout=0.5) as etcd,
+    ):
+        with pytest.raises(Unavailable, match=LOGINS[happened][1]):
+            await anext(etcd.watch("a/", 5))
+        store._logins = 1
+        etcd._transport.forget_token()
+        copy = Copy(etcd, "a/")
+        async with contextlib.aclosing(copy.stream):
+            assert isinstance(await copy.step(), Snapshot)
+            lost = await copy.step()
+            assert isinstance(lost, Lost)
+            assert LOGINS[happened][1] in lost.reason
+            store._logins, before = 1000, len(store.asked)
+            await copy.step()
+            assert "/v3/watch" in store.asked[before:], "it goes on once it is known again"
+
+
+@pytest.mark.parametrize("happened", ["cut", "a proxy"])
+async def test_a_login_that_breaks_leaves_no_doubt_about_the_write_that_it_was_for(happened: str, tmp_path: Path) -> None:
+    store, port = Forgetful(happened, logins=0), free_port()
+    async with (
+        await asyncio.start_server(store.pair, "127.0.0.1", port),
+        running(tmp_path / "open") as server,
+        Etcd([f"http://127.0.0.1:{port}"], user=USER, password=PASSWORD) as alone,
+        Etcd([f"http://127.0.0.1:{port}", server.url], user=USER, password=PASSWORD) as both,
+    ):
+        with pytest.raises(Unavailable, match=LOGINS[happened][1]) as caught:
+            await alone.commit([absent("a/1")], [Put("a/1", b"")])
+        assert not isinstance(caught.value, Undecided), caught.value
+        assert await both.put("a/1", b"1") > 0
+        assert set(store.asked) == {"/v3/auth/authenticate"}
