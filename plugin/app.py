@@ -170,7 +170,13 @@ async def _site(stack: contextlib.AsyncExitStack, application: web.Application, 
 
 
 async def _janitor(ipam: Ipam, metrics: Metrics) -> None:
+    """Give back what nobody took up, until cancelled; what the disk would not forget has its turn in the next round."""
+    log = structlog.get_logger("janitor")
     while True:
         await asyncio.sleep(JANITOR_EVERY)
-        await ipam.collect(JANITOR_GRACE)
-        metrics.collections.inc()
+        try:
+            await ipam.collect(JANITOR_GRACE)
+        except StackpadError as error:
+            log.warning("what nobody took up could not be given back", reason=str(error), retry_in=JANITOR_EVERY)
+        else:
+            metrics.collections.inc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -12,11 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
+from plugin import app
+from plugin.docker.ipam import Ipam
+from plugin.kernel.node import Route
+from plugin.metrics import Metrics
 from plugin.model import Pool
+from plugin.settings import Settings
 from plugin.state import State
 from stackpad import files
 from stackpad.errors import Unavailable
+from tests.netns import eventually
 from tests.testbed.shell import ROOT
 
 POOLS = {f"p{number}": Pool(f"p{number}", f"10.192.{number}.0/24") for number in range(40)}
@@ -128,3 +136,24 @@ def test_a_small_file_is_replaced_whole_or_not_at_all(small: Path) -> None:
     ballast.unlink()
     files.replace(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+async def _no_routes() -> list[Route]:
+    return []
+
+
+async def test_the_janitor_goes_on_when_there_is_room_again(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "JANITOR_EVERY", 0.05)
+    monkeypatch.setattr(app, "JANITOR_GRACE", 0.0)
+    await written_to_the_end(small / "net.db")
+    async with State(small / "net.db") as state, asyncio.TaskGroup() as tasks:
+        fill(small)
+        with structlog.testing.capture_logs() as told:
+            janitor = tasks.create_task(app._janitor(Ipam(state, Settings(host_lib=small), _no_routes), Metrics()))
+            await eventually(lambda: len(told) > 1, "it to be told, more than once")
+        assert "net.db cannot be written" in told[0]["reason"]
+        assert told[0]["log_level"] == "warning"
+        assert state.pools == POOLS
+        (small / "ballast").unlink()
+        await eventually(lambda: not state.pools, "them to be given back")
+        janitor.cancel()
