@@ -8,13 +8,12 @@ from types import TracebackType
 from typing import Protocol
 
 import structlog
-from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from plugin.wireguard.kernel import KernelWireGuard
+from plugin.wireguard.link import asking
 from plugin.wireguard.model import Changes, Observed
 from plugin.wireguard.userspace import WireGuardGo
-from stackpad.errors import Unavailable
 
 _PROBE = "sp-wgprobe"
 
@@ -41,15 +40,15 @@ class Backend(Protocol):
 
 
 def kernel_has_wireguard() -> bool:
-    """Whether a link of kind ``wireguard`` can be made here; blocking."""
-    with IPRoute() as netlink:
+    """Whether a link of kind ``wireguard`` can be made here; blocking, raises :class:`Unavailable`."""
+    with asking("make a WireGuard link") as netlink:
         try:
             netlink.link("add", ifname=_PROBE, kind="wireguard")
         except NetlinkError as error:
             if error.code in {errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL}:
                 return False
             if error.code != errno.EEXIST:
-                raise Unavailable(f"the kernel refused to make a WireGuard link: {error}") from error
+                raise
         netlink.link("del", index=netlink.link_lookup(ifname=_PROBE)[0])
         return True
 

@@ -27,6 +27,9 @@ from stackpad.errors import Unavailable
 _SIOCGIFFLAGS = 0x8913  # netdevice(7)
 _IFF_UP = 1
 
+_FILES = 8
+"""More than an ``IPRoute`` opens: with its event loop, five."""
+
 
 class Condition(enum.Enum):
     """What a link is like. Who sets one down ends all sessions of its device, as who removes it."""
@@ -50,7 +53,7 @@ class Link:
     def look(self, name: str) -> Condition:
         """What it is like. One of another kind is removed; raises :class:`Unavailable` if it cannot be."""
         self._index = 0
-        with _asking(f"look at the link {name}") as netlink:
+        with asking(f"look at the link {name}") as netlink:
             index = _index(name)
             if not index:
                 return Condition.MISSING
@@ -69,7 +72,7 @@ class Link:
 
     def set_up(self, name: str, mtu: int) -> None:
         """Set it up, with ``mtu`` bytes; raises :class:`Unavailable` with the reason if that is refused."""
-        with _asking(f"set the link {name} up") as netlink:
+        with asking(f"set the link {name} up") as netlink:
             index = _index(name)
             netlink.link("set", index=index, state="up", mtu=mtu)
             self._index = index
@@ -77,18 +80,36 @@ class Link:
     def remove(self, name: str) -> None:
         """Take it away, of whatever kind; it is no error if it is not there, or if it is one that cannot be removed."""
         self._index = 0
-        with _asking(f"remove the link {name}") as netlink:
+        with asking(f"remove the link {name}") as netlink:
             if index := _index(name):
                 _delete(netlink, index)
 
 
 @contextlib.contextmanager
-def _asking(what: str) -> Iterator[IPRoute]:
-    with IPRoute() as netlink:
-        try:
+def asking(what: str) -> Iterator[IPRoute]:
+    """A socket to have the kernel do ``what``; raises :class:`Unavailable` with the reason if it does not, or if the
+    process may have no socket more.
+    """
+    try:
+        _see_that_there_is_room()
+        with IPRoute() as netlink:
             yield netlink
-        except NetlinkError as error:
-            raise Unavailable(f"the kernel refused to {what}: {error.args[-1]} (errno {error.code})") from error
+    except NetlinkError as error:
+        raise Unavailable(f"the kernel refused to {what}: {error.args[-1]} (errno {error.code})") from error
+    except OSError as error:
+        raise Unavailable(
+            f"the kernel could not be asked to {what}: {error.strerror or error}; raise the limits of the plugin's "
+            "process (open files, memory), or find what uses them up"
+        ) from error
+
+
+def _see_that_there_is_room() -> None:
+    """Raises OSError unless an ``IPRoute`` can be made whole: of one that cannot, files stay open until somebody collects
+    what is left of it, and they are what there is none of.
+    """
+    with contextlib.ExitStack() as stack:
+        for _ in range(_FILES):
+            stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC))
 
 
 def _delete(netlink: IPRoute, index: int) -> bool:
@@ -111,9 +132,10 @@ def _index(name: str) -> int:
 
 
 def _is_up(name: str) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
-        try:
-            answer = fcntl.ioctl(asking, _SIOCGIFFLAGS, struct.pack("16s24x", name.encode()))
-        except OSError:
-            return False
+    """Whether it is up, as far as can be seen: who may open no more files sees nothing."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            answer = fcntl.ioctl(channel, _SIOCGIFFLAGS, struct.pack("16s24x", name.encode()))
+    except OSError:
+        return False
     return bool(struct.unpack_from("16xH", answer)[0] & _IFF_UP)

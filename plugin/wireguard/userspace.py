@@ -101,7 +101,13 @@ class WireGuardGo:
         for program, package in (("setpriv", "util-linux"), (_PROGRAM, "wireguard-go")):
             if shutil.which(program) is None:
                 raise Unavailable(f"there is no {program} command; install the package {package}")
-        _SOCKETS.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            _SOCKETS.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(
+                f"{_SOCKETS}, where wireguard-go has its socket, cannot be made: {error.strerror}; make it a directory "
+                "that root can write to"
+            ) from error
         # Where its environment has it stay in the foreground, it does not say that a kernel with WireGuard is better.
         environment = {**os.environ, "LOG_LEVEL": "error", "WG_TUN_MTU": str(mtu), "WG_PROCESS_FOREGROUND": "1"}
         # What comes from the network is read in there: it gets what its link and a port of its own take.
@@ -129,7 +135,8 @@ class WireGuardGo:
             self._process = None
         else:
             self._end_inherited()
-        self._socket.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what is left there is in the next one's way, which says so
+            self._socket.unlink()
         with contextlib.suppress(Unavailable):
             self._link.remove(self._device)
 

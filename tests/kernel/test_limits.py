@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import structlog
 
+from plugin.wireguard.backend import kernel_has_wireguard
+from plugin.wireguard.link import Link
+from plugin.wireguard.userspace import WireGuardGo
 from stackpad.errors import Unavailable
 from tests.kernel.workbench import node
 from tests.netns import eventually, ip, run
@@ -62,6 +66,36 @@ async def test_what_changes_meanwhile_is_seen_later(netns: None, tmp_path: Path)
         await eventually(
             lambda: "192.0.2.5" not in run("nft", "list", "set", "inet", "stackpad", "node4"), "the address to go"
         )
+
+
+@pytest.mark.parametrize(
+    ("ask", "what"),
+    [
+        (lambda: Link("veth").look("eth9"), "look at the link eth9"),
+        (lambda: Link("veth").set_up("eth9", 1420), "set the link eth9 up"),
+        (lambda: Link("veth").remove("eth9"), "remove the link eth9"),
+        (kernel_has_wireguard, "make a WireGuard link"),
+    ],
+)
+def test_the_tunnels_link_cannot_be_asked_about_and_that_is_told(
+    netns: None, ask: Callable[[], object], what: str
+) -> None:
+    with no_more_files(), pytest.raises(Unavailable, match=rf"asked to {what}: Too many open files; raise the limits"):
+        ask()
+    assert not Link("veth").well("eth9")
+
+
+async def test_a_link_that_nobody_can_look_at_is_not_well(netns: None) -> None:
+    """And what there is of a tunnel stays as it is."""
+    ip("link", "add", "eth9", "type", "veth", "peer", "name", "eth9-far")
+    here, backend = Link("veth"), WireGuardGo()
+    await asyncio.to_thread(here.set_up, "eth9", 1420)
+    assert here.well("eth9")
+    with no_more_files():
+        assert not here.well("eth9")
+        with pytest.raises(Unavailable, match="Too many open files"):
+            await asyncio.wait_for(backend.ensure("eth9", 1420), 20)
+    assert here.well("eth9")
 
 
 def _netlink() -> socket.socket:

@@ -10,9 +10,11 @@ import pytest
 
 from plugin.kernel.monitor import Monitor
 from plugin.tunnel import loop as meshloop
+from plugin.wireguard import userspace
 from plugin.wireguard.backend import Backend
 from plugin.wireguard.userspace import WireGuardGo
 from stackpad.errors import Unavailable
+from tests.kernel.test_limits import no_more_files
 from tests.mesh.conftest import DEVICE, Other
 from tests.mesh.test_calling import OURS, THEIRS, looping
 from tests.mesh.test_wireguard import WIRE, bring, device, peer, reaches, shown
@@ -94,6 +96,20 @@ async def test_the_loop_mends_it_with_its_address_and_its_routes(
         assert await reaches(THEIRS)
 
 
+async def test_the_loop_goes_on_when_more_files_may_be_opened(backend: Backend, other: Other, tmp_path: Path) -> None:
+    """And meanwhile the tunnel stays as it is."""
+    other.admit(OURS, "10.192.0.0/18")
+    async with looping(tmp_path, backend, other, "192.0.2.2:51900") as loop:
+        assert await reaches(THEIRS)
+        index = ip("-o", "link", "show", DEVICE).partition(":")[0]
+        with no_more_files():
+            await eventually(lambda: "Too many open files" in loop.problem, "it to be told")
+        await eventually(lambda: not loop.problem, "it to be over")
+        await loop.wait_settled()
+        assert await reaches(THEIRS)
+        assert ip("-o", "link", "show", DEVICE).partition(":")[0] == index
+
+
 async def test_a_peer_that_somebody_removes_comes_back(backend: Backend, other: Other, tmp_path: Path) -> None:
     other.admit(OURS, "10.192.0.0/18")
     async with looping(tmp_path, backend, other, "192.0.2.2:51900"):
@@ -134,4 +150,15 @@ async def test_a_program_that_cannot_be_started_is_told(
     (tmp_path / "setpriv").symlink_to(shutil.which("setpriv") or "")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unavailable, match=said):
+        await WireGuardGo().ensure(DEVICE, 1420)
+
+
+async def test_a_place_for_the_socket_that_cannot_be_made_is_told(
+    netns: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("missing: /dev/net/tun")
+    (tmp_path / "run").write_text("")
+    monkeypatch.setattr(userspace, "_SOCKETS", tmp_path / "run" / "wireguard")
+    with pytest.raises(Unavailable, match=r"run/wireguard.* cannot be made: Not a directory; make it a directory"):
         await WireGuardGo().ensure(DEVICE, 1420)
