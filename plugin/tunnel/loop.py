@@ -149,10 +149,11 @@ class MeshLoop:
             began = time.process_time()
             try:
                 await self._round()
-            except StackpadError as error:
-                if str(error) != self.problem:
-                    self._log.error("the mesh is not as it should be", reason=str(error))
-                self.problem = str(error)
+            except (StackpadError, OSError) as error:
+                reason = str(error) if isinstance(error, StackpadError) else f"the tunnel could not be looked at: {error}"
+                if reason != self.problem:
+                    self._log.error("the mesh is not as it should be", reason=reason)
+                self.problem = reason
                 self._applied, self._due = None, 0.0
             else:
                 self.problem = ""

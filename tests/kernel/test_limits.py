@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import socket
@@ -14,10 +15,12 @@ from pathlib import Path
 import pytest
 import structlog
 
+from plugin.naming import MESH_LINK
 from plugin.wireguard.backend import kernel_has_wireguard
 from plugin.wireguard.link import Link
 from plugin.wireguard.userspace import WireGuardGo
 from stackpad.errors import Unavailable
+from tests.kernel.test_fence import Still, link, looping
 from tests.kernel.workbench import node
 from tests.netns import eventually, ip, run
 
@@ -96,6 +99,30 @@ async def test_a_link_that_nobody_can_look_at_is_not_well(netns: None) -> None:
         with pytest.raises(Unavailable, match="Too many open files"):
             await asyncio.wait_for(backend.ensure("eth9", 1420), 20)
     assert here.well("eth9")
+
+
+class _Hindered(Still):
+    """A WireGuard that the system has not had a file for the first time, which nobody has put into words."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def ensure(self, device: str, mtu: int) -> bool:
+        self.asked += 1
+        if self.asked == 1:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return False
+
+
+async def test_the_mesh_goes_on_after_what_nobody_has_foreseen(netns: None, tmp_path: Path) -> None:
+    link(MESH_LINK)
+    async with looping(tmp_path, _Hindered()) as made, asyncio.TaskGroup() as tasks:
+        with structlog.testing.capture_logs() as told:
+            running = tasks.create_task(made.mesh.run())
+            await made.mesh.wait_settled()
+        assert any("Too many open files" in each.get("reason", "") for each in told)
+        assert not made.mesh.problem
+        running.cancel()
 
 
 def _netlink() -> socket.socket:
