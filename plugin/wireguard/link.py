@@ -54,11 +54,14 @@ class Link:
         """What it is like. One of another kind is removed; raises :class:`Unavailable` if it cannot be."""
         self._index = 0
         with asking(f"look at the link {name}") as netlink:
-            index = _index(name)
-            if not index:
+            # Not by its index, which is 0 also where it cannot be asked for: a tunnel that is missing is made anew.
+            try:
+                (message, *_) = netlink.link("get", ifname=name)
+            except NetlinkError as error:
+                if error.code != errno.ENODEV:
+                    raise
                 return Condition.MISSING
-            (message, *_) = netlink.link("get", index=index)
-            kind = message.get(("linkinfo", "kind")) or "hardware"
+            index, kind = message["index"], message.get(("linkinfo", "kind")) or "hardware"
             if kind != self._kind:
                 structlog.get_logger("mesh").warning("another link has the tunnel's name", name=name, kind=kind)
                 if not _delete(netlink, index):

@@ -17,7 +17,7 @@ import structlog
 
 from plugin.naming import MESH_LINK
 from plugin.wireguard.backend import kernel_has_wireguard
-from plugin.wireguard.link import Link
+from plugin.wireguard.link import Condition, Link
 from plugin.wireguard.userspace import WireGuardGo
 from stackpad.errors import Unavailable
 from tests.kernel.test_fence import Still, link, looping
@@ -99,6 +99,19 @@ async def test_a_link_that_nobody_can_look_at_is_not_well(netns: None) -> None:
         with pytest.raises(Unavailable, match="Too many open files"):
             await asyncio.wait_for(backend.ensure("eth9", 1420), 20)
     assert here.well("eth9")
+
+
+async def test_a_link_whose_number_cannot_be_had_is_not_missing(netns: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where others take the last file between two looks; what is missing is made anew, and its sessions end."""
+    ip("link", "add", "eth9", "type", "veth", "peer", "name", "eth9-far")
+    here = Link("veth")
+    assert await asyncio.to_thread(here.look, "eth8") is Condition.MISSING
+    monkeypatch.setattr(socket, "if_nametoindex", _no_number)
+    assert await asyncio.to_thread(here.look, "eth9") is Condition.DOWN
+
+
+def _no_number(name: str) -> int:
+    raise OSError(f"no interface with this name: {name}")
 
 
 class _Hindered(Still):
