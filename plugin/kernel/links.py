@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,14 @@ class Links:
         self._sysctl("ipv6/conf/all/forwarding", "1")
         return True
 
-    def observe(self) -> Dataplane:
-        """Our links as they are, without the trash."""
+    def observe(self, expected: Iterable[str] = ()) -> Dataplane:
+        """Our links as they are, without the trash.
+
+        Those of ``expected`` that a list lacks are asked for one by one: before Linux 6.9 one that is deleted while links
+        are listed can hide another, and a container's would be taken for lost, and its address given away.
+        """
         links = list(self._netlink.get_links(group=naming.LINK_GROUP))
+        links += self._hidden(set(expected).difference(link.get("ifname") for link in links))
         names = {link["index"]: link.get("ifname") for link in links}
         addresses: dict[int, set[IPInterface]] = {}
         for address in self._netlink.get_addr():
@@ -106,6 +111,23 @@ class Links:
                     up=bool(link["flags"] & _IFF_UP),
                 )
         return Dataplane(bridges, ports)
+
+    def _hidden(self, names: Iterable[str]) -> Iterator[Any]:
+        """Those of ``names`` that are links of ours."""
+        for name in names:
+            index = _index(name)
+            link = None if index is None else self._link(name, index)
+            if link is not None and link.get("group") == naming.LINK_GROUP:
+                yield link
+
+    def _link(self, name: str, index: int) -> Any:
+        """The one; ``None`` if it has gone by now."""
+        try:
+            return self._netlink.link("get", index=index)[0]
+        except NetlinkError as error:
+            if error.code in _GONE:
+                return None
+            raise Unavailable(f"the kernel refused to show {name}: {error.args[-1]} (errno {error.code})") from error
 
     def apply(self, plan: Plan) -> None:
         """Make, change and disarm the links of ``plan``.
@@ -149,12 +171,10 @@ class Links:
         index = _index(name)
         if index is None:
             return
-        try:
-            group = self._netlink.link("get", index=index)[0].get("group")
-        except NetlinkError as error:
-            if error.code in _GONE:
-                return  # the trash was emptied just now
-            raise Unavailable(f"the kernel refused to show {name}: {error.args[-1]} (errno {error.code})") from error
+        link = self._link(name, index)
+        if link is None:
+            return  # the trash was emptied just now
+        group = link.get("group")
         if group not in {naming.LINK_GROUP, naming.TRASH_GROUP}:
             raise Unavailable(f"there is a link {name} that is not ours; remove it (ip link del {name}), then try again")
         if group == naming.TRASH_GROUP or (peer and _index(peer) is None):

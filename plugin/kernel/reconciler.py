@@ -198,7 +198,7 @@ class Reconciler:
         self._hints.clear()
         self._last_resync = time.monotonic()
         made = {name for part in self._applied.values() for name in part.ports} if self.ready.is_set() else None
-        seen = await self._kernel.observe()
+        seen = await self._kernel.observe(self._vanished.expected())
         before, self._parts.facts = self.facts, seen.facts
         if self.facts != before:
             self.facts_changed()

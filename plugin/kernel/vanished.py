@@ -18,8 +18,14 @@ class Vanished:
         """Endpoints that Docker has not taken back although their veth pair is gone."""
         self._returned: frozenset[str] = frozenset()
 
+    def expected(self) -> frozenset[str]:
+        """Our links that should be there: a list of links may lack some of those that are."""
+        ports = {naming.port_name(endpoint.id) for endpoint in self._state.endpoints.values() if endpoint.sandbox}
+        return frozenset(ports | {network.bridge for network in self._state.networks.values()})
+
     def look(self, ports: Collection[str], made: Collection[str] | None) -> None:
-        """Take over which of our ends of veth pairs there are, and see what is back from containers.
+        """Take over which of our ends of veth pairs there are (of :meth:`expected`, all), and see what is back from
+        containers.
 
         ``made`` are those that were there before ``ports`` were read, ``None`` for whatever the state has: a pair that is
         only about to be made is not lost.

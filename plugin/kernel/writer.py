@@ -91,9 +91,11 @@ class Kernel:
         self._tunnel.close()
         self._loopback.close()
 
-    async def observe(self) -> Observation:
-        """Everything, read anew."""
-        return await self._call(lambda: Observation(self._links.observe(), self._firewall.observe(), self._node.facts()))
+    async def observe(self, expected: Collection[str] = ()) -> Observation:
+        """Everything, read anew; of our links at least those of ``expected`` that are there."""
+        return await self._call(
+            lambda: Observation(self._links.observe(expected), self._firewall.observe(), self._node.facts())
+        )
 
     async def facts(self) -> NodeFacts:
         """The node's own addresses and uplinks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from plugin.kernel.vanished import exists
 from plugin.kernel.writer import Observation
 from stackpad.errors import Conflict, Unavailable
 from tests import samples
+from tests.kernel.test_links import hide
 from tests.kernel.workbench import node
 from tests.netns import eventually, ip
 from tests.samples import endpoint_id, network, network_id
@@ -101,11 +103,11 @@ async def test_who_comes_while_others_go_has_a_link(tmp_path: Path, monkeypatch:
         kernel = made.reconciler._kernel
         observe, looks = kernel.observe, 0
 
-        async def and_again() -> Observation:
+        async def and_again(expected: Collection[str]) -> Observation:
             nonlocal looks
             looks += 1
             made.reconciler._hear(Hint.LINKS)
-            return await observe()
+            return await observe(expected)
 
         monkeypatch.setattr(kernel, "observe", and_again)
         made.reconciler._hear(Hint.LINKS)
@@ -118,6 +120,24 @@ async def test_who_comes_while_others_go_has_a_link(tmp_path: Path, monkeypatch:
         # One that was there, and is not, is.
         ip("link", "del", naming.port_name(endpoint_id(2)))
         await eventually(lambda: made.reconciler.lost == {endpoint_id(2)}, "its loss to be seen")
+
+
+async def test_a_container_that_a_list_of_links_lacks_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is its link made anew, which would take it from the container."""
+    async with node(tmp_path) as made:
+        await made.network(1)
+        for number in (2, 3):
+            await made.container(number, 1)
+        reconciler, there, gone = made.reconciler, *(naming.port_name(endpoint_id(number)) for number in (2, 3))
+        hide(reconciler._kernel._links, {network(1).bridge, there}, monkeypatch)
+        before = links()
+        ip("link", "del", gone)
+        await eventually(lambda: reconciler.lost, "the links to be compared")
+        assert reconciler.lost == {endpoint_id(3)}
+        await made.network(2)
+        assert links().items() >= {name: index for name, index in before.items() if name != gone}.items()
 
 
 async def test_a_restart_under_running_containers_changes_nothing(tmp_path: Path) -> None:

@@ -94,6 +94,30 @@ def test_from_there_to_anywhere_and_back(links: Links, trash: Trash, then: Datap
     assert links.observe() == wanted()
 
 
+def hide(links: Links, names: set[str], patched: pytest.MonkeyPatch) -> None:
+    """Have a list of links lack some, as where others are deleted meanwhile (``rtnl_dump_ifinfo`` before Linux 6.9)."""
+    real = links._netlink.get_links
+
+    def lacking(*words: Any, **more: Any) -> list[Any]:
+        return [link for link in real(*words, **more) if link.get("ifname") not in names]
+
+    patched.setattr(links._netlink, "get_links", lacking)
+
+
+def test_what_a_list_of_links_lacks_is_asked_for(links: Links, trash: Trash, monkeypatch: pytest.MonkeyPatch) -> None:
+    bring(links, wanted())
+    (bridge,), (gone, port) = wanted().bridges, wanted().ports
+    hide(links, {bridge, gone, port}, monkeypatch)
+    assert links.observe() == EMPTY
+    assert links.observe([bridge, gone, port, "spnever"]) == wanted()
+    ip("link", "del", gone)
+    assert links.observe([bridge, gone, port]).ports.keys() == {port}
+    links.discard([port])
+    assert not links.observe([port]).ports, "what is in the trash is none of them"
+    trash.empty()
+    assert links.observe([bridge, gone, port]).bridges == wanted().bridges
+
+
 def test_what_a_bridge_and_a_port_are(links: Links) -> None:
     bring(links, wanted())
     bridge, port = NET6.bridge, next(iter(wanted().ports))
