@@ -246,7 +246,11 @@ class Cluster:
                 continue
             if membership.control and self._settings.store not in {(), membership.store} and not self._has_embedded():
                 membership = msgspec.structs.replace(membership, store=self._settings.store)
-                await self.keep(membership)
+                try:
+                    await self.keep(membership)
+                except Unavailable as error:
+                    # What the settings say holds all the same; what is kept is for a start without them.
+                    self._log.warning("where the store is could not be kept", reason=str(error))
             await self._services.run(membership, self._changed)
 
     def _has_embedded(self) -> bool:

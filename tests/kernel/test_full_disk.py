@@ -12,20 +12,28 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import structlog
 
 from plugin import app
+from plugin.cluster.cluster import Cluster
 from plugin.docker.ipam import Ipam
 from plugin.kernel.node import Route
+from plugin.kernel.reconciler import Reconciler
+from plugin.kernel.writer import Kernel
 from plugin.metrics import Metrics
 from plugin.model import Pool
 from plugin.settings import Settings
 from plugin.state import State
+from plugin.store.membership import Memory
+from plugin.wireguard.backend import Backend
 from stackpad import files
+from stackpad.engine import Engine
 from stackpad.errors import Unavailable
-from tests.netns import eventually
+from tests.netns import PROC, eventually
 from tests.testbed.shell import ROOT
+from tests.unit.plugin.tunnel.test_wants import MINE
 
 POOLS = {f"p{number}": Pool(f"p{number}", f"10.192.{number}.0/24") for number in range(40)}
 MORE = Pool("more", "10.193.0.0/24")
@@ -157,3 +165,30 @@ async def test_the_janitor_goes_on_when_there_is_room_again(small: Path, monkeyp
         (small / "ballast").unlink()
         await eventually(lambda: not state.pools, "them to be given back")
         janitor.cancel()
+
+
+async def _no_backend() -> Backend:
+    raise Unavailable("none in this test")
+
+
+async def test_a_store_that_the_settings_name_anew_is_used_and_kept_when_there_is_room_again(
+    netns: None, small: Path, tmp_path: Path
+) -> None:
+    settings = Settings(host_lib=small, store=("http://127.0.0.1:1",))
+    directory = settings.state_file.parent
+    directory.mkdir()
+    memory = Memory(directory)
+    memory.save(msgspec.structs.replace(MINE, gateway=None, control=True, store=("http://127.0.0.1:2",)))
+    kernel, engine = Kernel(run=tmp_path, proc=PROC), Engine(f"unix://{tmp_path}/engine")
+    async with State(settings.state_file) as state, asyncio.TaskGroup() as tasks:
+        cluster = Cluster(settings, state, kernel, Reconciler(state, kernel), engine, _no_backend)
+        ballast = fill(small)
+        with structlog.testing.capture_logs() as told:
+            running = tasks.create_task(cluster._run_membership())
+            await eventually(lambda: cluster.store, "the store to be asked")
+            await eventually(lambda: "127.0.0.1:1" in cluster.store.reason, "the one that is set")  # type: ignore[union-attr]
+        assert any("membership.json cannot be written" in each.get("reason", "") for each in told)
+        ballast.unlink()
+        cluster._changed.set()
+        await eventually(lambda: memory.load().store == settings.store, "it to be kept")  # type: ignore[union-attr]
+        running.cancel()
