@@ -55,12 +55,13 @@ class Sites:
 
 
 def _listen(address: str, port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
-    try:
-        listening.bind((address, port))
-    except OSError as error:
-        listening.close()
-        raise Unavailable(f"{address}:{port} cannot be listened on: {error.strerror}") from error
+    with contextlib.ExitStack() as undo:
+        try:
+            listening = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+            listening.bind((address, port))
+        except OSError as error:
+            raise Unavailable(f"{address}:{port} cannot be listened on: {error.strerror}") from error
+        undo.pop_all()
     return listening

@@ -199,19 +199,20 @@ def _waiting(wire: socket.socket) -> int:
 def _bound(address: str, port: int) -> tuple[socket.socket, socket.socket]:
     """Sockets for datagrams and streams on an address that may not be there yet (ip(7), ``IP_FREEBIND``)."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    datagrams, streams = socket.socket(family, socket.SOCK_DGRAM), socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # Not for datagrams: a second socket would take them all away from the first, without a word.
-        streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(PermissionError):
-            datagrams.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-            datagrams.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SENT)
-        for made in (datagrams, streams):
-            made.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
-            made.bind((address, port))
-            made.setblocking(False)
-    except OSError as error:
-        datagrams.close()
-        streams.close()
-        raise Unavailable(f"the resolver cannot listen on {address} port {port}: {error.strerror}") from error
+    with contextlib.ExitStack() as undo:
+        try:
+            datagrams = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            streams = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            # Not for datagrams: a second socket would take them all away from the first, without a word.
+            streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(PermissionError):
+                datagrams.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+                datagrams.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SENT)
+            for made in (datagrams, streams):
+                made.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+                made.bind((address, port))
+                made.setblocking(False)
+        except OSError as error:
+            raise Unavailable(f"the resolver cannot listen on {address} port {port}: {error.strerror}") from error
+        undo.pop_all()
     return datagrams, streams

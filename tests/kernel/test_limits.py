@@ -14,8 +14,13 @@ from pathlib import Path
 
 import pytest
 import structlog
+from aiohttp import web
 
+from plugin.cluster.sites import Sites
 from plugin.naming import MESH_LINK
+from plugin.resolver.forwarder import Forwarder
+from plugin.resolver.hostservers import HostServers
+from plugin.resolver.server import Resolver
 from plugin.wireguard.backend import kernel_has_wireguard
 from plugin.wireguard.link import Condition, Link
 from plugin.wireguard.userspace import WireGuardGo
@@ -99,6 +104,18 @@ async def test_a_link_that_nobody_can_look_at_is_not_well(netns: None) -> None:
         with pytest.raises(Unavailable, match="Too many open files"):
             await asyncio.wait_for(backend.ensure("eth9", 1420), 20)
     assert here.well("eth9")
+
+
+async def test_what_listens_in_the_tunnel_says_so(netns: None) -> None:
+    """The one is tried again, the other is told; neither ends the rest."""
+    resolver, sites = Resolver(["127.0.0.1"], Forwarder(HostServers(Path("/run"))), port=5353), Sites()
+    with no_more_files():
+        with pytest.raises(ExceptionGroup) as caught:
+            await resolver.run()
+        async with contextlib.AsyncExitStack() as stack:
+            await sites.serve(stack, web.Application(), "127.0.0.1", 4000)
+    assert caught.group_contains(Unavailable, match="cannot listen on 127.0.0.1 port 5353: Too many open files")
+    assert sites.problems == {4000: "127.0.0.1:4000 cannot be listened on: Too many open files"}
 
 
 async def test_a_link_whose_number_cannot_be_had_is_not_missing(netns: None, monkeypatch: pytest.MonkeyPatch) -> None:
