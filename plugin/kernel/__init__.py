@@ -7,6 +7,7 @@ settling    who waits until it is carried out
 monitor     hears of changes by others
 writer      the one place the kernel is written, from one thread
 links       links and addresses
+switches    settings of the node and of our links (sysctl)
 tunnel      the tunnel's addresses and routes
 loopback    the stable upstreams' addresses
 firewall    our tables of nftables

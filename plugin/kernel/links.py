@@ -14,14 +14,14 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from plugin import naming
-from plugin.kernel.dataplane import UNRESOLVED, WIDEST, Bridge, Dataplane, Plan, Port
+from plugin.kernel.dataplane import WIDEST, Bridge, Dataplane, Plan, Port
+from plugin.kernel.switches import Switches
 from plugin.model import IPInterface
 from stackpad.errors import Unavailable
 
@@ -37,41 +37,14 @@ _GONE = {errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENOENT}
 
 
 class Links:
-    """Bridges and veth pairs of this node.
+    """Bridges and veth pairs of this node; ``switches`` are what the kernel's settings of each are made by."""
 
-    ``proc`` is where the host's ``/proc`` is writable: inside a managed plugin ``/proc/sys`` is not.
-    """
-
-    def __init__(self, proc: Path) -> None:
-        self._netlink = IPRoute()
-        self._sys = proc / "sys" / "net"
-        self._has_ipv6 = (self._sys / "ipv6").is_dir()
+    def __init__(self, switches: Switches) -> None:
+        self._netlink, self._switches = IPRoute(), switches
 
     def close(self) -> None:
         """Give the netlink socket back."""
         self._netlink.close()
-
-    def prepare(self, *, ipv6: bool) -> bool:
-        """Make the node forward packets, and tell whether it did not; for IPv6 keep the uplinks listening to router
-        advertisements.
-
-        The kernel stops accepting them on a router unless ``accept_ra`` is 2 (ip-sysctl.rst), which would cost
-        the node its own default route.
-
-        Caddy's listening sockets change hands at each change of its configuration. A connection that waits in the one
-        that closes is reset, unless the kernel hands it on to the one that opens (``tcp_migrate_req``, ip-sysctl.rst;
-        for sockets with ``SO_REUSEPORT`` only, since Linux 5.14).
-        """
-        off = self._read("ipv4/ip_forward") == "0"
-        self._sysctl("ipv4/ip_forward", "1")
-        self._sysctl("ipv4/tcp_migrate_req", "1")
-        if not (ipv6 and self._has_ipv6) or self._read("ipv6/conf/all/forwarding") == "1":
-            return off
-        for path in (self._sys / "ipv6/conf").iterdir():
-            if path.name not in {"all", "default"} and self._read(f"ipv6/conf/{path.name}/accept_ra") == "1":
-                self._sysctl(f"ipv6/conf/{path.name}/accept_ra", "2")
-        self._sysctl("ipv6/conf/all/forwarding", "1")
-        return True
 
     def observe(self, expected: Iterable[str] = ()) -> Dataplane:
         """Our links as they are, without the trash.
@@ -98,10 +71,10 @@ class Links:
                     mac=link.get("address"),
                     mtu=link.get("mtu"),
                     addresses=frozenset(addresses.get(link["index"], ())),
-                    ipv6=self._has_ipv6 and self._read(f"ipv6/conf/{name}/disable_ipv6") == "0",
-                    loopback=self._read(f"ipv4/conf/{name}/route_localnet") == "1",
+                    ipv6=self._switches.has_ipv6 and self._switches.read(f"ipv6/conf/{name}/disable_ipv6") == "0",
+                    loopback=self._switches.read(f"ipv4/conf/{name}/route_localnet") == "1",
                     up=bool(link["flags"] & _IFF_UP),
-                    unresolved=self._unresolved(name),
+                    unresolved=self._switches.unresolved(name),
                 )
             elif name.startswith(naming.PORT_PREFIX):
                 ports[name] = Port(
@@ -198,9 +171,9 @@ class Links:
         )
         # Only an MTU that is changed after the making stays; otherwise the bridge takes over that of its ports.
         self._request(f"set the MTU of {bridge.name}", "link", "set", index=_index(bridge.name), mtu=bridge.mtu)
-        self._configure(bridge, loopback=False, ipv6=True, unresolved=0)
+        self._switches.configure(bridge, loopback=False, ipv6=True, unresolved=0)
         # Which addresses the node has elsewhere, other networks' gateways among them, is nobody's business here.
-        self._sysctl(f"ipv4/conf/{bridge.name}/arp_ignore", "1")
+        self._switches.write(f"ipv4/conf/{bridge.name}/arp_ignore", "1")
         self._add_addresses(bridge.name, bridge.addresses)
 
     def _change_bridge(self, before: Bridge, bridge: Bridge) -> None:
@@ -211,7 +184,7 @@ class Links:
             self._request(
                 f"change {bridge.name}", "link", "set", index=index, address=bridge.mac, mtu=bridge.mtu, state="up"
             )
-        self._configure(bridge, loopback=before.loopback, ipv6=before.ipv6, unresolved=before.unresolved)
+        self._switches.configure(bridge, loopback=before.loopback, ipv6=before.ipv6, unresolved=before.unresolved)
         for address in before.addresses - bridge.addresses:
             self._request(
                 f"take {address} off {bridge.name}",
@@ -223,26 +196,10 @@ class Links:
             )
         self._add_addresses(bridge.name, bridge.addresses - before.addresses)
 
-    def _configure(self, bridge: Bridge, *, loopback: bool, ipv6: bool, unresolved: int) -> None:
-        if bridge.ipv6 != ipv6 and self._has_ipv6:
-            self._sysctl(f"ipv6/conf/{bridge.name}/disable_ipv6", "0" if bridge.ipv6 else "1")
-        if bridge.ipv6 and self._has_ipv6:
-            self._sysctl(f"ipv6/conf/{bridge.name}/accept_ra", "0")
-        if bridge.loopback != loopback:
-            self._sysctl(f"ipv4/conf/{bridge.name}/route_localnet", "1" if bridge.loopback else "0")
-        if bridge.unresolved != unresolved:
-            for family in ("ipv4", "ipv6"):
-                self._sysctl(f"{family}/neigh/{bridge.name}/unres_qlen_bytes", str(bridge.unresolved))
-
-    def _unresolved(self, name: str) -> int:
-        """The larger one of both families; what is no switch of this kernel, or cannot be set, is as it should be."""
-        found = [self._read(f"{family}/neigh/{name}/unres_qlen_bytes") for family in ("ipv4", "ipv6")]
-        return max([int(text) for text in found if text.isdigit()], default=UNRESOLVED)
-
     def _add_addresses(self, name: str, addresses: Iterable[IPInterface]) -> None:
         index = _index(name)
         for address in sorted(addresses, key=lambda interface: interface.version):
-            if address.version == 6 and not self._has_ipv6:
+            if address.version == 6 and not self._switches.has_ipv6:
                 raise Unavailable(f"{name} cannot have {address}: this kernel runs without IPv6; leave --ipv6 out")
             self._request(
                 f"put {address} on {name}",
@@ -286,10 +243,10 @@ class Links:
             state=_NUD_NOARP,
         )
         # The same frames come up here, past the bridge: nobody is at home.
-        self._sysctl(f"ipv4/conf/{port.name}/arp_ignore", "8")
-        if self._has_ipv6:
+        self._switches.write(f"ipv4/conf/{port.name}/arp_ignore", "8")
+        if self._switches.has_ipv6:
             # A bridge port needs no address; without this it would announce one into the container.
-            self._sysctl(f"ipv6/conf/{port.name}/disable_ipv6", "1")
+            self._switches.write(f"ipv6/conf/{port.name}/disable_ipv6", "1")
 
     def _change_port(self, port: Port) -> None:
         index, master = _index(port.name), _index(port.bridge)
@@ -305,20 +262,6 @@ class Links:
             if error.code == errno.EEXIST or (error.code in _GONE and "del" in words):
                 return
             raise Unavailable(f"the kernel refused to {what}: {error.args[-1]} (errno {error.code})") from error
-
-    def _sysctl(self, name: str, value: str) -> None:
-        try:
-            (self._sys / name).write_text(value)
-        except FileNotFoundError:
-            return  # the link has gone again, or the kernel has no such switch; observe() tells
-        except OSError as error:
-            raise Unavailable(f"cannot set net.{name.replace('/', '.')} to {value}: {error.strerror}") from error
-
-    def _read(self, name: str) -> str:
-        try:
-            return (self._sys / name).read_text().strip()
-        except OSError:
-            return ""
 
 
 class Trash:

@@ -29,6 +29,7 @@ from plugin.kernel.foreign import ForeignChains
 from plugin.kernel.links import Links, Trash
 from plugin.kernel.loopback import Loopback
 from plugin.kernel.node import Node, NodeFacts, Route
+from plugin.kernel.switches import Switches
 from plugin.kernel.tunnel import Tunnel, TunnelLink
 from plugin.model import IPAddress
 from stackpad.errors import StackpadError, Unavailable
@@ -76,7 +77,8 @@ class Kernel:
         self._thread.shutdown()
 
     def _open(self) -> None:
-        self._links = Links(self._proc)
+        self._switches = Switches(self._proc)
+        self._links = Links(self._switches)
         self._node = Node(self._proc)
         self._firewall = Firewall()
         self._foreign = ForeignChains(self._run, self._proc)
@@ -107,7 +109,7 @@ class Kernel:
 
     async def prepare(self, *, ipv6: bool) -> bool:
         """Switch forwarding on, for IPv6 only if some network has it; tells whether it was off."""
-        return await self._call(self._links.prepare, ipv6=ipv6)
+        return await self._call(self._switches.forward, ipv6=ipv6)
 
     async def fence_tunnel(self, wanted: Tunnel) -> None:
         """Put those of the tunnel's routes and addresses in place that need no link."""

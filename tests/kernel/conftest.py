@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from plugin.kernel.links import Links, Trash
+from plugin.kernel.switches import Switches
 from tests.kernel.frames import bench as bench
 from tests.netns import PROC, Namespace
 from tests.netns import netns as netns
@@ -27,7 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def links(netns: None) -> Iterator[Links]:
-    opened = Links(PROC)
+    opened = Links(Switches(PROC))
     yield opened
     opened.close()
 

@@ -13,11 +13,12 @@ import pytest
 
 from plugin import naming
 from plugin.kernel import links as links_module
-from plugin.kernel.dataplane import EMPTY, Dataplane, desired, plan
+from plugin.kernel.dataplane import EMPTY, UNRESOLVED, Dataplane, desired, plan
 from plugin.kernel.links import Links, Trash
+from plugin.kernel.switches import Switches
 from plugin.model import Protocol, PublishedPort
 from stackpad.errors import Unavailable
-from tests.netns import Namespace, ip, run
+from tests.netns import PROC, Namespace, ip, run
 from tests.samples import endpoint, network, network6
 
 NET, NET6 = network(1), network6(6)
@@ -251,22 +252,34 @@ def test_what_somebody_changes_on_a_bridge_is_seen_and_put_right(links: Links, w
     assert links.observe() == wanted()
 
 
+def test_little_waits_for_an_address_that_nobody_has(links: Links) -> None:
+    """Also on a bridge of an earlier version, which has the kernel's default."""
+    bring(links, wanted())
+    settings = [f"{family}/neigh/{NET6.bridge}/unres_qlen_bytes" for family in ("ipv4", "ipv6")]
+    assert {sysctl(name) for name in settings} == {str(UNRESOLVED)}
+    for name in settings:
+        Path("/proc/sys/net", name).write_text("212992")
+        assert links.observe() != wanted()
+        bring(links, wanted())
+        assert {sysctl(name) for name in settings} == {str(UNRESOLVED)}
+
+
 def test_a_port_needs_its_bridge(links: Links) -> None:
     with pytest.raises(Unavailable, match=f"bridge {NET6.bridge} is not there"):
         links.apply(plan(replace(wanted(), bridges={}), EMPTY))
 
 
-def test_forwarding_for_ipv6_only_where_it_is_needed(links: Links) -> None:
-    links.prepare(ipv6=False)
+def test_forwarding_for_ipv6_only_where_it_is_needed(netns: None) -> None:
+    Switches(PROC).forward(ipv6=False)
     assert (sysctl("ipv4/ip_forward"), sysctl("ipv6/conf/all/forwarding")) == ("1", "0")
     assert sysctl("ipv4/tcp_migrate_req") == "1"
 
 
-def test_an_uplink_goes_on_listening_to_its_router(links: Links) -> None:
+def test_an_uplink_goes_on_listening_to_its_router(netns: None) -> None:
     """A router ignores advertisements unless told otherwise, and the node would lose its own default route."""
     ip("link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
     Path("/proc/sys/net/ipv6/conf/eth1/accept_ra").write_text("0")
-    links.prepare(ipv6=True)
+    Switches(PROC).forward(ipv6=True)
     assert sysctl("ipv6/conf/all/forwarding") == "1"
     assert [sysctl(f"ipv6/conf/{name}/accept_ra") for name in ("eth0", "eth1")] == ["2", "0"]
 
