@@ -30,7 +30,8 @@ class WebContainer:
     ``checked`` says that Docker itself watches over its health; ``last_signals`` are the numbers of those that ask it to
     end. ``reason`` says why it is not up. ``node`` is the id of the node it runs on, empty for this one; ``network`` and
     ``labels`` are what ``request`` was read from. ``endpoint`` is the engine's id of its attachment to a network whose
-    driver is not Docker's own, empty while it is stopped.
+    driver is not Docker's own, empty while it is stopped. ``joined`` is the environment that its network's option names,
+    empty without one.
     """
 
     id: str
@@ -48,6 +49,12 @@ class WebContainer:
     network: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     endpoint: str = ""
+    joined: str = ""
+
+    @property
+    def apart(self) -> str:
+        """What the plugin keeps apart from all else: networks of one environment are one, on whichever node."""
+        return self.joined or self.network
 
     @property
     def owner(self) -> Owner:

@@ -16,6 +16,8 @@ from ingress.owners.ledger import HERE, Claim, How, Ledger, Owner, Released, kep
 from ingress.replicas import differing, route
 from ingress.routes import HostRoute, Made, Problem, State, Table, Waiting, WebContainer
 from stackpad.hosts import above
+from stackpad.labels import ENVIRONMENT, PROJECT
+from stackpad.routeoptions import PATH
 
 _NOTHING: Mapping[str, Made] = {}
 
@@ -69,7 +71,7 @@ def table(
         there, below = _above(host, asking, claims, ledger) if believe else (asking.get(host, []), ())
         problems += below
         made = decide(
-            [Ask(c.owner, c.request.path, c.request.service, c.node) for c in there],
+            [Ask(c.owner, c.request.path, c.request.service, c.node, c.apart) for c in there],
             before,
             now=now,
             platform=platform,
@@ -128,7 +130,7 @@ def _may_be_kept(host: str, claim: Claim, there: list[WebContainer], base_domain
     """
     return (
         _is_platform(host, base_domain)
-        and all(c.owner == claim.owner and claim.paths.get(c.request.path) == c.request.service for c in there)
+        and all(c.owner == claim.owner and _has_its_path(c, claim) for c in there)
         and not any(container.request.options.canonical for container in there)
         and claim.paths.keys() == {container.request.path for container in there}
         and set(claim.nodes) == {container.node for container in there}
@@ -157,8 +159,14 @@ def _is_worth_remembering(claim: Claim) -> bool:
 def _serve(host: str, claim: Claim, own: list[WebContainer], serving: dict[tuple[str, str], list[WebContainer]]) -> None:
     """Put the containers that have their paths of a host into ``serving``."""
     for container in own:
-        if claim.paths[container.request.path] == container.request.service:
+        if _has_its_path(container, claim):
             serving.setdefault((host, container.request.path), []).append(container)
+
+
+def _has_its_path(container: WebContainer, claim: Claim) -> bool:
+    """Whether the path a container of the claim's owner asks for is its service's, and served from its network."""
+    path = container.request.path
+    return claim.paths.get(path) == container.request.service and claim.networks.get(path, "") == container.apart
 
 
 def _above(
@@ -185,7 +193,6 @@ def _losers(host: str, there: list[WebContainer], made: Decision) -> Iterable[Pr
     if claim is None:
         return
     for container in there:
-        path, service = container.request.path, container.request.service
         if container.owner != claim.owner:
             if made.standing is Standing.ACTIVE:
                 text = f"{host} belongs to {claim.owner}; ask for another name, or remove that one first"
@@ -195,12 +202,26 @@ def _losers(host: str, there: list[WebContainer], made: Decision) -> Iterable[Pr
                         f"the operator end that with stackpad domain release {host}"
                     )
                 yield Problem(container.id, container.name, text, conflict=True, node=container.node)
-        elif claim.paths[path] != service:
-            text = (
-                f"{host}{path or '/'} is served by {claim.paths[path]} of the same environment; "
-                f"give {service} a path of its own with stackpad.path"
-            )
+        elif not _has_its_path(container, claim):
+            text = _not_its_path(host, container, claim)
             yield Problem(container.id, container.name, text, conflict=True, node=container.node)
+
+
+def _not_its_path(host: str, container: WebContainer, claim: Claim) -> str:
+    """Who has the path that a container of the same owner asks for, and what to do."""
+    path, service, network = container.request.path, container.request.service, claim.networks.get(container.request.path)
+    has = claim.paths[path]
+    if network is None or network == container.apart:
+        return (
+            f"{host}{path or '/'} is served by {has} of the same environment; "
+            f"give {service} a path of its own with {PATH}"
+        )
+    other = f", have {service} at a path of its own with {PATH}," if has != service else ","
+    return (
+        f"{host}{path or '/'} is served by {has} on network {network}, and this container is on network "
+        f"{container.apart}, which is kept apart from it; give one of them another name with the label {PROJECT} or "
+        f"{ENVIRONMENT}{other} or use one network for both"
+    )
 
 
 def _waiting(host: str, there: list[WebContainer], made: Decision, ledger: Ledger) -> Iterable[Waiting]:

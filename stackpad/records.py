@@ -149,7 +149,8 @@ class Web(Record, frozen=True, kw_only=True):
     """A web container, as the ingress of its own node sees it.
 
     ``labels`` are its labels that concern us; what they ask for is decided by whoever reads. ``network`` is its
-    network's name and ``org`` its node's default organisation. ``state`` is one of ``up``, ``starting``, ``unhealthy``
+    network's name and ``org`` its node's default organisation; ``environment`` is the one that an option of the network
+    names, empty without one. ``state`` is one of ``up``, ``starting``, ``unhealthy``
     and ``down``, with its ``reason``; ``since`` is when it was made (Unix time, seconds). Only what is ``up`` is reached
     from other nodes, at ``address`` and ``port`` and nowhere else.
     """
@@ -164,6 +165,7 @@ class Web(Record, frozen=True, kw_only=True):
     port: int = 0
     reason: str = ""
     since: float = 0.0
+    environment: str = ""
 
 
 class Host(Record, frozen=True, kw_only=True):

@@ -83,10 +83,15 @@ class _Container(msgspec.Struct, omit_defaults=True):
     NetworkSettings: _Attachments | None = None
 
 
-class _Network(msgspec.Struct):
+class _Options(msgspec.Struct, omit_defaults=True):
+    environment: str = msgspec.field(name=labels.ENVIRONMENT, default="")
+
+
+class _Network(msgspec.Struct, omit_defaults=True):
     Id: str
     Name: str
     Driver: str
+    Options: _Options | None = None
 
 
 class _Info(msgspec.Struct):

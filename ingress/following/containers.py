@@ -9,14 +9,14 @@ from __future__ import annotations
 import calendar
 import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ingress.routes import Problem, State, WebContainer
 from stackpad import labels
 from stackpad.errors import InvalidRequest
-from stackpad.labels import Kind
+from stackpad.labels import ENVIRONMENT, Kind
 
 STOP_SIGNALS = {"9", "15"}
 """SIGKILL and SIGTERM, beside a container's own stop signal: who gets one is not asked for anything new."""
@@ -27,12 +27,27 @@ DOCKERS_OWN = {"bridge", "overlay", "macvlan", "ipvlan"}
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a container is read against: networks by id (name, driver), and the operator's settings."""
+    """What a container is read against: networks by id (name, driver), and the operator's settings.
+
+    ``joined`` are the environments of those networks whose option names one, by the network's id.
+    """
 
     networks: Mapping[str, tuple[str, str]]
     drivers: frozenset[str]
     org: str
     base_domain: str
+    joined: Mapping[str, str] = field(default_factory=dict)
+
+    def with_networks(self, listed: Iterable[Mapping[str, Any]]) -> Surroundings:
+        """The same with the networks that the engine lists."""
+        networks, joined = {}, {}
+        for one in listed:
+            networks[one["Id"]] = one["Name"], one["Driver"]
+            environment = str((one.get("Options") or {}).get(ENVIRONMENT) or "")
+            # To a driver of Docker's own the option means nothing, and such networks are never one.
+            if environment and one["Driver"] not in DOCKERS_OWN:
+                joined[one["Id"]] = environment
+        return replace(self, networks=networks, joined=joined)
 
     def knows(self, raw: Mapping[str, Any]) -> bool:
         """Whether all the container's networks are known, so that reading it gives the whole truth."""
@@ -75,7 +90,7 @@ def read(raw: Mapping[str, Any], around: Surroundings) -> WebContainer | Problem
         if given.get(labels.TYPE) != Kind.WEB:
             labels.check(given)
             return None
-        network, address, endpoint = _attachment(raw, around)
+        network, address, endpoint, joined = _attachment(raw, around)
         request = labels.web(given, name=name, network=network, org=around.org, base_domain=around.base_domain)
         port = request.port or _only_port(config.get("ExposedPorts") or {})
     except InvalidRequest as error:
@@ -96,6 +111,7 @@ def read(raw: Mapping[str, Any], around: Surroundings) -> WebContainer | Problem
         network=network,
         labels=tuple(sorted((key, value) for key, value in given.items() if labels.ours(key))),
         endpoint=endpoint,
+        joined=joined,
         last_signals=frozenset({*STOP_SIGNALS, _signal_number(str(config.get("StopSignal") or "SIGTERM"))}),
     )
 
@@ -104,13 +120,14 @@ def _attached(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return (raw.get("NetworkSettings") or {}).get("Networks") or {}
 
 
-def _attachment(raw: Mapping[str, Any], around: Surroundings) -> tuple[str, str | None, str]:
-    """Name of the container's network with us, its address there (``None`` while stopped), and its endpoint's id.
+def _attachment(raw: Mapping[str, Any], around: Surroundings) -> tuple[str, str | None, str, str]:
+    """Name of the container's network with us, its address there (``None`` while stopped), its endpoint's id, and what
+    environment the network's option names.
 
     Of several it is the one that the container was made with: what it is connected to later changes nothing of where it
     is served. Without that one, the first by name.
     """
-    by_name = {name: (name, driver) for name, driver in around.networks.values()}
+    by_name = {name: key for key, (name, _) in around.networks.items()}
     made_with = str((raw.get("HostConfig") or {}).get("NetworkMode") or "")
 
     def order(item: tuple[str, Mapping[str, Any]]) -> tuple[bool, bool, str]:
@@ -120,10 +137,13 @@ def _attachment(raw: Mapping[str, Any], around: Surroundings) -> tuple[str, str 
 
     for given_name, entry in sorted(_attached(raw).items(), key=order):
         # A container that was created and never started has the name of its network only.
-        known = around.networks.get(entry.get("NetworkID") or "") or by_name.get(given_name)
-        if known is not None and known[1] in around.drivers:
+        key = entry.get("NetworkID") or ""
+        key = key if key in around.networks else by_name.get(given_name, "")
+        name, driver = around.networks.get(key, ("", ""))
+        if driver in around.drivers:
             address = entry.get("IPAddress") or entry.get("GlobalIPv6Address") or None
-            return known[0], address, "" if known[1] in DOCKERS_OWN else str(entry.get("EndpointID") or "")
+            endpoint = "" if driver in DOCKERS_OWN else str(entry.get("EndpointID") or "")
+            return name, address, endpoint, around.joined.get(key, "")
     raise InvalidRequest(
         "the container is on no network of ours; connect it to one made with docker network create -d stackpad"
     )

@@ -182,8 +182,7 @@ class Follower:
             self._become(replace(self.view, stale=True))
 
     async def _learn_networks(self) -> None:
-        listed = await self._engine.networks()
-        self._around = replace(self._around, networks={one["Id"]: (one["Name"], one["Driver"]) for one in listed})
+        self._around = self._around.with_networks(await self._engine.networks())
 
     async def _inspect(self, container_id: str) -> WebContainer | Problem | None:
         raw = await self._engine.inspect(container_id)

@@ -137,6 +137,7 @@ def _record(container: WebContainer, org: str) -> records.Web:
         port=container.port or 0,
         reason=container.reason,
         since=container.since,
+        environment=container.joined,
     )
 
 
@@ -240,4 +241,5 @@ def _container(record: records.Web, base_domain: str) -> WebContainer:
         node=record.owner,
         network=record.network,
         labels=tuple(sorted(record.labels.items())),
+        joined=record.environment,
     )

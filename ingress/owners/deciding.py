@@ -4,6 +4,9 @@ First come, first served, and a claim ends on positive evidence only: when every
 has been heard, and none of its owner's does any more. Then it is kept for a while: else who waits for a name would have
 it in the moment in which its owner's containers are made anew. A custom domain has to be proved, and as long as nobody
 has proved it, having asked first keeps nobody else from proving it.
+
+A path of a name is one service's, and that service's on one network: what networks keep apart does not share visitors
+because it is called alike. That, too, is first come, first served, for as long as a container there asks for it.
 """
 
 from __future__ import annotations
@@ -28,12 +31,13 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One container's wish for a name: for which of its paths, and on which node."""
+    """One container's wish for a name: for which of its paths, on which node and which network."""
 
     owner: Owner
     path: str
     service: str
     node: str = HERE
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ def decide(
     allowed = ruling.owner if ruling is not None and ruling.allowed else None
     ended: Released | None = None
     if before is not None and before.owner not in owners and all(node in heard for node in before.nodes):
-        left = replace(before, paths={}, nodes=(), gone=now if before.gone is None else before.gone)
+        left = replace(before, paths={}, networks={}, nodes=(), gone=now if before.gone is None else before.gone)
         # What the operator has allowed is kept by his word.
         if is_kept(left, now=now, platform=platform) and allowed != before.owner:
             before = left
@@ -114,17 +118,26 @@ def _claim(asks: Sequence[Ask], claim: Claim, heard: Collection[str]) -> Claim:
     if len(asks) == len(claim.paths) == 1:
         # Mostly nothing is new, and there are thousands of these at every change.
         (ask,) = asks
-        if (ask.owner, ask.service, (ask.node,)) == (claim.owner, claim.paths.get(ask.path), claim.nodes):
+        there = claim.owner, claim.paths.get(ask.path), claim.nodes, claim.networks.get(ask.path, "")
+        if (ask.owner, ask.service, (ask.node,), ask.network) == there:
             return claim
     own = [ask for ask in asks if ask.owner == claim.owner]
     silent = {node for node in claim.nodes if node not in heard}
     wanted = {(ask.path, ask.service) for ask in own}
     paths = {path: service for path, service in claim.paths.items() if silent or (path, service) in wanted}
+    places = {(ask.path, ask.service, ask.network) for ask in own}
+    networks = {
+        path: network
+        for path, network in claim.networks.items()
+        if path in paths and (silent or (path, paths[path], network) in places)
+    }
     for ask in own:
-        paths.setdefault(ask.path, ask.service)
+        if paths.setdefault(ask.path, ask.service) == ask.service:
+            networks.setdefault(ask.path, ask.network)
     nodes = tuple(sorted(silent | {ask.node for ask in own}))
     gone = None if own or silent else claim.gone
-    return Claim(claim.owner, claim.since, dict(sorted(paths.items())), claim.proof, nodes, gone)
+    known = {path: network for path, network in sorted(networks.items()) if network}
+    return Claim(claim.owner, claim.since, dict(sorted(paths.items())), claim.proof, nodes, gone, known)
 
 
 def _standing(claim: Claim, ruling: Ruling | None, *, platform: bool, believe: bool) -> Standing:

@@ -54,7 +54,9 @@ class Claim:
     """Who owns a host name, and which of its services each path; ``since`` is Unix time, seconds.
 
     ``nodes`` are the ids of the nodes whose containers asked for it when they were last heard. ``gone`` is since when no
-    container does, where it is kept for its owner all the same.
+    container does, where it is kept for its owner all the same. ``networks`` says of each path from which network it is
+    served; of a path that is not among them the first container says it, as of all paths in a ledger from before that was
+    kept.
     """
 
     owner: Owner
@@ -63,6 +65,7 @@ class Claim:
     proof: Proof | None = None
     nodes: tuple[str, ...] = (HERE,)
     gone: float | None = None
+    networks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,9 +261,17 @@ def _one(there: list[Claim], ruling: Ruling | None) -> Claim:
 
     first = min(there, key=rank)
     own = sorted(
-        (claim for claim in there if claim.owner == first.owner), key=lambda c: (c.since, sorted(c.paths.items()))
+        (claim for claim in there if claim.owner == first.owner),
+        key=lambda c: (c.since, sorted(c.paths.items()), sorted(c.networks.items())),
     )
     paths = {path: service for claim in reversed(own) for path, service in claim.paths.items()}
+    networks = {
+        path: network
+        for claim in reversed(own)
+        for path, network in claim.networks.items()
+        # That of another service would leave the one that stays without any container of its own.
+        if path in paths and claim.paths.get(path) == paths[path]
+    }
     return Claim(
         first.owner,
         own[0].since,
@@ -268,4 +279,5 @@ def _one(there: list[Claim], ruling: Ruling | None) -> Claim:
         min((claim.proof for claim in own if claim.proof is not None), default=None),
         tuple(sorted({node for claim in own for node in claim.nodes})),
         max((claim.gone for claim in own if claim.gone is not None), default=None),
+        dict(sorted(networks.items())),
     )

@@ -18,6 +18,7 @@ from tests.testbed import images
 from tests.testbed.proxy import ADMIN
 
 LATER = "aa-shared.acme.stackpad.test"
+BLOG = "blog.acme.stackpad.test"
 
 
 def test_from_start_to_removal(visitor: Visitor) -> None:
@@ -206,6 +207,42 @@ def test_another_network_changes_nothing_of_where_it_is_served(visitor: Visitor)
     visitor.sees(LATER, 200, "later ")
     assert visitor.get(HOST)[:1] == (200,)
     assert [row["host"] for row in routes(visitor.bench) or [] if row["state"] == "up"] == sorted((HOST, LATER))
+
+
+@pytest.mark.parametrize(
+    ("second", "labels"),
+    [("blog", ()), ("Blog-Production", ()), ("blog-staging", ("--label", "stackpad.environment=production"))],
+)
+def test_networks_that_are_kept_apart_do_not_share_a_hosts_visitors(
+    visitor: Visitor, second: str, labels: tuple[str, ...]
+) -> None:
+    bench, first, service = visitor.bench, "blog-production", ("--label", "com.docker.compose.service=web")
+    for name in (first, second):
+        bench.network(name)
+    bench.serve("own", first, *WEB, *service)
+    visitor.sees(BLOG, 200, "own ")
+    bench.serve("other", second, *WEB, *service, *labels)
+    words = f"is served by web on network {first}, and this container is on network {second}"
+    eventually(lambda: any(words in str(problem["problem"]) for problem in report(bench)["problems"]), words)
+    assert {visitor.get(BLOG)[1].split()[0] for _ in range(20)} == {"own"}
+    # Made anew, as for a new version, it is served on, although the other one is older by now.
+    bench.serve("new", first, *WEB, *service)
+    bench.docker("rm", "--force", "own")
+    eventually(lambda: {visitor.get(BLOG)[1].split()[0] for _ in range(20)} == {"new"}, "the new one alone")
+    bench.docker("rm", "--force", "new")
+    visitor.sees(BLOG, 200, "other ")
+    assert not report(bench)["problems"]
+
+
+def test_an_environment_is_spread_over_networks_by_paths(visitor: Visitor) -> None:
+    bench = visitor.bench
+    bench.network("behind")
+    labels = ("--label", "stackpad.project=my-app", "--label", "stackpad.environment=production")
+    bench.serve("web", NETWORK, *WEB)
+    bench.serve("api", "behind", *WEB, *labels, "--label", "stackpad.path=/api")
+    visitor.sees(HOST, 200, "web ")
+    eventually(lambda: visitor.get(HOST, "/api/users")[1].startswith("api "), "the path")
+    assert not report(bench)["problems"]
 
 
 def test_a_container_on_another_network_is_told_so(visitor: Visitor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -132,17 +133,83 @@ def test_the_table_is_the_same_whatever_the_order_of_containers() -> None:
 
 
 def test_labels_are_the_deployers_word() -> None:
-    """Who a container is follows from what it says, not from the network it is on."""
+    """Who a container is follows from what it says, not from the network it is on: so with what answers at a path."""
     web = replace(container("web"), network="shop-production")
-    alike = replace(container("alike", address="10.0.9.2", since=2.0), network="other-production")
     login = container("login", service="login", path="/login", address="10.0.9.3", since=3.0)
-    found = made(web, alike, replace(login, network="other-production"))
-    (host,) = found.hosts
-    assert {path.path: path.upstreams for path in host.paths} == {
-        "": ("10.0.0.2:80", "10.0.9.2:80"),
-        "/login": ("10.0.9.3:80",),
-    }
+    found = made(web, replace(login, network="other-production"))
+    assert upstreams(found) == {"": ("10.0.0.2:80",), "/login": ("10.0.9.3:80",)}
     assert not found.problems
+
+
+def upstreams(found: Table) -> dict[str, tuple[str, ...]]:
+    """By path, where the visitors of the only host are sent."""
+    (host,) = found.hosts
+    return {path.path: path.upstreams for path in host.paths}
+
+
+def on(network: str, number: int, *, joined: str = "", node: str = "", **asks: Any) -> WebContainer:
+    """A container on a network; ``number`` is when it was made, and its address."""
+    made_then = container(f"c{number}", address=f"10.0.0.{number}", since=float(number), **asks)
+    return replace(made_then, network=network, joined=joined, node=node)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("blog-production", "blog"), ("My-App-Production", "my-app-production"), ("shop-production", "shop-staging")],
+)
+def test_networks_that_are_kept_apart_do_not_share_visitors(first: str, second: str) -> None:
+    """Though project, environment and service of their containers are the same, by names or by labels."""
+    own, other = on(first, 1), on(second, 2)
+    for order in ([own, other], [other, own]):
+        found = made(*order)
+        assert upstreams(found) == {"": ("10.0.0.1:80",)}
+        (problem,) = found.problems
+        assert (problem.name, problem.conflict) == ("c2", True)
+        assert problem.text == (
+            f"{HOST}/ is served by web on network {first}, and this container is on network {second}, which is kept "
+            "apart from it; give one of them another name with the label stackpad.project or stackpad.environment, "
+            "or use one network for both"
+        )
+
+
+def test_who_was_first_keeps_a_path_also_when_its_containers_are_made_anew() -> None:
+    first = made(on("blog-production", 1), on("blog", 2))
+    replaced = made(on("blog-production", 1, state=State.DOWN), on("blog-production", 3), on("blog", 2), before=first)
+    after = made(on("blog-production", 3), on("blog", 2), before=replaced)
+    assert upstreams(replaced) == upstreams(after) == {"": ("10.0.0.3:80",)}
+    assert [problem.name for problem in after.problems] == ["c2"]
+    stopped = made(on("blog-production", 3, state=State.DOWN), on("blog", 2), before=after)
+    assert upstreams(stopped) == {"": ()}, "a stopped one keeps it, as everywhere"
+    gone = made(on("blog", 2), before=stopped)
+    assert (upstreams(gone), gone.problems) == ({"": ("10.0.0.2:80",)}, ())
+
+
+def test_one_network_is_one_whatever_node_it_is_on_and_however_it_is_called_there() -> None:
+    nodes = made(on("shop-production", 1, node="n1"), on("shop-production", 2, node="n2"))
+    assert upstreams(nodes) == {"": ("10.0.0.1:80", "10.0.0.2:80")}
+    by_option = made(on("shop-production", 1), on("here", 2, joined="shop-production"))
+    assert upstreams(by_option) == {"": ("10.0.0.1:80", "10.0.0.2:80")}
+    assert not nodes.problems + by_option.problems
+
+
+def test_an_environment_may_be_spread_over_networks_by_paths() -> None:
+    web, api = on("front", 1), on("back", 2, service="api", path="/api")
+    found = made(web, api, on("back", 3, service="api", path="/api"))
+    assert upstreams(found) == {"/api": ("10.0.0.2:80", "10.0.0.3:80"), "": ("10.0.0.1:80",)}
+    assert not found.problems
+
+
+def test_another_service_on_another_network_is_told_all_there_is_to_do() -> None:
+    (problem,) = made(on("blog-production", 1), on("blog", 2, service="app")).problems
+    assert problem.text.startswith(f"{HOST}/ is served by web on network blog-production, and this container is on ")
+    assert problem.text.endswith(", have app at a path of its own with stackpad.path, or use one network for both")
+
+
+def test_a_ledger_from_before_networks_were_kept_has_the_first_to_come() -> None:
+    before = Table(ledger=Ledger({HOST: Claim("acme/shop/production", 1.0, {"": "web"})}))
+    found = made(on("blog", 2), on("blog-production", 1), before=before)
+    assert upstreams(found) == {"": ("10.0.0.1:80",)}
+    assert found.claims[HOST].networks == {"": "blog-production"}
 
 
 def test_claims_of_nobody_are_dropped() -> None:

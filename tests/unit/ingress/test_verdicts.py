@@ -73,6 +73,14 @@ def test_who_comes_second_is_told_whose_the_domain_is_and_who_says_so() -> None:
     assert not told(seen(proved(shop(), rival())), shop()).problems
 
 
+def test_who_is_on_another_network_than_the_one_that_is_served_is_told() -> None:
+    first = replace(container("a"), network="blog-production")
+    ledger = made(first, believe=True).ledger
+    second = replace(container("b", since=2.0), network="blog")
+    assert "is served by web on network blog-production" in texts(told(seen(ledger), second))["b"]
+    assert not told(seen(ledger), replace(second, network="blog-production")).problems
+
+
 @pytest.mark.parametrize("names", [(), ("nobody.example",)])
 def test_of_what_nobody_has_decided_nothing_is_said(names: Iterable[str]) -> None:
     ledger = Ledger(claims={name: book.Claim(SHOP, 1.0) for name in names})

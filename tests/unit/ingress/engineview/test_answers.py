@@ -103,11 +103,13 @@ def test_the_rest_is_what_is_read_of_it() -> None:
             "Name": "a",
             "Driver": "stackpad",
             "IPAM": {"Config": [HIDDEN]},
-            "Options": {"a": HIDDEN},
+            "Options": {"a": HIDDEN, "stackpad.environment": "b"},
             "Labels": {},
         }
     ]
-    assert shown(Resource.NETWORKS, networks) == [{"Id": NET, "Name": "a", "Driver": "stackpad"}]
+    assert shown(Resource.NETWORKS, networks) == [
+        {"Id": NET, "Name": "a", "Driver": "stackpad", "Options": {"stackpad.environment": "b"}}
+    ]
     assert shown(Resource.INFO, {"Name": "n1", "HttpProxy": HIDDEN, "Labels": [HIDDEN]}) == {"Name": "n1"}
     version = {"Version": "28.5.2", "ApiVersion": "1.51", "MinAPIVersion": "1.24", "KernelVersion": HIDDEN}
     assert shown(Resource.VERSION, version) == {key: version[key] for key in ("Version", "ApiVersion", "MinAPIVersion")}

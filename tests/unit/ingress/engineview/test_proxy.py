@@ -118,7 +118,7 @@ async def test_an_ingress_reads_what_it_reads_of_the_engine_itself(script: Scrip
     async with script.runs(), shown(script) as path, Engine(f"unix://{path}") as view:
         assert await view.version() == "28.5.2"
         assert await view.host_name() == "n1"
-        assert await view.networks() == [{"Id": NET, "Name": "my-app-production", "Driver": "stackpad"}]
+        assert await view.networks() == [{"Id": NET, "Name": "my-app-production", "Driver": "stackpad", "Options": {}}]
         (listed,) = await view.containers({"status": "running"})
         assert (listed["Id"], listed["Names"]) == (ID, ["/web-1"])
         found = await view.inspect(ID)

@@ -130,6 +130,26 @@ def test_it_is_served_in_the_network_it_was_made_with(made_with: str, address: s
     assert found.address == address
 
 
+def test_a_networks_option_says_which_environment_it_joins() -> None:
+    """Also of a container that was never started, which has its network's name only; Docker's own know no such option."""
+    listed: list[dict[str, Any]] = [
+        {"Id": NET, "Name": "here", "Driver": "stackpad", "Options": {"stackpad.environment": "my-app-production"}},
+        {"Id": OTHER, "Name": "plain", "Driver": "stackpad", "Options": None},
+        {"Id": "b" * 64, "Name": "bridged", "Driver": "bridge", "Options": {"stackpad.environment": "my-app-production"}},
+    ]
+    around = replace(AROUND, drivers=AROUND.drivers | {"bridge"}).with_networks(listed)
+
+    def apart(name: str, network_id: str) -> str:
+        there = {name: {"NetworkID": network_id, "IPAddress": "10.192.0.2"}}
+        labelled = {"stackpad.type": "web", "stackpad.port": "80", "stackpad.project": "x"}
+        found = containers.read(inspected(NetworkSettings__Networks=there, Config__Labels=labelled), around)
+        assert isinstance(found, WebContainer)
+        return found.apart
+
+    assert apart("here", NET) == apart("here", "") == "my-app-production"
+    assert (apart("plain", OTHER), apart("bridged", "b" * 64)) == ("plain", "bridged")
+
+
 @pytest.mark.parametrize("there", [{}, {"bridge": {"NetworkID": OTHER, "IPAddress": "172.17.0.2"}}, None])
 def test_on_no_network_of_ours(there: Any) -> None:
     assert "connect it to one made with docker network create -d stackpad" in problem(

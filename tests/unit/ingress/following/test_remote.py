@@ -61,6 +61,12 @@ def test_what_one_node_says_the_other_hears() -> None:
     assert heard == replace(container(), checked=True, node="b")
 
 
+def test_which_network_it_is_on_is_heard_as_the_plugins_have_it() -> None:
+    there = cluster(stored("b", *word([container(joined="shop")], [], org="acme")), "a", "b")
+    (heard,), _ = Others(BASE).read(there, never)
+    assert (heard.network, heard.apart) == ("shop-production", "shop")
+
+
 def test_a_nodes_own_records_are_not_heard_twice() -> None:
     assert Others(BASE).read(cluster(stored("a", *word([container()], [], org="acme")), "a"), never) == ([], [])
 

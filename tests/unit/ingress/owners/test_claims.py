@@ -121,4 +121,5 @@ def test_the_file_says_its_layout(tmp_path: Path) -> None:
         "proof": {"at": 6.0, "how": "dns"},
         "nodes": ["", "n2"],
         "gone": None,
+        "networks": {},
     }

@@ -14,8 +14,8 @@ DNS = Proof(5.0, How.DNS)
 NOW = 100.0
 
 
-def ask(owner: str, node: str = "", path: str = "", service: str = "web") -> Ask:
-    return Ask(owner, path, service, node)
+def ask(owner: str, node: str = "", path: str = "", service: str = "web", network: str = "") -> Ask:
+    return Ask(owner, path, service, node, network)
 
 
 def claim(owner: str, since: float = 1.0, proof: Proof | None = None, *nodes: str, **paths: str) -> Claim:
@@ -133,3 +133,26 @@ def test_paths_stay_with_their_services_and_go_with_them() -> None:
 
 def test_nobody_asks_and_nobody_did() -> None:
     assert made([]).claim is None
+
+
+@pytest.mark.parametrize(
+    ("asks", "heard", "networks"),
+    [
+        # Who was first keeps the path; in a ledger from before networks were kept, the first to ask has it.
+        ([ask(A, network="new"), ask(A, network="old")], [""], {"": "old"}),
+        ([ask(A, network="new")], [""], {"": "new"}),
+        # Where a node is not heard, its containers may be there still.
+        ([ask(A, network="new")], [], {"": "old"}),
+        # The network goes with the service that has the path.
+        ([ask(A, service="other", network="old"), ask(A, network="new")], [""], {"": "new"}),
+        ([ask(A, service="other", network="new")], [""], {"": "new"}),
+        ([ask(A, network="old"), ask(A, path="/api", network="new")], [""], {"": "old", "/api": "new"}),
+        # Of what nobody asks for any more nothing is left but whose it is.
+        ([], [""], {}),
+    ],
+)
+def test_from_which_network_a_path_is_served(asks: list[Ask], heard: list[str], networks: dict[str, str]) -> None:
+    before = Claim(A, 1.0, {"": "web"}, DNS, ("",), networks={"": "old"})
+    found = made(asks, before, heard=heard).claim
+    assert found is not None
+    assert found.networks == networks

@@ -38,6 +38,12 @@ def of(claim: Claim | None = None, ruling: Ruling | None = None, released: Relea
             of(Claim(A, 1.0, {"": "web", "/api": "api"}, DNS, ("", "n1", "n2"))),
         ),
         (of(Claim(A, 1.0, proof=HTTP)), of(Claim(A, 1.0, proof=DNS)), of(Claim(A, 1.0, proof=DNS))),
+        # With a service goes its network; that of another service at the same path is not the one that stays.
+        (
+            of(Claim(A, 1.0, {"": "web", "/api": "api"}, networks={"": "front"})),
+            of(Claim(A, 2.0, {"": "new", "/api": "api"}, networks={"": "other", "/api": "back"})),
+            of(Claim(A, 1.0, {"": "web", "/api": "api"}, networks={"": "front", "/api": "back"})),
+        ),
         # What was released does not come back from a copy, and what came after it stays.
         (of(Claim(A, 1.0, proof=DNS)), of(released=Released(A, 3.0)), of(released=Released(A, 3.0))),
         (
@@ -85,6 +91,7 @@ CLAIMS = st.builds(
     st.none() | st.builds(Proof, TIMES, st.sampled_from(How)),
     st.sets(st.sampled_from(["", "n1"])).map(lambda nodes: tuple(sorted(nodes))),
     st.none() | TIMES,
+    st.dictionaries(st.sampled_from(["", "/a"]), st.sampled_from(["n", "m"]), max_size=2),
 )
 HOSTS = st.sampled_from(["a.example", "b.example"])
 LEDGERS = st.builds(

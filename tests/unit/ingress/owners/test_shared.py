@@ -19,6 +19,8 @@ CLAIMS = st.builds(
     st.dictionaries(st.sampled_from(["", "/api"]), st.sampled_from(["web", "api"])),
     st.none() | st.builds(Proof, TIMES, st.sampled_from(list(How))),
     st.sampled_from([("",), ("n1",), ("n1", "n2")]),
+    st.none() | TIMES,
+    st.dictionaries(st.sampled_from(["", "/api"]), st.sampled_from(["shop", "Shop"])),
 )
 LEDGERS = st.builds(
     Ledger,
