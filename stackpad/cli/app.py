@@ -16,7 +16,7 @@ import typer
 
 from stackpad.cli import checks, client, domain, explain, fleet, httpport, node, output, page, render, visit
 from stackpad.cli.common import PLACES, USAGE, Json, OnlyIngressSocket, Socket, answering, show
-from stackpad.cli.examine import elsewhere, examine
+from stackpad.cli.examine import elsewhere, ended, examine
 from stackpad.cli.names import look_up
 from stackpad.cli.reports import (
     ClusterReport,
@@ -258,10 +258,11 @@ def _cluster(socket: Path) -> ClusterReport:
 
 
 def _served(socket: Path) -> Routes | None:
-    """What the ingress serves; ``None`` without one. One that does not answer is a problem, not the end."""
+    """What the ingress serves; ``None`` where there never was one. One that does not answer is a problem, not the end."""
     if not os.path.exists(socket):
-        return None
+        was = ended(PLACES.state)
+        return Routes(silent=True, problem=f"{was}; {render.INGRESS_REMEDY}") if was else None
     try:
         return client.fetch(client.ingress(socket), "/routes", Routes)
     except Unavailable as error:
-        return Routes(problem=str(error))
+        return Routes(silent=True, problem=str(error))

@@ -29,7 +29,7 @@ MAX_BODY = 256 << 20
 """Bytes that are read at most; a node with a thousand networks says about half a megabyte."""
 
 PLUGIN_REMEDY = "is the plugin enabled? see docker plugin ls; docker plugin enable stackpad/net starts it"
-INGRESS_REMEDY = "is the ingress running?"
+INGRESS_REMEDY = "is the ingress running? docker start stackpad-ingress, or the container of your Compose file, starts it"
 PAGE_REMEDY = "is the ingress running, and as new as this command?"
 ENGINE_REMEDY = "is the Docker engine running? see systemctl status docker"
 CADDY_REMEDY = "is Caddy running, with this socket as its admin address?"

@@ -73,6 +73,14 @@ class _EngineContainer(msgspec.Struct):
     settings: _Attachments | None = msgspec.field(name="NetworkSettings", default=None)
 
 
+def ended(state: Path) -> str:
+    """What to say of an ingress that has no socket: that there was one, as its state shows; empty if there was none."""
+    there = (directory / name for directory in (state / "ingress", state) for name in KEPT)
+    # os.path: Path.exists raises where somebody may not look.
+    found = next((path for path in there if os.path.exists(path)), None)
+    return "" if found is None else f"there was an ingress on this node ({found} is its), and it does not run"
+
+
 def elsewhere(place: Path) -> str:
     """What to say of a plugin's socket that is another network's, reached through ``/proc``; empty if it is not.
 
@@ -116,9 +124,7 @@ def examine(places: Places) -> Facts:
             for tool in ("iptables", *(["ip6tables"] if ipv6 else []))
         },
         mtus={} if isinstance(networks, Unknown) else _mtus(report.bridge for report in networks),
-        ingress=_try(lambda: client.fetch(client.ingress(places.ingress), "/routes", Routes))
-        if os.path.exists(places.ingress)
-        else None,
+        ingress=_ingress(places),
         cluster=_try(lambda: client.fetch(plugin, "/cluster?round-trip", ClusterReport)),
         engine_pools=_try(lambda: _engine_pools(engine)),
         daemon_json=_try(lambda: daemonjson.read(places.daemon_json)[1]),
@@ -127,6 +133,13 @@ def examine(places: Places) -> Facts:
         caddy=_try(lambda: _caddy(places.caddy)) if os.path.exists(places.caddy) else None,
         left=tuple(str(places.state / name) for name in KEPT if _left(places.state, name)),
     )
+
+
+def _ingress(places: Places) -> Routes | Unknown | None:
+    if os.path.exists(places.ingress):
+        return _try(lambda: client.fetch(client.ingress(places.ingress), "/routes", Routes))
+    was = ended(places.state)
+    return Unknown(was) if was else None
 
 
 def _left(state: Path, name: str) -> bool:

@@ -32,8 +32,8 @@ class Facts:
     ``-S`` prints of the table ``filter``, by the command asked. ``mtus`` are those of the bridges that are there.
     ``engine_pools`` are the bases of the engine's default address pools, ``daemon_json`` is what Docker's configuration
     says, and ``resolver`` the address at which ours has answered. ``firewalld`` is that firewall's table, empty if none.
-    ``ingress`` and ``caddy`` are ``None`` where there is no such socket. ``left`` are files of an earlier ingress
-    that the one of today has others for.
+    ``ingress`` is ``None`` where there is none and never was, ``caddy`` where there is no such socket. ``left`` are files
+    of an earlier ingress that the one of today has others for.
     ``connections`` are how many the kernel tracks and how many it can, ``None`` where it tracks none.
     """
 

@@ -25,6 +25,12 @@ from stackpad.cli.reports import (
 
 NOTHING = "-"
 
+INGRESS_REMEDY = (
+    "docker start stackpad-ingress, or the container of your Compose file, starts it, and docker logs says why it has "
+    "ended; where none is to run any more, move its state away (/var/lib/stackpad/ingress)"
+)
+"""What to do about an ingress that does not answer."""
+
 SHORT = 60
 """Characters of a reason that stands beside its state; a longer one is told below the table."""
 
@@ -64,7 +70,7 @@ def text(grid: Grid) -> str:
 
 
 def status(report: Status, routes: Routes | None, now: float) -> Grid:
-    """The node at a glance; ``routes`` is ``None`` where no ingress runs."""
+    """The node at a glance; ``routes`` is ``None`` where there is and was no ingress."""
     problems = [*report.problems]
     if routes is not None:
         problems += _ingress_problems(routes)
@@ -285,6 +291,8 @@ def certificate(route: RouteReport) -> str:
 
 
 def _ingress(routes_: Routes) -> str:
+    if routes_.silent:
+        return "does not answer"
     count = Counter(route.state for route in routes_.routes)
     states = ", ".join(f"{number} {state}" for state, number in sorted(count.items()))
     return f"{'in step' if routes_.problem is None else 'not in step'}; routes: {states or 'none'}"

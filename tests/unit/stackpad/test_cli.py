@@ -36,6 +36,13 @@ def plugin(tmp_path: Path, answers: dict[str, Any]) -> Iterator[Path]:
         yield path
 
 
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the node's state is; this machine may have one."""
+    monkeypatch.setattr(commands, "PLACES", replace(Places(), state=tmp_path / "state"))
+    return tmp_path / "state"
+
+
 def run(*words: str | Path, env: dict[str, str] | None = None) -> Result:
     return CliRunner().invoke(
         app, [str(word) for word in words], env={"STACKPAD_INGRESS_SOCKET": "/nowhere", **(env or {})}
@@ -88,6 +95,20 @@ def test_an_ingress_that_left_its_socket_is_a_problem(plugin: Path, tmp_path: Pa
     result = run("status", "--socket", plugin, "--ingress-socket", left)
     assert result.exit_code == 1
     assert "Connection refused" in result.stdout
+    assert "docker start stackpad-ingress" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("kept", ["ingress/claims.json", "ingress/proof.key", "claims.json"])
+def test_an_ingress_that_has_ended_is_a_problem(plugin: Path, state: Path, kept: str) -> None:
+    """It takes its socket away when it is asked to end, so that only its state shows that there was one."""
+    (state / "ingress").mkdir(parents=True)
+    (state / kept).touch()
+    result = run("status", "--socket", plugin)
+    words = " ".join(result.stdout.split())
+    assert result.exit_code == 1
+    assert "ingress does not answer" in words
+    assert f"problems ingress: there was an ingress on this node ({state / kept} is its), and it does not run;" in words
+    assert "docker start stackpad-ingress" in words
 
 
 def test_networks(plugin: Path) -> None:

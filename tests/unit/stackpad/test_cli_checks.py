@@ -58,6 +58,18 @@ def test_a_plugin_that_says_what_is_wrong_need_not_be_enabled() -> None:
     assert "put that right" in remedies[0]
 
 
+def test_an_ingress_that_has_ended_is_not_none(tmp_path: Path) -> None:
+    none = tmp_path / "none"
+    places = replace(Places(), state=tmp_path, plugin=none, plain=none, engine=none, ingress=none, caddy=none)
+    assert examine(places).ingress is None
+    (tmp_path / "ingress").mkdir()
+    (tmp_path / "ingress" / "claims.json").touch()
+    (check,) = [one for one in diagnose(examine(places)) if one.name == "ingress"]
+    assert check.level is Level.PROBLEM
+    assert check.detail.endswith("ingress/claims.json is its), and it does not run")
+    assert check.remedy.startswith("docker start stackpad-ingress")
+
+
 def test_what_an_earlier_ingress_knew_is_not_left_unnoticed(tmp_path: Path) -> None:
     (tmp_path / "ingress").mkdir()
     (tmp_path / "claims.json").touch()
