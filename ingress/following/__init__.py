@@ -4,7 +4,7 @@ running     what is known of both, as one
 follower    this node's, from the engine's events
 containers  from what the engine says to what we know (pure)
 ready       those whose port accepts are up
-patience    those that have been starting for too long (pure)
+patience    those that have been in trouble for too long (pure)
 health      whether a port accepts
 fleet       the cluster, by way of this node's plugin
 remote      from and to the records of others (pure)

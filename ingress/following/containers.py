@@ -25,6 +25,11 @@ DOCKERS_OWN = {"bridge", "overlay", "macvlan", "ipvlan"}
 """Drivers whose containers our plugin knows nothing of."""
 
 
+RESTARTING = "it ended and is being started again"
+ASKED_TO_STOP = "it was asked to stop"
+"""Reasons for being down that say more than that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a container is read against: networks by id (name, driver), and the operator's settings.
@@ -163,7 +168,7 @@ def _state(state: Mapping[str, Any], address: str | None, port: int) -> tuple[St
     if state.get("Paused"):
         return State.DOWN, "it is paused"
     if state.get("Restarting"):
-        return State.DOWN, "it ended and is being started again"
+        return State.DOWN, RESTARTING
     if not state.get("Running"):
         return State.DOWN, "it is not running"
     if address is None:

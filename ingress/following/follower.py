@@ -92,7 +92,7 @@ class Follower:
             known = self.view.containers.get(event.id)
             if known is not None and event.attributes.get("signal") in known.last_signals:
                 self._leaving[event.id] = time.monotonic() + LEAVING_FOR, known.started
-                self._leave(event.id, "it was asked to stop")
+                self._leave(event.id, containers.ASKED_TO_STOP)
         elif event.action in {"die", "stop"}:
             self._leaving.pop(event.id, None)
             self._leave(event.id, "it is not running")
@@ -196,5 +196,5 @@ class Follower:
             # It did not mean it; or it has been started again, as an engine does with all when it starts itself.
             del self._leaving[container_id]
         elif found.state is not State.DOWN:
-            return replace(found, state=State.DOWN, reason="it was asked to stop")
+            return replace(found, state=State.DOWN, reason=containers.ASKED_TO_STOP)
         return found
