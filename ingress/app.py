@@ -117,6 +117,7 @@ class Ingress:
         return Facts(
             control=control,
             problem=self._writer.problem,
+            away=self._writer.away,
             stale=view.stale,
             seen=seen,
             table=table,

@@ -15,7 +15,7 @@ class Facts:
     """Everything a report is made of; ``rejected`` are hosts Caddy refuses, ``reason`` says why a domain waits.
 
     ``certificate`` says what is known of a host's certificate, ``number`` by which one the kernel knows a route.
-    ``lacking`` says what to do about a plugin that should be there and is not.
+    ``lacking`` says what to do about a plugin that should be there and is not. ``away`` says that Caddy does not run.
     """
 
     control: bool
@@ -29,6 +29,7 @@ class Facts:
     certificate: Callable[[HostRoute], Mapping[str, Any]] = lambda _: {}
     certificate_problems: Iterable[str] = ()
     lacking: str = ""
+    away: bool = False
     number: Callable[[HostRoute, PathRoute], int | None] = lambda *_: None
 
 
@@ -42,6 +43,7 @@ def report(facts: Facts) -> dict[str, Any]:
         "node": names.get(seen.node, ""),
         "nodes": list(_nodes(seen)),
         "problem": facts.problem,
+        "away": facts.away,
         "stale": facts.stale,
         "routes": routes + [_waiting(one, facts.reason(one)) for one in facts.table.waiting],
         "problems": [

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from ingress.caddy.adapter import Caddy
+from ingress.caddy.adminapi import NotRunning
 from ingress.certificates.reading import by_name
 from ingress.certificates.seen import Seen
 from ingress.current import Current
@@ -52,6 +53,8 @@ class Writer:
         """By host that Caddy refuses, its reason."""
         self.problem: str | None = "starting"
         """Why Caddy has not what it should; ``None`` if it has."""
+        self.away = False
+        """Whether that is because nobody listens at Caddy's socket, so that most likely no visitor is served."""
         self._given = Table()
         self._changed = asyncio.Event()
         self._log = structlog.get_logger("ingress")
@@ -87,17 +90,17 @@ class Writer:
                 if wrote:
                     await asyncio.sleep(min(max(GAP, 5 * took), MOST))
             except StackpadError as error:
-                self.trouble(str(error))
+                self.trouble(str(error), away=isinstance(error, NotRunning))
                 await asyncio.sleep(RETRY)
                 self._changed.set()
 
-    def trouble(self, problem: str | None) -> None:
+    def trouble(self, problem: str | None, *, away: bool = False) -> None:
         """Say why Caddy has not what it should, or that it has."""
         if problem != self.problem and problem is not None:
             self._log.warning("not in step", reason=problem)
         elif problem is None and self.problem is not None:
             self._log.info("in step", hosts=len(self._current.table.hosts))
-        self.problem = problem
+        self.problem, self.away = problem, away
 
     def _only_starting(self, wanted: Table) -> bool:
         """Whether all that Caddy has not got yet are new hosts that nobody is up behind."""

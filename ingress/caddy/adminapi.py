@@ -6,6 +6,7 @@ writer, and it is the only user of this. A connection is not used twice, because
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -22,8 +23,16 @@ TIMEOUT = 30.0
 """Seconds; Caddy sets everything up anew for a change, which takes it a while with ten thousand hosts."""
 
 
+NOBODY = frozenset({errno.ENOENT, errno.ECONNREFUSED})
+"""What a socket says that is gone, or that a process has left which was killed."""
+
+
 class Rejected(StackpadError):
     """Caddy understood the request and refused what it said."""
+
+
+class NotRunning(Unavailable):
+    """Nobody listens at Caddy's socket. Other failures leave visitors what they had; this one most likely does not."""
 
 
 class AdminApi:
@@ -69,7 +78,7 @@ class AdminApi:
 
     async def _request(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
         if not os.path.exists(self._socket):  # noqa: ASYNC240 - one look at a directory in memory
-            raise Unavailable(
+            raise NotRunning(
                 f"Caddy's admin socket {self._socket} is not there; is Caddy running, with that as its admin?"
             )
         # Caddy 2.6 compares Host with its list of origins, and for a unix socket the list has the empty one.
@@ -89,6 +98,10 @@ class AdminApi:
             ):
                 return response.status, await response.text()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if isinstance(error, OSError) and error.errno in NOBODY:
+                raise NotRunning(
+                    f"nobody listens at Caddy's admin socket {self._socket}; is Caddy running, with that as its admin?"
+                ) from error
             raise Unavailable(f"Caddy at {self._socket} does not answer: {type(error).__name__} {error}") from error
 
 

@@ -213,7 +213,7 @@ def routes(
             where = f"; {visit.elsewhere(report)}" if report.control is False else ""
             output.complain(f"{host} is no host here{where}; stackpad explain {host} says why")
             raise typer.Exit(USAGE)
-        show(meant, render.route(meant, time.time()), as_json=as_json)
+        show(meant, render.route(meant, time.time(), away=report.away), as_json=as_json)
         return
     show(report, render.routes(report, time.time()), as_json=as_json, troubled=report.troubled)
 

@@ -31,6 +31,15 @@ INGRESS_REMEDY = (
 )
 """What to do about an ingress that does not answer."""
 
+CADDY_REMEDY = (
+    "start it: systemctl start caddy, or its container; where it runs, its admin address has to be the ingress's "
+    "CADDY_ADMIN"
+)
+"""What to do about a Caddy at whose admin socket nobody listens."""
+
+SERVED = frozenset({"up", "redirect", "maintenance"})
+"""States of a route in which visitors get what it says, where a Caddy runs."""
+
 SHORT = 60
 """Characters of a reason that stands beside its state; a longer one is told below the table."""
 
@@ -164,7 +173,8 @@ def routes(report: Routes, now: float) -> Grid:
     rows = tuple(
         (
             clean(_place(route)),
-            route.state + (f": {clean(route.reason)}" if route.reason and len(route.reason) <= SHORT else ""),
+            _state(route, away=report.away)
+            + (f": {clean(route.reason)}" if route.reason and len(route.reason) <= SHORT else ""),
             clean(route.owner),
             clean(route.service),
             "\n".join(route.upstreams) or NOTHING,
@@ -191,13 +201,13 @@ def plan(report: Plan) -> Grid:
     return Grid((), (), lines[1:], lines[0] if lines else "nothing to write: Caddy has it all")
 
 
-def route(reports: Iterable[RouteReport], now: float) -> Grid:
-    """Everything about the routes of one host, as pairs of name and value."""
+def route(reports: Iterable[RouteReport], now: float, *, away: bool = False) -> Grid:
+    """Everything about the routes of one host, as pairs of name and value; ``away`` says that Caddy does not run."""
     rows: list[tuple[str, str]] = []
     for report in sorted(reports, key=lambda report: report.path):
         rows += [
             ("host", clean(_place(report))),
-            ("state", report.state + (f": {clean(report.reason)}" if report.reason else "")),
+            ("state", _state(report, away=away) + (f": {clean(report.reason)}" if report.reason else "")),
             ("owner", clean(report.owner)),
             ("service", clean(report.service)),
             ("options", "\n".join(map(clean, report.options)) or NOTHING),
@@ -208,6 +218,10 @@ def route(reports: Iterable[RouteReport], now: float) -> Grid:
             ("since", f"{duration(now - report.since)} ago"),
         ]
     return Grid((), tuple(rows), prose=True)
+
+
+def _state(route: RouteReport, *, away: bool) -> str:
+    return f"{route.state}, but no Caddy" if away and route.state in SERVED else route.state
 
 
 def _place(route: RouteReport) -> str:
@@ -295,11 +309,13 @@ def _ingress(routes_: Routes) -> str:
         return "does not answer"
     count = Counter(route.state for route in routes_.routes)
     states = ", ".join(f"{number} {state}" for state, number in sorted(count.items()))
-    return f"{'in step' if routes_.problem is None else 'not in step'}; routes: {states or 'none'}"
+    caddy = "Caddy does not run" if routes_.away else "in step" if routes_.problem is None else "not in step"
+    return f"{caddy}; routes: {states or 'none'}"
 
 
 def _ingress_problems(routes_: Routes) -> list[str]:
-    lines = [] if routes_.problem is None else [f"ingress: {routes_.problem}"]
+    remedy = f"; {CADDY_REMEDY}" if routes_.away else ""
+    lines = [] if routes_.problem is None else [f"ingress: {routes_.problem}{remedy}"]
     if routes_.stale:
         lines.append("ingress: the Docker engine does not answer; the routes are those known last")
     lines += [f"ingress: {routes_.lacking}"] if routes_.lacking else []

@@ -247,13 +247,15 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     """``GET /routes`` of the ingress; ``problem`` says why Caddy is not in step, ``stale`` that the engine is silent.
 
     ``control`` says whether visitors come in here; ``None`` of an ingress that does not say. ``lacking`` says what to do
-    about a plugin that it has waited for in vain. ``silent`` is no ingress's word: it is of one that does not answer.
+    about a plugin that it has waited for in vain, ``away`` that nobody listens at Caddy's socket. ``silent`` is no
+    ingress's word: it is of one that does not answer.
     """
 
     control: bool | None = None
     nodes: tuple[IngressNode, ...] = ()
     silent: bool = False
     problem: str | None = None
+    away: bool = False
     stale: bool = False
     routes: tuple[RouteReport, ...] = ()
     problems: tuple[RouteProblem, ...] = ()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from ingress.app import Ingress
@@ -21,8 +24,11 @@ from tests.unit.ingress.test_waiting import made as table_of
 HASH = "$2b$04$ekq4YyCSNQvhXlC66UeCD.m0v2NoNXC9WfG8gkjskhpiw7rfIt4EO"
 
 
+ENGINE = Engine("unix:///nowhere")
+
+
 def ingress(tmp_path: Path, table: Table) -> Ingress:
-    there = Ingress(Settings(base_domain="stackpad.test", state_dir=tmp_path), Engine("unix:///nowhere"))
+    there = Ingress(Settings(base_domain="stackpad.test", state_dir=tmp_path), ENGINE)
     there._current.table = table
     there._current.known = frozenset(host.host for host in table.hosts)
     return there
@@ -60,6 +66,21 @@ def test_a_node_where_no_visitors_come_in_tells_who_of_its_own_is_refused_and_no
     (route,) = there.report()["routes"]
     assert (route["host"], route["owner"], route["state"], route["upstreams"]) == (DOMAIN, RIVAL, "unproved", [])
     assert route["reason"] == "not proved, as control-1 says; see stackpad domain ls there"
+
+
+async def test_a_caddy_that_does_not_run_is_told_from_one_that_is_not_in_step(tmp_path: Path) -> None:
+    there = Ingress(Settings(base_domain="stackpad.test", state_dir=tmp_path, caddy_admin=tmp_path / "gone.sock"), ENGINE)
+    writer = there._writer
+    assert not there.report()["away"], "nothing is known yet"
+    there._running.fleet.seen = replace(there._running.fleet.seen, control=True)
+    writer.want(made(container("a")))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await writer.run()
+    assert there.report()["away"]
+    assert "is Caddy running" in there.report()["problem"]
+    writer.trouble("the engine does not answer")
+    assert not there.report()["away"]
 
 
 def test_what_is_not_served_is_told_with_its_node() -> None:

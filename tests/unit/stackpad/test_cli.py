@@ -173,6 +173,23 @@ def test_routes(tmp_path: Path) -> None:
     assert rows[2][:5] == ["my-app.acme.stackpad.test/api", "down", "acme/my-app/production", "api", "-"]
 
 
+def test_routes_without_a_caddy_are_served_to_nobody(plugin: Path, tmp_path: Path) -> None:
+    report = {**ROUTES, "problem": "nobody listens at Caddy's admin socket", "away": True}
+    with served(tmp_path / "ingress.sock", {"/routes": report}) as ingress:
+        listed = run("routes", "--socket", ingress)
+        one = run("routes", "my-app.acme.stackpad.test", "--socket", ingress)
+        at_a_glance = run("status", "--socket", plugin, "--ingress-socket", ingress)
+    assert (listed.exit_code, at_a_glance.exit_code) == (1, 1)
+    first, second = listed.stdout.splitlines()[1:3]
+    assert "up, but no Caddy" in first
+    assert " down " in second
+    assert "up, but no Caddy" in one.stdout
+    assert "Caddy does not run; routes: " in at_a_glance.stdout
+    for told in (listed, at_a_glance):
+        words = " ".join(told.stdout.split())
+        assert "ingress: nobody listens at Caddy's admin socket; start it: systemctl start caddy" in words
+
+
 def test_a_long_reason_stands_below_the_table(tmp_path: Path) -> None:
     long = "not proved: " + "x" * 99
     waiting = {**ROUTES["routes"][1], "host": "shop.example", "path": "/", "state": "unproved", "reason": long}

@@ -241,6 +241,7 @@ def test_many_names_are_cut_short() -> None:
         (None, Level.SKIPPED),
         (Unknown("refused"), Level.PROBLEM),
         (Routes(problem="Caddy is away"), Level.PROBLEM),
+        (Routes(problem="Caddy is away", away=True), Level.PROBLEM),
         (Routes(stale=True), Level.PROBLEM),
         (Routes(lacking="no plugin has a socket"), Level.PROBLEM),
         (Routes(problems=(RouteProblem(container="web", problem="no port"),)), Level.WARNING),

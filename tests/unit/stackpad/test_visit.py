@@ -88,6 +88,7 @@ def test_the_route_that_a_request_meets(host: str, path: str, service: str) -> N
         (of(state="unproved", reason="not proved: create the record"), "owner", "create the record", ""),
         (of(state="rejected", reason="bad"), "Caddy", "refuses this host: bad", ""),
         ({"problem": "Caddy is gone"}, "Caddy", "not in step with the table: Caddy is gone", "before"),
+        ({"problem": "no socket", "away": True}, "Caddy", "does not run: no socket", "systemctl start caddy"),
         (
             of(certificate=None, certificate_reason="Caddy could not get one", certificate_failed=True),
             "certificate", "could not get one", "journalctl",
