@@ -183,7 +183,7 @@ def routes(report: Routes, now: float) -> Grid:
         )
         for route in there
     )
-    heads = ("HOST", "STATE", "OWNER", "SERVICE", "UPSTREAMS", "CERTIFICATE", "SINCE")
+    heads = ("HOST", "STATE", "OWNER", "SERVICE", "UPSTREAMS", "CERTIFICATE", "CLAIMED")
     long = sorted({f"{r.host} ({r.owner}): {r.reason}" for r in there if len(r.reason or "") > SHORT})
     notes = tuple(map(clean, [*long, *_ingress_problems(report)]))
     empty = "no routes; label a container with stackpad.type=web"
@@ -215,7 +215,7 @@ def route(reports: Iterable[RouteReport], now: float, *, away: bool = False) -> 
             ("upstreams", "\n".join(report.upstreams) or NOTHING),
             ("number", NOTHING if report.number is None else str(report.number)),
             ("certificate", certificate(report)),
-            ("since", f"{duration(now - report.since)} ago"),
+            ("claimed", f"{duration(now - report.since)} ago"),
         ]
     return Grid((), tuple(rows), prose=True)
 

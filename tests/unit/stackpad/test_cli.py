@@ -169,6 +169,7 @@ def test_routes(tmp_path: Path) -> None:
         result = run("routes", "--socket", ingress)
     assert result.exit_code == 0
     rows = [line.split() for line in result.stdout.splitlines()]
+    assert rows[0] == ["HOST", "STATE", "OWNER", "SERVICE", "UPSTREAMS", "CERTIFICATE", "CLAIMED"], "not since it is up"
     assert rows[1][:5] == ["my-app.acme.stackpad.test", "up", "acme/my-app/production", "web", "10.192.0.2:80"]
     assert rows[2][:5] == ["my-app.acme.stackpad.test/api", "down", "acme/my-app/production", "api", "-"]
 
