@@ -19,6 +19,7 @@ from plugin.resolver.forwarder import Forwarder
 from plugin.resolver.server import Resolver
 from plugin.resolver.zone import View
 from plugin.state import State
+from plugin.store.mesh import View as ClusterView
 from stackpad.errors import Unavailable
 
 AGAIN = 10.0
@@ -26,7 +27,11 @@ AGAIN = 10.0
 
 
 class Names:
-    """The resolver of this node; it serves only while the node is in a cluster."""
+    """The resolver of this node.
+
+    In no cluster it knows no names, and passes all on, but for containers that have no outside: the engine asks it until
+    it has read a ``daemon.json`` without it.
+    """
 
     def __init__(self, cluster: Cluster, state: State, forwarder: Forwarder) -> None:
         self.resolver = Resolver(sorted(map(str, resolvers())), forwarder)
@@ -64,7 +69,7 @@ class Names:
         membership = self._cluster.membership
         if membership is None:
             self._view, self._alive, self._unreached = None, frozenset(), {}
-            self.resolver.update(View())
+            self.resolver.update(table.view(ClusterView(), "", self._own()))
         else:
             cluster = self._cluster.view
             unreached, before = self._cluster.unreached, self._unreached

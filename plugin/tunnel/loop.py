@@ -272,11 +272,15 @@ class MeshLoop:
             self._log.error("no fence yet", reason=str(error))
 
     async def _take_down(self) -> None:
-        """This node is in no cluster any more."""
+        """This node is in no cluster any more.
+
+        The resolver's address stays until the next reboot: Docker's ``daemon.json`` names it, and what containers ask
+        there would otherwise leave by the default route, and wait for a time-out each time.
+        """
         self.contested, self._mtu = (), None
         self._not_reached({})
         await (await self._backend()).remove()
-        await self._apply(Tunnel(0))
+        await self._apply(Tunnel(0, loopback=resolvers()))
         self.observed = None
         await self._calls.clear()
 

@@ -413,7 +413,7 @@ def test_removing_a_node_frees_what_it_had(life: Life) -> None:
     left = [life.bench[2].exec("ip", *words).stdout for words in (("route", "show", "proto", "83"), ("link",), ("addr",))]
     assert not left[0]
     assert "sp-wg" not in left[1]
-    assert "169.254.53.53" not in left[2]
+    assert "169.254.53.53/32" in left[2], "Docker asks there until it has another configuration"
     assert "10.192." not in life.bench[2].exec("nft", "list", "set", "inet", "stackpad", "peers4").stdout
     assert status["plugin"]["ready"]
     ended, said = life.join(2, life.token())

@@ -20,7 +20,7 @@ from plugin.kernel.reconciler import Reconciler
 from plugin.kernel.tunnel import Tunnel
 from plugin.kernel.writer import Kernel
 from plugin.model import ip_network
-from plugin.naming import MESH_LINK
+from plugin.naming import MESH_LINK, RESOLVERS
 from plugin.settings import Settings
 from plugin.state import State
 from plugin.store.membership import Memory
@@ -359,6 +359,22 @@ async def test_a_range_that_is_refused_here_is_closed_to_its_environment_all_the
         assert network(2).bridge not in known_ranges(), "others mean something else by these addresses"
         assert "192.168.0.0/16" not in ip("route", "show", "table", "all"), "nor is it closed to the node"
         assert not made.reconciler.remote(network_id(1)), "nobody is told that it is reached"
+        running.cancel()
+
+
+async def test_after_leaving_the_address_that_the_engine_asks_for_names_stays(netns: None, tmp_path: Path) -> None:
+    """It does so until it has read another configuration; without the address each question waits for a time-out."""
+    link(MESH_LINK)
+    async with looping(tmp_path, Still()) as made, asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(made.mesh.run())
+        await made.mesh.wait_settled()
+        assert "10.192.0.1/" in ip("addr", "show", "dev", "lo")
+        made.wanted = None
+        made.mesh.touch()
+        await eventually(lambda: not unreachable(), "the node to leave")
+        left = ip("addr", "show", "dev", "lo")
+        assert "10.192.0.1/" not in left
+        assert all(f"{address}/" in left for address in RESOLVERS)
         running.cancel()
 
 

@@ -144,6 +144,19 @@ async def test_nothing_goes_outside_from_an_internal_network_without_a_name(worl
     assert await _asked(world, "example.org", str(hidden.addresses[0])) is not Verdict.FORWARD
 
 
+async def test_nor_does_it_on_a_node_that_is_in_no_cluster(world: World) -> None:
+    dark = network(2, environment="dark", internal=True)
+    hidden = endpoint(dark)
+    await world.state.put_network(dark)
+    await world.state.put_endpoint(hidden)
+    world.known.membership = None
+    world.names.touch()
+    answer = await _asked(world, "example.org", str(hidden.addresses[0]))
+    assert isinstance(answer, bytes)
+    assert dns.message.from_wire(answer).rcode() == dns.rcode.NXDOMAIN
+    assert await _asked(world, "example.org", "192.0.2.9") is Verdict.FORWARD
+
+
 async def test_a_container_in_an_open_network_too_has_an_outside(world: World) -> None:
     dark, open_ = network(2, environment="", internal=True), network(3, environment="")
     ends = endpoint(dark), endpoint(open_)
@@ -211,6 +224,7 @@ async def test_who_leaves_the_cluster_knows_nothing_of_it(world: World) -> None:
     world.known.endpoints.clear()
     world.names.touch()
     assert not await world.finds("db")
+    assert await _asked(world, "db", "10.192.1.2") is Verdict.FORWARD, "the engine still sends its questions here"
     world.known.membership = Membership()
     world.known.put("cache", "shop")
     world.names.touch(["shop"])
