@@ -10,18 +10,27 @@ from stackpad.cli.render import duration
 from stackpad.cli.reports import ClusterReport, NodeReport
 
 CONFIGURE = "stackpad node configure writes them into Docker's configuration; restart Docker after it"
+TAKE_OUT = "take it out of dns in daemon.json and restart Docker; or have the node in a cluster again: stackpad node join"
 SAYS_MORE = "if it does not say what to do: stackpad node ls, and the plugin's log (journalctl -u docker)"
 
 MAX_NAMED = 5
 
 
 def cluster(facts: Facts) -> Iterator[Check]:
-    """The checks of a node that is in a cluster; of one that is not, why that is where it should be."""
+    """The checks of a node that is in a cluster; of one that is not, why that is where it should be.
+
+    Whether containers are sent to an address for names that is nobody's is asked in any case: a node that has left, or
+    has no plugin any more, may have Docker's configuration of before.
+    """
     report = facts.cluster
     if report is None or isinstance(report, Unknown):
+        yield from _sent_away(facts)
         return
     if not report.member:
         yield from (Check("cluster", Level.PROBLEM, problem, SAYS_MORE) for problem in report.problems)
+        yield from _sent_away(facts)
+        if not report.problems:
+            yield from _sent_on(facts)
         return
     yield _store(report)
     for node in report.nodes:
@@ -89,9 +98,10 @@ def _dns(facts: Facts) -> Iterator[Check]:
     if isinstance(facts.daemon_json, Unknown):
         yield Check("name servers", Level.SKIPPED, facts.daemon_json.reason)
         return
-    named = facts.daemon_json.get("dns")
-    asked = [str(server) for server in named][:ASKED] if isinstance(named, list) else []
-    if RESOLVERS[0] not in asked:
+    asked = _asked(facts)
+    if away := list(_sent_away(facts)):
+        yield from away
+    elif RESOLVERS[0] not in asked:
         detail = f"Docker's configuration does not name {RESOLVERS[0]}: containers have no names of other nodes"
         yield Check("name servers", Level.PROBLEM, detail, CONFIGURE)
     elif not upstreams(facts.daemon_json):
@@ -103,6 +113,37 @@ def _dns(facts: Facts) -> Iterator[Check]:
         yield Check(
             "name servers", Level.OK, f"containers ask ours first, then {', '.join(upstreams(facts.daemon_json))}"
         )
+
+
+def _asked(facts: Facts) -> list[str]:
+    """The servers that the engine asks by its configuration."""
+    named = None if isinstance(facts.daemon_json, Unknown) else facts.daemon_json.get("dns")
+    return [str(server) for server in named][:ASKED] if isinstance(named, list) else []
+
+
+def _sent_away(facts: Facts) -> Iterator[Check]:
+    """Containers are sent to an address of ours that is not there: such a question gets no answer, not even a refusal."""
+    away = frozenset() if isinstance(facts.resolvers_away, Unknown) else facts.resolvers_away
+    if named := [address for address in _asked(facts) if address in away]:
+        detail = (
+            f"Docker's configuration names {' and '.join(named)}, which this node has not got: containers wait for a "
+            "time-out of seconds at each name of the outside"
+        )
+        member = isinstance(facts.cluster, ClusterReport) and facts.cluster.member
+        remedy = "the plugin puts it on lo; its log says why it does not (journalctl -u docker)" if member else TAKE_OUT
+        yield Check("name servers", Level.PROBLEM, detail, remedy)
+
+
+def _sent_on(facts: Facts) -> Iterator[Check]:
+    """Containers of a node that has left still ask ours, which is there until the next reboot only."""
+    away = frozenset() if isinstance(facts.resolvers_away, Unknown) else facts.resolvers_away
+    named = [address for address in _asked(facts) if address in RESOLVERS]
+    if named and not away.intersection(named):
+        detail = (
+            f"Docker's configuration names {' and '.join(named)}, though this node is in no cluster: containers wait for "
+            "a time-out of seconds at each name of the outside after its next reboot"
+        )
+        yield Check("name servers", Level.WARNING, detail, TAKE_OUT)
 
 
 def _closed(facts: Facts) -> bool:

@@ -129,6 +129,7 @@ def examine(places: Places) -> Facts:
         engine_pools=_try(lambda: _engine_pools(engine)),
         daemon_json=_try(lambda: daemonjson.read(places.daemon_json)[1]),
         resolver=_try(_resolver),
+        resolvers_away=_try(lambda: _resolvers_away(places.proc)),
         connections=_connections(places.proc),
         caddy=_try(lambda: _caddy(places.caddy)) if os.path.exists(places.caddy) else None,
         left=tuple(str(places.state / name) for name in KEPT if _left(places.state, name)),
@@ -194,6 +195,17 @@ def _resolver(address: tuple[str, int] = (daemonjson.RESOLVERS[0], 53)) -> str:
             reason = "no answer" if isinstance(error, TimeoutError) else error.strerror
             raise Unavailable(f"{address[0]} does not answer on UDP port {address[1]}: {reason}") from error
     return address[0]
+
+
+def _resolvers_away(proc: Path) -> frozenset[str]:
+    """Those of our resolver's addresses that this node has not, and could: without IPv6 it can have one of them."""
+    listed = _run("ip", "-o", "address", "show")
+    there = {words[3].partition("/")[0] for line in listed.splitlines() if len(words := line.split()) > 3}
+    try:
+        ipv6 = (proc / "sys/net/ipv6/conf/lo/disable_ipv6").read_text().strip() == "0"
+    except OSError:
+        ipv6 = False
+    return frozenset(address for address in daemonjson.RESOLVERS if ipv6 or ":" not in address) - there
 
 
 def _caddy(path: Path) -> str:

@@ -31,7 +31,8 @@ class Facts:
     its containers' endpoints on any network. ``filters`` is what
     ``-S`` prints of the table ``filter``, by the command asked. ``mtus`` are those of the bridges that are there.
     ``engine_pools`` are the bases of the engine's default address pools, ``daemon_json`` is what Docker's configuration
-    says, and ``resolver`` the address at which ours has answered. ``firewalld`` is that firewall's table, empty if none.
+    says, ``resolver`` the address at which ours has answered, and ``resolvers_away`` are those of its addresses that this
+    node could have and has not. ``firewalld`` is that firewall's table, empty if none.
     ``ingress`` is ``None`` where there is none and never was, ``caddy`` where there is no such socket. ``left`` are files
     of an earlier ingress that the one of today has others for.
     ``connections`` are how many the kernel tracks and how many it can, ``None`` where it tracks none.
@@ -53,6 +54,7 @@ class Facts:
     engine_pools: frozenset[str] | Unknown = frozenset()
     daemon_json: Mapping[str, Any] | Unknown = field(default_factory=dict)
     resolver: str | Unknown = ""
+    resolvers_away: frozenset[str] | Unknown = frozenset()
     left: tuple[str, ...] = ()
     firewalld: str | Unknown = ""
     connections: tuple[int, int] | None = None

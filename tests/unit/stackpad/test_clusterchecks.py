@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,10 +38,47 @@ def report(**changes: Any) -> ClusterReport:
 
 @pytest.mark.parametrize("there", [None, Unknown("older"), ClusterReport()])
 def test_without_a_cluster_nothing_is_said(there: ClusterReport | Unknown | None) -> None:
-    assert not list(cluster(facts(there)))
+    assert not list(cluster(replace(facts(there), daemon_json={"dns": ["192.0.2.53"]}, resolvers_away=frozenset(OURS))))
+
+
+@pytest.mark.parametrize(
+    "there", [None, Unknown("no plugin"), ClusterReport(), ClusterReport(problems=("damage",)), "in"]
+)
+def test_containers_that_are_sent_to_an_address_that_is_not_there(there: ClusterReport | Unknown | str | None) -> None:
+    """As after a reboot of a node that has left, or has no plugin any more."""
+    found = facts(report() if isinstance(there, str) else there)
+    (check,) = [
+        check for check in cluster(replace(found, resolvers_away=frozenset(OURS[:1]))) if check.name == "name servers"
+    ]
+    assert check.level is Level.PROBLEM
+    assert f"names {OURS[0]}, which this node has not got" in check.detail
+    assert ("daemon.json" in check.remedy) is not isinstance(there, str)
+
+
+def test_a_node_that_has_left_is_told_before_its_reboot_that_the_engine_still_asks_ours() -> None:
+    (check,) = cluster(facts(ClusterReport()))
+    assert (check.name, check.level) == ("name servers", Level.WARNING)
+    assert "next reboot" in check.detail
+    assert "stackpad node join" in check.remedy
+
+
+def test_which_of_the_addresses_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By what ``ip`` lists; without IPv6 nobody misses the second one."""
+    listed = "1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever preferred_lft forever\n"
+    monkeypatch.setattr(examine, "_run", lambda *_: listed)
+    assert examine._resolvers_away(tmp_path) == {OURS[0]}
+    switch = tmp_path / "sys/net/ipv6/conf/lo/disable_ipv6"
+    switch.parent.mkdir(parents=True)
+    switch.write_text("0\n")
+    assert examine._resolvers_away(tmp_path) == set(OURS)
+    listed += f"1: lo    inet {OURS[0]}/32 scope global lo\\       valid_lft forever preferred_lft forever\n"
+    assert examine._resolvers_away(tmp_path) == {OURS[1]}
+    switch.write_text("1\n")
+    assert not examine._resolvers_away(tmp_path)
 
 
 def test_a_node_that_should_be_in_one_says_why_it_is_not() -> None:
+    """And is not told to take out of Docker's configuration what belongs there."""
     (check,) = cluster(facts(ClusterReport(problems=("membership.json cannot be read",))))
     assert (check.level, check.detail) == (Level.PROBLEM, "membership.json cannot be read")
 
