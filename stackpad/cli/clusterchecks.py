@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stackpad.cli.daemonjson import ASKED, RESOLVERS, chooses_ipv6, upstreams
+from stackpad.cli.daemonjson import ASKED, RESOLVERS, asked, chooses_ipv6, upstreams
 from stackpad.cli.facts import Check, Facts, Level, Unknown
 from stackpad.cli.render import duration
 from stackpad.cli.reports import ClusterReport, NodeReport
@@ -98,10 +98,9 @@ def _dns(facts: Facts) -> Iterator[Check]:
     if isinstance(facts.daemon_json, Unknown):
         yield Check("name servers", Level.SKIPPED, facts.daemon_json.reason)
         return
-    asked = _asked(facts)
     if away := list(_sent_away(facts)):
         yield from away
-    elif RESOLVERS[0] not in asked:
+    elif RESOLVERS[0] not in asked(facts.daemon_json):
         detail = f"Docker's configuration does not name {RESOLVERS[0]}: containers have no names of other nodes"
         yield Check("name servers", Level.PROBLEM, detail, CONFIGURE)
     elif not upstreams(facts.daemon_json):
@@ -117,8 +116,7 @@ def _dns(facts: Facts) -> Iterator[Check]:
 
 def _asked(facts: Facts) -> list[str]:
     """The servers that the engine asks by its configuration."""
-    named = None if isinstance(facts.daemon_json, Unknown) else facts.daemon_json.get("dns")
-    return [str(server) for server in named][:ASKED] if isinstance(named, list) else []
+    return [] if isinstance(facts.daemon_json, Unknown) else asked(facts.daemon_json)
 
 
 def _sent_away(facts: Facts) -> Iterator[Check]:

@@ -80,11 +80,15 @@ def merged(
     return wanted
 
 
-def upstreams(settings: Mapping[str, Any]) -> list[str]:
-    """The servers in ``dns`` that are really asked, besides ours: those that are left while the plugin is stopped."""
+def asked(settings: Mapping[str, Any]) -> list[str]:
+    """The servers in ``dns`` that are really asked."""
     named = settings.get("dns")
-    asked = [str(server) for server in named][:ASKED] if isinstance(named, list) else []
-    return [server for server in asked if server not in RESOLVERS]
+    return [str(server) for server in named][:ASKED] if isinstance(named, list) else []
+
+
+def upstreams(settings: Mapping[str, Any]) -> list[str]:
+    """Those that are asked besides ours, and are left while the plugin is stopped."""
+    return [server for server in asked(settings) if server not in RESOLVERS]
 
 
 def chooses_ipv6(version: str) -> bool:

@@ -170,6 +170,11 @@ def rm(
         ended = client.ask(client.plugin(socket), "/node/rm", {"name": found.id}, timeout=SLOW)
     freed = bool(ended.get("freed", True))
     output.say(f"{name} is removed; its ranges are free again in ten minutes" if freed else _not_freed(name))
+    ours = " and ".join(daemonjson.RESOLVERS)
+    output.say(
+        f"on {name}, if it is to go on: take {ours} out of dns in Docker's daemon.json, pools in {report.range4} and "
+        f"{report.range6} out of default-address-pools, and restart Docker before the next reboot"
+    )
     _done({"removed": name, "freed": freed}, as_json=as_json)
 
 
@@ -235,12 +240,25 @@ def leave(
     output.say(f"{report.name} is in no cluster any more")
     if not ended["freed"]:
         output.say(_not_freed(report.name))
+    if set(daemonjson.asked(settings)).intersection(daemonjson.RESOLVERS):
+        output.say(_still_asked(daemon_json, written=docker is not None and docker.written))
     left = {"name": report.name, "node": report.node, "cluster": report.id, "freed": bool(ended["freed"])}
     _done({**left, "daemon_json": None if docker is None else asdict(docker)}, as_json=as_json)
 
 
 def _not_freed(name: str) -> str:
     return f"the store is away, so nothing was freed there; when it is back, on another node: stackpad node rm {name}"
+
+
+def _still_asked(daemon_json: Path, *, written: bool) -> str:
+    """What holds for names until Docker has read a configuration without our resolver, whose address stays till then."""
+    ours = daemonjson.RESOLVERS[0]
+    if written:
+        return f"until Docker has been restarted, containers ask {ours} for names, which is there until the next reboot"
+    return (
+        f"{daemon_json} still sends containers to {ours} for names, which is there until the next reboot: take it out of "
+        "dns and restart Docker before that, or each name of the outside takes them seconds"
+    )
 
 
 def _told(socket: Path, path: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -171,6 +171,28 @@ def test_a_node_that_leaves_without_a_store_says_that_nothing_was_freed_there(
     assert "on another node: stackpad node rm worker" in " ".join(result.stderr.split())
 
 
+def test_a_node_that_leaves_is_told_who_answers_its_containers_until_docker_is_restarted(
+    plugin: Path, daemon_json: Path
+) -> None:
+    place = ["--socket", str(plugin), "--daemon-json", str(daemon_json)]
+    assert "next reboot" not in run("node", "leave", *place, "--yes").stderr, "Docker's configuration has nothing of ours"
+    named = json.dumps({"dns": ["169.254.53.53", "192.0.2.53"]})
+    daemon_json.write_text(named)
+    status, said = at_a_terminal("y\nn", ["node", "leave", *place])
+    assert status == 0, said
+    assert "still sends containers to 169.254.53.53" in said
+    assert daemon_json.read_text() == named
+    said = run("node", "leave", *place, "--yes").stderr
+    assert "until Docker has been restarted, containers ask 169.254.53.53" in said
+    assert json.loads(daemon_json.read_text()) == {"dns": ["192.0.2.53"]}
+
+
+def test_who_removes_a_node_is_told_what_is_left_to_do_there(plugin: Path) -> None:
+    said = run("node", "rm", "other", "--yes", "--socket", str(plugin)).stderr
+    assert "on other, if it is to go on: take 169.254.53.53 and fd9c:5acd:5353::53 out of dns" in said
+    assert "10.192.0.0/10" in said
+
+
 @pytest.mark.parametrize("words", [["rm", "two", "--yes"], ["roles", "two"]])
 def test_a_name_that_two_nodes_have_names_neither(tmp_path: Path, words: list[str]) -> None:
     nodes = [{"id": f"id{number}", "name": "two"} for number in (1, 2)]
