@@ -65,7 +65,7 @@ class NetworkDriver:
 
     async def create_network(self, request: protocol.CreateNetwork) -> dict[str, object]:
         """Make a network; refused if a range of it is somebody else's."""
-        wanted = network(request)
+        wanted = network(request, known=request.network_id in self._state.networks)
         async with contextlib.AsyncExitStack() as undo:
             async with self._creating:
                 known = self._state.networks.get(wanted.id)

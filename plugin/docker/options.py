@@ -58,8 +58,8 @@ def identifier(value: str, what: str) -> str:
     return value
 
 
-def network(request: protocol.CreateNetwork) -> Network:
-    """The network a ``CreateNetwork`` call describes.
+def network(request: protocol.CreateNetwork, *, known: bool = False) -> Network:
+    """The network a ``CreateNetwork`` call describes; one that is ``known`` may have what was no mistake once.
 
     Raises :class:`InvalidRequest` for an unknown ``stackpad.*`` option, a value that does not fit, or no range.
     """
@@ -85,7 +85,7 @@ def network(request: protocol.CreateNetwork) -> Network:
         egress=_flag(generic.get(EGRESS, "true"), EGRESS),
         ipv6=ipv6,
         mtu=_mtu(generic.get(protocol.MTU), ipv6=ipv6),
-        environment=_environment(generic.get(ENVIRONMENT, "")),
+        environment=_environment(generic.get(ENVIRONMENT), known=known),
         bridge=bridge_name(network_id),
         reserved=tuple(_reserved((request.ipv4_data or []) + (request.ipv6_data or []))),
     )
@@ -156,8 +156,16 @@ def _unknown(key: str) -> str:
     return f"unknown option {shown(key)}; {hint}"
 
 
-def _environment(text: str) -> str:
-    if text and not _ENVIRONMENT.fullmatch(text):
+def _environment(text: str | None, *, known: bool) -> str:
+    if text is None or (known and not text):
+        return ""
+    if not text:
+        # Most likely a variable that is not set; the network would be an environment of its own instead.
+        raise InvalidRequest(
+            f"{ENVIRONMENT} is empty; is a variable in it not set? Leave the option out and the environment is called as "
+            "the network"
+        )
+    if not _ENVIRONMENT.fullmatch(text):
         raise InvalidRequest(
             f"{ENVIRONMENT}={shown(text)} is not a name: 1 to 63 lower-case letters, digits, '-', '_' or '.', "
             "beginning and ending with a letter or digit, such as my-app-production"

@@ -41,6 +41,18 @@ async def joined(net: Plugin) -> Plugin:
     return net
 
 
+async def test_an_empty_environment_is_refused_for_a_network_that_is_new(net: Plugin) -> None:
+    """One that is there was made before that was refused, and goes on."""
+    for number in (1, 2):
+        body = samples.create_network(number)
+        body["Options"] = {protocol.GENERIC: {"stackpad.environment": ""}}
+        if number == 1:
+            await net.network("CreateNetwork", body)
+        else:
+            with pytest.raises(Refused, match=r"stackpad\.environment is empty"):
+                await net.network("CreateNetwork", body)
+
+
 async def test_a_containers_life(plugin: Plugin) -> None:
     """``network create``, ``run``, ``stop``, ``network rm``, with our IPAM driver."""
     pool = await plugin.address("RequestPool", {"AddressSpace": "stackpad", "Pool": "", "V6": False})

@@ -75,6 +75,7 @@ def test_flags(text: str, *, meant: bool) -> None:
         ({"stackpad.of.quite.another.kind": "x"}, "there are stackpad.environment and stackpad.egress"),
         ({"stackpad.egress": "maybe"}, "stackpad.egress='maybe' is neither true nor false"),
         ({"stackpad.egress": ""}, "neither true nor false"),
+        ({"stackpad.environment": ""}, "stackpad.environment is empty; is a variable in it not set?"),
         ({"stackpad.environment": "My App"}, "is not a name"),
         ({"stackpad.environment": "a" * 64}, "is not a name"),
         ({"stackpad.environment": "a\n"}, "is not a name"),
@@ -94,6 +95,19 @@ def test_options_that_cannot_be_meant(generic: Any, said: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         parsed(generic)
     assert said in str(refusal.value)
+
+
+def test_a_network_that_is_there_may_have_an_empty_environment() -> None:
+    """It was no mistake once, and an engine may say it again."""
+    request = msgspec.convert(
+        {
+            "NetworkID": network_id(1),
+            "Options": {protocol.GENERIC: {options.ENVIRONMENT: ""}},
+            "IPv4Data": [{"Pool": "10.192.7.0/26"}],
+        },
+        protocol.CreateNetwork,
+    )
+    assert not options.network(request, known=True).environment
 
 
 @pytest.mark.parametrize(("mtu", "fits"), [("1279", False), ("1280", True)])
