@@ -211,7 +211,7 @@ def routes(
         meant = [route for route in report.routes if route.host == host.lower().rstrip(".")]
         if not meant:
             where = f"; {visit.elsewhere(report)}" if report.control is False else ""
-            output.complain(f"{host} is no host here{where}; stackpad explain {host} says why")
+            output.complain(f"{host} is no host here{where}; {visit.instead(host, report)}")
             raise typer.Exit(USAGE)
         show(meant, render.route(meant, time.time(), away=report.away), as_json=as_json)
         return

@@ -29,6 +29,9 @@ CONTAINER_REMEDIES = {
 SILENT = "gives no sign of life"
 """What the reason of a container ends with whose node is silent: the container itself may well run."""
 
+MAX_NEAR = 5
+"""Hosts that are named as near to a word that is none."""
+
 WAITING = frozenset({"unproved", "forbidden"})
 """States of a domain that is not served for the one who asks for it."""
 
@@ -54,6 +57,19 @@ class Plain:
 def is_visit(text: str) -> bool:
     """Whether somebody who writes ``text`` means a host that is visited."""
     return "://" in text or "." in text
+
+
+def instead(text: str, report: Routes) -> str:
+    """What to ask instead of ``text``, which is no host of the table."""
+    if is_visit(text):
+        return f"stackpad explain {text} says why"
+    names = sorted({route.host for route in report.routes}, key=lambda name: name.split("."))
+    firsts: dict[str, list[str]] = {}
+    for name in names:
+        firsts.setdefault(name.partition(".")[0], []).append(name)
+    close = [name for first in difflib.get_close_matches(text.lower(), firsts, MAX_NEAR) for name in firsts[first]]
+    near = list(dict.fromkeys([name for name in names if text.lower() in name] + close))[:MAX_NEAR]
+    return f"there is {' and '.join(near)}" if near else "stackpad routes lists the hosts"
 
 
 def target(text: str) -> tuple[str, str]:

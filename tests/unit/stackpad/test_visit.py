@@ -212,7 +212,27 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert detail.exit_code == 0
         for word in ("web-1 on a: up", "number", "7", "/api"):
             assert word in detail.stdout
-        assert run("routes", "nobody.example", "--socket", str(ingress)).exit_code == 2
+        nobody = run("routes", "nobody.example", "--socket", str(ingress))
+        assert nobody.exit_code == 2
+        assert "stackpad explain nobody.example says why" in nobody.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("shop", "there is shop.acme.example and shop-staging.acme.example"),
+        ("SHOP-staging", "there is shop-staging.acme.example"),
+        ("shpo", "there is shop.acme.example"),
+        ("zebra", "stackpad routes lists the hosts"),
+    ],
+)
+def test_a_word_that_is_no_host_is_not_sent_where_it_is_refused(tmp_path: Path, word: str, said: str) -> None:
+    """``explain`` takes a single word for a container."""
+    there = [{**ROUTE, "host": host} for host in ("shop.acme.example", "shop-staging.acme.example", "blog.acme.example")]
+    with served(tmp_path / "i.sock", {"/routes": {**REPORT, "routes": there}}) as ingress:
+        done = run("routes", word, "--socket", str(ingress))
+    assert done.exit_code == 2
+    assert f"{word} is no host here; {said}" in " ".join(done.stderr.split())
 
 
 def test_a_node_without_a_table_says_where_it_is(tmp_path: Path) -> None:
