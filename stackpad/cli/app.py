@@ -164,6 +164,7 @@ def explain_connection(
             client.fetch(server, "/networks", tuple[NetworkReport, ...]),
             client.fetch(server, "/services", tuple[ServiceReport, ...]),
             client.fetch(server, "/cluster?round-trip", ClusterReport),
+            client.fetch(server, "/status", Status).addresses,
         )
     value = [asdict(step) for step in steps]
     show(value, explain.grid(steps), as_json=as_json, troubled=not all(step.ok for step in steps))

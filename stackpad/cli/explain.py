@@ -1,9 +1,9 @@
 """Why one container reaches another, or which step stops it; pure.
 
 Walks the way of a connection: the asking container, the name, the address, the environment, the rule at the sender, the
-tunnel, the rule at the receiver, the other container. The sender's rule is what this node's firewall has been given; the
-receiver's is told from the records that its node makes it of: a part of the environment counts with those of its ranges
-that the node it belongs to really holds.
+tunnel, the rule at the receiver, the other container; or, to what is no container's, the way out. The sender's rule is
+what this node's firewall has been given; the receiver's is told from the records that its node makes it of: a part of
+the environment counts with those of its ranges that the node it belongs to really holds.
 """
 
 from __future__ import annotations
@@ -12,8 +12,14 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from stackpad.cli.daemonjson import RESOLVERS
 from stackpad.cli.render import Grid, clean, duration
 from stackpad.cli.reports import ClusterReport, EndpointReport, NetworkReport, NodeReport, ServiceReport
+
+EGRESS = "stackpad.egress"
+
+METADATA6 = ("fd00:ec2::254", "fd20:ce::254")
+"""Where clouds tell a machine its secrets by IPv6; the firewall closes them as it does 169.254.0.0/16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +38,14 @@ def explain(
     networks: Sequence[NetworkReport],
     services: Sequence[ServiceReport],
     cluster: ClusterReport,
+    node: Sequence[str] = (),
 ) -> list[Step]:
-    """The steps from container ``who`` of this node to ``whom``, a name or an address, up to the one that stops it."""
+    """The steps from container ``who`` of this node to ``whom``, a name or an address, up to the one that stops it.
+
+    ``node`` are the addresses by which the outside reaches this node.
+    """
     steps = []
-    for step in _walk(who, whom, networks, services, cluster):
+    for step in _walk(who, whom, networks, services, cluster, node):
         steps.append(step)
         if not step.ok:
             break
@@ -57,6 +67,7 @@ def _walk(
     networks: Sequence[NetworkReport],
     services: Sequence[ServiceReport],
     cluster: ClusterReport,
+    node_addresses: Sequence[str],
 ) -> Iterator[Step]:
     own = [(network, end) for network in networks for end in network.endpoints if who in {end.container, end.id}]
     if not own:
@@ -70,6 +81,12 @@ def _walk(
     addresses = ", ".join(address for _, end in own for address in end.addresses)
     yield Step("from", True, f"{who} has {addresses} in {', '.join(sorted(environments))}")
     found = _targets(whom, networks, services)
+    if any(whom == gateway.partition("/")[0] for network, _ in own for gateway in network.gateways):
+        yield Step("address", True, f"{whom} is the gateway of its network: ping and DNS (53) are reached there")
+        return
+    if not found and _is_outside(whom, networks, cluster, environments):
+        yield from _way_out(who, whom, own, whom in node_addresses)
+        return
     yield _name(whom, found, environments)
     shared = [target for target in found if target.environment in environments]
     target = next((target for target in shared if target.alive and target.reached), (shared or found)[0])
@@ -121,8 +138,8 @@ def _name(whom: str, found: Sequence[_Target], environments: set[str]) -> Step:
     kind = "address" if _is_address(whom) else "name"
     if not found:
         remedy = "stackpad services lists the names; a container has to run to have one"
-        if kind == "address" or "." in whom:
-            remedy = "explain knows containers only; README, What reaches what, has all else"
+        if kind == "address":
+            remedy = "it is in a range of ours, or none that is routed; a container has to run to have it"
         return Step(kind, False, f"no container of ours has {whom}", remedy)
     shared = [target for target in found if target.environment in environments]
     if shared and not any(target.alive for target in shared):
@@ -134,6 +151,60 @@ def _name(whom: str, found: Sequence[_Target], environments: set[str]) -> Step:
         return Step(kind, False, text, "its name is hidden; stackpad status says what is in the way")
     shown = ", ".join(f"{', '.join(t.addresses)} on {t.node}" for t in shared or found)
     return Step(kind, True, f"{whom} is {shown}")
+
+
+def _is_outside(
+    whom: str, networks: Sequence[NetworkReport], cluster: ClusterReport, environments: Iterable[str]
+) -> bool:
+    """Whether what is no container's is sought outside: by an address in no range of ours, or a name of several parts."""
+    if not _is_address(whom):
+        return "." in whom and not any(whom.lower().endswith(f".{name.lower()}") for name in environments)
+    ours = {subnet for network in networks for subnet in (*network.subnets, *(network.remote or ()))}
+    ours |= {subnet for network in networks for part in network.parts or () for subnet in part.subnets}
+    ours |= {net for net in (cluster.range4, cluster.range6) if net and cluster.member}
+    ip = ipaddress.ip_address(whom)
+    return not (ip.is_loopback or ip.is_multicast or ip.is_unspecified or _lies(whom, ours))
+
+
+def _way_out(who: str, whom: str, own: Sequence[tuple[NetworkReport, EndpointReport]], at_node: bool) -> Iterator[Step]:
+    """To the outside, or the node itself: what the rules let a container begin that is on these networks."""
+    address = _is_address(whom)
+    if whom in RESOLVERS:
+        yield Step("address", True, f"{whom} is the resolver's: DNS (53) is reached there")
+        return
+    if address and (ipaddress.ip_address(whom).is_link_local or whom in METADATA6):
+        yield Step(
+            "address", False, f"{whom} is one of a link, or of cloud metadata", "no container of ours reaches these"
+        )
+        return
+    yield Step("address" if address else "name", True, f"{whom} is no container of ours")
+    called = ", ".join(network.shown_name for network, _ in own)
+    open_ = [(network, end) for network, end in own if not network.internal]
+    if not open_:
+        remedy = "connect it to a network without --internal as well (docker network connect)"
+        yield Step("way out", False, f"{called} is internal: nothing outside is reached", remedy)
+        return
+    if address and ":" in whom and not any(":" in one for _, end in open_ for one in end.addresses):
+        yield Step("way out", False, f"{who} has no IPv6 address with a way out", "create the network with --ipv6")
+        return
+    if at_node:
+        text = (
+            f"{whom} is this node's own: ping, DNS (53), HTTP and HTTPS (80, 443) and published ports are reached there"
+        )
+        yield Step("node", True, text)
+        return
+    let = [network.shown_name for network, _ in open_ if network.egress]
+    shut = [network.shown_name for network, _ in open_ if not network.egress]
+    if not let:
+        text = f"{', '.join(shut)} has {EGRESS}=false: its containers begin no connections to the outside"
+        yield Step("way out", False, text, "only answers leave; the option is set where the network is made")
+        return
+    text = f"{', '.join(let)} lets its containers out, by the node's address; not to Docker's own networks here"
+    if shut:
+        text += (
+            f". {', '.join(shut)} does not, and which of them leads out is Docker's choice (ip route in the container)"
+        )
+    yield Step("way out", True, text)
 
 
 def _environment(whom: str, target: _Target, environments: set[str]) -> Step:

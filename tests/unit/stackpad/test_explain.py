@@ -68,7 +68,9 @@ def test_on_one_node_there_is_no_tunnel() -> None:
     [
         ("nobody", "postgres", {}, "from stops"),
         ("web", "nothing", {}, "name stops"),
-        ("web", "10.9.9.9", {}, "address stops"),
+        ("web", "10.192.64.67", {}, "address stops"),
+        ("web", "127.0.0.1", {}, "address stops"),
+        ("web", "nothing.shop", {}, "name stops"),
         ("web", "redis", {}, "environment stops"),
         ("web", "job", {}, "environment stops"),
         ("web", "postgres", {"alive": False}, "name stops"),
@@ -86,11 +88,42 @@ def test_a_missing_name_is_not_sought_in_another_environment() -> None:
     assert "connect" in steps_of("web", "10.192.64.130", WORKER)[-1].remedy
 
 
-@pytest.mark.parametrize("whom", ["1.1.1.1", "example.org"])
-def test_what_is_no_containers_is_said_to_be_none(whom: str) -> None:
-    step = steps_of("web", whom, WORKER)[-1]
-    assert (step.ok, step.text) == (False, f"no container of ours has {whom}")
-    assert "What reaches what" in step.remedy
+def way_out(whom: str, *networks: NetworkReport, node: tuple[str, ...] = ()) -> Step:
+    (_, *_, step) = explain("web", whom, networks or [SHOP], [POSTGRES], ClusterReport(), node)
+    return step
+
+
+@pytest.mark.parametrize("whom", ["1.1.1.1", "10.9.9.9", "example.org"])
+def test_the_outside_is_answered_by_the_networks_egress(whom: str) -> None:
+    """What gets there does not stop, and what does not is told by which option."""
+    assert way_out(whom).ok
+    assert "shop lets its containers out" in way_out(whom).text
+    closed, internal = (msgspec.structs.replace(SHOP, **change) for change in ({"egress": False}, {"internal": True}))
+    for shut, words in ((closed, "shop has stackpad.egress=false"), (internal, "shop is internal")):
+        step = way_out(whom, shut)
+        assert (step.name, step.ok) == ("way out", False)
+        assert words in step.text
+        assert step.remedy
+    other = msgspec.structs.replace(OTHER, endpoints=(WEB,))
+    assert way_out(whom, internal, other).ok, "the network with a way out is the one that is used"
+    assert "Docker's choice" in way_out(whom, closed, other).text
+
+
+@pytest.mark.parametrize(
+    ("whom", "ok", "words"),
+    [
+        ("192.0.2.10", True, "this node's own"),
+        ("169.254.53.53", True, "DNS (53)"),
+        ("10.192.0.65", True, "the gateway of its network"),
+        ("169.254.169.254", False, "cloud metadata"),
+        ("fd00:ec2::254", False, "cloud metadata"),
+        ("2001:db8::1", False, "no IPv6 address"),
+    ],
+)
+def test_addresses_outside_that_are_not_like_others(whom: str, ok: bool, words: str) -> None:
+    step = way_out(whom, msgspec.structs.replace(SHOP, gateways=("10.192.0.65",)), node=("192.0.2.10",))
+    assert step.ok is ok
+    assert words in step.text
 
 
 @pytest.mark.parametrize("whom", ["postgres", "10.192.64.66"])
