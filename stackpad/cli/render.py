@@ -40,6 +40,9 @@ CADDY_REMEDY = (
 SERVED = frozenset({"up", "redirect", "maintenance"})
 """States of a route in which visitors get what it says, where a Caddy runs."""
 
+SOON = 2 * 86400.0
+"""Seconds in which a certificate ends whose hour is of interest."""
+
 SHORT = 60
 """Characters of a reason that stands beside its state; a longer one is told below the table."""
 
@@ -178,7 +181,7 @@ def routes(report: Routes, now: float) -> Grid:
             clean(route.owner),
             clean(route.service),
             "\n".join(route.upstreams) or NOTHING,
-            certificate(route),
+            certificate(route, now),
             f"{duration(now - route.since)} ago",
         )
         for route in there
@@ -214,7 +217,7 @@ def route(reports: Iterable[RouteReport], now: float, *, away: bool = False) -> 
             ("containers", "\n".join(map(_container, report.containers)) or NOTHING),
             ("upstreams", "\n".join(report.upstreams) or NOTHING),
             ("number", NOTHING if report.number is None else str(report.number)),
-            ("certificate", certificate(report)),
+            ("certificate", certificate(report, now)),
             ("claimed", f"{duration(now - report.since)} ago"),
         ]
     return Grid((), tuple(rows), prose=True)
@@ -296,12 +299,14 @@ def clean(value: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
-def certificate(route: RouteReport) -> str:
-    """Whose certificate a host has and until when, or why it has none."""
+def certificate(route: RouteReport, now: float) -> str:
+    """Whose certificate a host has and until when, or why it has none; with the hour for one that ends soon."""
     if route.certificate is None:
         return f"none: {clean(route.certificate_reason)}" if route.certificate_reason else NOTHING
     until = datetime.datetime.fromtimestamp(route.certificate.not_after, datetime.UTC)
-    return f"{clean(route.certificate.issuer)}, until {until:%Y-%m-%d}"
+    # Caddy's own last for half a day: by the day alone, each looks as if it had ended.
+    hour = f" {until:%H:%M} UTC" if route.certificate.not_after - now < SOON else ""
+    return f"{clean(route.certificate.issuer)}, until {until:%Y-%m-%d}{hour}"
 
 
 def _ingress(routes_: Routes) -> str:

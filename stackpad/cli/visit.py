@@ -189,7 +189,7 @@ def _walk(host: str, path: str, report: Routes, domains: Sequence[DomainReport],
         return
     yield _owner(found, entries, now)
     yield _caddy(found, report)
-    yield _certificate(found)
+    yield _certificate(found, now)
     yield from _route(found)
     yield _upstreams(found)
     for container in found.containers:
@@ -261,8 +261,8 @@ def _caddy(route: RouteReport, report: Routes) -> Step:
     return Step("Caddy", True, "has what the table says")
 
 
-def _certificate(route: RouteReport) -> Step:
-    text = certificate(route)
+def _certificate(route: RouteReport, now: float) -> Step:
+    text = certificate(route, now)
     if route.certificate is None and route.certificate_failed:
         return Step("certificate", False, text, "the log of Caddy says more: journalctl -u caddy")
     return Step("certificate", True, text if text != "-" else "had at the first visit")

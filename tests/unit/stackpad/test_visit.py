@@ -61,6 +61,14 @@ def test_the_whole_way() -> None:
     assert said["name"].endswith("which is this node")
 
 
+@pytest.mark.parametrize(("left", "until"), [(12, "until 1970-01-13 01:48 UTC"), (49, "until 1970-01-14")])
+def test_a_certificate_that_ends_soon_is_told_with_the_hour(left: int, until: str) -> None:
+    """By the day alone, one of Caddy's own, which lasts for twelve hours, looks as if it had ended."""
+    issued = {"issuer": "Somebody", "not_after": NOW + left * 3600}
+    (step,) = [step for step in steps(**of(certificate=issued)) if step.name == "certificate"]
+    assert step.text == f"Somebody, {until}"
+
+
 @pytest.mark.parametrize(
     ("host", "path", "service"),
     [
