@@ -16,7 +16,7 @@ from ingress.owners.ledger import How
 from ingress.owners.proof import METHODS
 from stackpad import jsontext
 from stackpad.errors import InvalidRequest
-from stackpad.hosts import LABEL, host_name
+from stackpad.hosts import LABEL, host_name, near_label
 from stackpad.listening import Place
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -151,7 +151,11 @@ class Settings:
             raise InvalidRequest("BASE_DOMAIN is not set; give the domain projects get names under, e.g. stackpad.test")
         org = text("ORG", "local").lower()
         if not LABEL.fullmatch(org):
-            raise InvalidRequest(f"ORG={org!r} cannot be part of a host name")
+            near = near_label(org)
+            raise InvalidRequest(
+                f"ORG={org!r} cannot be part of a host name: use up to 63 letters, digits and '-', not at its ends"
+                + (f", such as ORG={near}" if near else "")
+            )
         drivers = frozenset(text("DRIVERS", "stackpad,stackpad/net:latest").replace(",", " ").split())
         if not drivers:
             raise InvalidRequest("DRIVERS names no driver; leave it unset for stackpad,stackpad/net:latest")

@@ -62,6 +62,12 @@ def domain_name(text: str) -> str:
     return f"{WILDCARD}{name}"
 
 
+def near_label(text: str) -> str:
+    """What ``text`` may be called as a part of a host name; empty where nothing of it can be kept."""
+    found = re.sub("[^a-z0-9]+", "-", text.lower() if text.isascii() else "").strip("-")[:63].rstrip("-")
+    return found if LABEL.fullmatch(found) else ""
+
+
 def above(name: str) -> str:
     """The wildcard that ``name`` is one label below; empty for one that is a wildcard itself."""
     first, _, rest = name.partition(".")

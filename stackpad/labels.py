@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from stackpad import routeoptions
 from stackpad.errors import InvalidRequest, Together, shown
-from stackpad.hosts import LABEL, WILDCARD, above, domain_name, host_name
+from stackpad.hosts import LABEL, WILDCARD, above, domain_name, host_name, near_label
 from stackpad.routeoptions import PATH, RouteOptions
 
 PREFIX = "stackpad."
@@ -200,8 +200,10 @@ def _label(label: str, text: str) -> str:
     lowered = text.lower()
     # Letters of other scripts can become ASCII when lowered; a name is what it was written as.
     if not text.isascii() or not LABEL.fullmatch(lowered):
+        near = near_label(text)
         raise InvalidRequest(
             f"{label}={shown(text)} cannot be part of a host name: use up to 63 letters, digits and '-', not at its ends"
+            + (f", such as {label}={near}" if near else "")
         )
     return lowered
 

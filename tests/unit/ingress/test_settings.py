@@ -78,6 +78,7 @@ def test_empty_is_unset() -> None:
         ("BASE_DOMAIN", "", "BASE_DOMAIN is not set"),
         ("BASE_DOMAIN", "localhost", "is not a domain name"),
         ("ORG", "a.b", "ORG='a.b'"),
+        ("ORG", "My Company", "such as ORG=my-company"),
         ("TLS", "on", "use one of acme, internal"),
         ("ROLE", "master", "use one of auto, control, node"),
         ("ACME_CA", "ca.example", "is not the https:// address"),

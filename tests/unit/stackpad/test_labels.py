@@ -93,6 +93,7 @@ def test_replicas_are_known_by_their_service(given: dict[str, str], name: str, s
         ("stackpad.port", "٣", "not a port"),
         ("stackpad.port", "80/tcp", "not a port"),
         ("stackpad.project", "a.b", "part of a host name"),
+        ("stackpad.project", "My_App", "not at its ends, such as stackpad.project=my-app"),
         ("stackpad.project", "-a", "part of a host name"),
         ("stackpad.org", "a" * 64, "part of a host name"),
         ("stackpad.protocol", "ftp", "use http or h2c"),
