@@ -101,7 +101,9 @@ A Docker host of its own is up, with my-app-production and my-app-staging on it.
   docker exec my-app-staging-web python3 -c 'import socket; print(socket.gethostbyname("postgres"))'
   export STACKPAD_SOCKET={node.root}/run/stackpad/net.sock
   export STACKPAD_INGRESS_SOCKET={node.root}/run/stackpad/ingress/ingress.sock
+  export STACKPAD_PAGE_SOCKET={node.root}/run/stackpad/ingress/page.sock
   .venv/bin/stackpad status; .venv/bin/stackpad routes; .venv/bin/stackpad --help
+  .venv/bin/stackpad page
 
 `make down` removes all of it.
 """

@@ -46,3 +46,8 @@ def test_commands() -> None:
         re.split(r" \[| …| [A-Z]", word)[0] for word in listed("The command `stackpad`") if word.startswith("stackpad ")
     } == set(COMMANDS)
     assert len(COMMANDS) == 10
+
+
+def test_the_sandbox_says_how_each_of_its_sockets_is_reached() -> None:
+    told = re.findall(r"export (STACKPAD_\w+)=", (ROOT / "examples" / "demo.py").read_text())
+    assert set(told) == set(re.findall(r"`(STACKPAD_\w*SOCKET)`", README))
