@@ -91,6 +91,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
         cluster = Cluster(settings, state, kernel, reconciler, engine, backend)
         servers = HostServers(settings.host_run, fixed=settings.dns)
         names = Names(cluster, state, Forwarder(servers))
+        ports.container_of = cluster.attachments.container_of
         cluster.names_changed, cluster.exposition = names.touch, metrics.exposition
         state.endpoints_changed = names.touch
         reconciler.facts_changed, reconciler.route_gone = cluster.networks_changed, cluster.mesh.route_gone

@@ -10,12 +10,12 @@ from __future__ import annotations
 import errno
 import random
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from plugin.docker.options import PortRequest
 from plugin.model import Endpoint, PublishedPort
 from plugin.model import Protocol as Transport
-from stackpad.errors import Conflict, InvalidRequest, Unavailable
+from stackpad.errors import Conflict, InvalidRequest, Unavailable, plain
 
 _KINDS = {Transport.TCP: socket.SOCK_STREAM, Transport.UDP: socket.SOCK_DGRAM}
 _RANDOM_TRIES = 64
@@ -26,9 +26,13 @@ connections leave by (see ``source_nat`` in :mod:`plugin.kernel.chains`)."""
 
 
 class PortReservations:
-    """The ports held for each endpoint; on the event loop, since binding does not block."""
+    """The ports held for each endpoint; on the event loop, since binding does not block.
+
+    ``container_of`` says what an endpoint's container is called, as far as the engine has told; empty if it has not.
+    """
 
     def __init__(self) -> None:
+        self.container_of: Callable[[str], str] = lambda _: ""
         self._sockets: dict[str, list[socket.socket]] = {}
         self._ports: dict[str, tuple[PublishedPort, ...]] = {}
 
@@ -105,9 +109,15 @@ class PortReservations:
     def _taken(self, request: PortRequest) -> str:
         ports = request.host_ports
         where = request.host_address or "this node"
-        held = (port for ports_ in self._ports.values() for port in ports_)
-        ours = any(port.host_port in ports and port.protocol == request.protocol for port in held)
-        who = "another container (stackpad ports names it)" if ours else "another program (see ss -lnp)"
+        ours = [
+            endpoint
+            for endpoint, held in self._ports.items()
+            if any(port.host_port in ports and port.protocol == request.protocol for port in held)
+        ]
+        who = "another program (see ss -lnp)"
+        if ours:
+            name = next(filter(None, map(self.container_of, ours)), "")
+            who = f"container {plain(name)}" if name else "another container (stackpad ports names it)"
         if len(ports) == 1:
             return (
                 f"port {ports[0]}/{request.protocol} of {where} is taken by {who}; "

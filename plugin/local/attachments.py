@@ -58,6 +58,11 @@ class Attachments:
         self._engine, self._wanted, self._changed = engine, wanted, changed
         self._log = structlog.get_logger("attachments")
 
+    def container_of(self, endpoint: str) -> str:
+        """What the endpoint's container is called; empty while that is not known."""
+        attachment = self.by_endpoint.get(endpoint)
+        return "" if attachment is None else attachment.container_name
+
     async def run(self) -> None:
         """Follow the engine until cancelled."""
         async for event in self._engine.events(_FILTERS):

@@ -86,7 +86,7 @@ def test_a_taken_port_fails_with_a_sentence_and_leaves_nothing(web: Workbench) -
     before = web.links()
     done = web.try_docker("run", "--detach", "--name", "second", "--network", "shop", "-p", "8080:80", "stackpad/test")
     assert done.returncode != 0
-    assert "port 8080/tcp of this node is taken by another container" in done.stderr
+    assert "port 8080/tcp of this node is taken by container first" in done.stderr
     assert "publish another" in done.stderr
     eventually(lambda: web.links() == before, "the second's link to go")
     with web.node_service(8085):

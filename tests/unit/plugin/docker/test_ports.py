@@ -92,6 +92,13 @@ def test_a_taken_port_says_where_the_other_container_is_named(ports: PortReserva
     assert OTHER.id not in ports.held
 
 
+def test_a_taken_port_names_the_other_container_where_it_is_known(ports: PortReservations) -> None:
+    ports.container_of = lambda endpoint: {FOUR.id: "web", OTHER.id: "late"}.get(endpoint, "")
+    ports.reserve(FOUR, asked(binding(80, 8080)))
+    with pytest.raises(Conflict, match="port 8080/tcp of this node is taken by container web; publish another"):
+        ports.reserve(OTHER, asked(binding(80, 8080)))
+
+
 def test_a_taken_port_may_be_another_programs(ports: PortReservations) -> None:
     with closing(server("127.0.0.1", 8080)), pytest.raises(Conflict, match="taken by another program"):
         ports.reserve(FOUR, asked(binding(80, 8080)))
