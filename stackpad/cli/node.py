@@ -15,6 +15,7 @@ from stackpad import roles as etcdroles
 from stackpad.cli import client, daemonjson, dockerconfig, fleet, output
 from stackpad.cli.common import PLACES, PROBLEM, USAGE, Json, Socket, answering, show
 from stackpad.cli.dockerconfig import Outcome
+from stackpad.cli.render import duration
 from stackpad.cli.reports import ClusterReport
 from stackpad.errors import StackpadError
 from stackpad.nodes import identify
@@ -137,6 +138,10 @@ def token(
                 output.show_json(given)
             else:
                 typer.echo(given["token"])
+                until = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(given["expires"]))
+                output.say(
+                    f"it is good for one node, for {duration(given['expires'] - time.time() + 0.5)}, until {until} UTC"
+                )
                 output.say("on the other node: stackpad node join TOKEN, or docker plugin install … JOIN=TOKEN")
 
 
@@ -306,11 +311,12 @@ def _place(report: ClusterReport, docker: Outcome | None) -> dict[str, Any]:
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip().lower())
     if found is None:
-        output.complain(f"--lifetime {text} is not a time; write 90s, 10m, 2h or 1d")
-        raise typer.Exit(2)
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+        # A bare number is most often meant in another unit than the one that would be guessed.
+        output.complain(f"--lifetime {text} is not a time with its unit; write 90s, 10m, 2h or 1d")
+        raise typer.Exit(USAGE)
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def _confirm(question: str) -> None:

@@ -6,8 +6,10 @@ import copy
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,22 @@ def test_who_removes_a_node_is_told_what_is_left_to_do_there(plugin: Path) -> No
     said = run("node", "rm", "other", "--yes", "--socket", str(plugin)).stderr
     assert "on other, if it is to go on: take 169.254.53.53 and fd9c:5acd:5353::53 out of dns" in said
     assert "10.192.0.0/10" in said
+
+
+@pytest.mark.parametrize("text", ["5", "5 x", "m", "-5m", ""])
+def test_a_lifetime_has_its_unit(plugin: Path, text: str) -> None:
+    result = run("node", "token", f"--lifetime={text}", "--socket", str(plugin))
+    assert result.exit_code == 2
+    assert "not a time with its unit; write 90s" in result.stderr
+
+
+def test_a_token_says_how_long_it_is_good(tmp_path: Path) -> None:
+    given = {"token": "stackpad-1-x", "expires": time.time() + 600}
+    with served(tmp_path / "net.sock", {"/node/token": given}) as path:
+        result = run("node", "token", "--lifetime", "10m", "--socket", str(path))
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "stackpad-1-x\n", "nothing but the token, for a script"
+    assert re.search(r"for one node, for 10 min, until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", result.stderr)
 
 
 @pytest.mark.parametrize("words", [["rm", "two", "--yes"], ["roles", "two"]])
