@@ -110,6 +110,7 @@ async def _serve(settings: Settings, listening: Sequence[Listener]) -> None:
             learnt=cluster.networks_changed,
             heard=driver.heard,
         )
+        claims.listed = directory.networks
         web_admin = WebAdmin(cluster, reconciler)
         admin = Admin(
             settings,

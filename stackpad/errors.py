@@ -18,8 +18,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-ENOUGH = 5
-"""Faults that one error tells."""
+ENOUGH, LONG = 5, 500
+"""Faults that one error tells, and characters after which it tells no other one."""
 
 
 class StackpadError(Exception):
@@ -49,7 +49,7 @@ class Unavailable(StackpadError):
 class Together:
     """Reads several values of one request, so that what is wrong is told at once, and not one after another.
 
-    After :data:`ENOUGH` of them the rest is not looked at: a tenant can say any number.
+    Once they are :data:`ENOUGH`, or :data:`LONG`, the rest is not looked at: a tenant can say any number.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Together:
             return reader()
         except InvalidRequest as error:
             self._wrong.append(str(error))
-            if len(self._wrong) >= ENOUGH:
+            if len(self._wrong) >= ENOUGH or sum(map(len, self._wrong)) >= LONG:
                 self.done()
             return otherwise
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 
 import msgspec
 import structlog
@@ -36,13 +36,18 @@ UNUSED = 300.0
 
 
 class Claims:
-    """Implements :class:`plugin.docker.ipam.Ranges`."""
+    """Implements :class:`plugin.docker.ipam.Ranges`.
+
+    ``listed`` are the networks that the engine knows, ``None`` before it was asked: one of them that is not here may come
+    back with a copy of the state, and keeps its range.
+    """
 
     def __init__(self, cluster: Cluster, settings: Settings, moments: Moments | None = None) -> None:
         self._cluster, self._settings = cluster, settings
         self._moments = moments or Moments()
         self._one_at_a_time = asyncio.Lock()
         self._unused: dict[Hashable, float] = {}
+        self.listed: Callable[[], Collection[str] | None] = lambda: None
         self._log = structlog.get_logger("ranges")
 
     def blocks(self, version_: int) -> Sequence[IPNet]:
@@ -219,9 +224,12 @@ class Claims:
 
     def _networkless(self, record: records.Range) -> bool:
         """Whether a range was claimed for a network and none is in it, since the disk refused to have it given back with
-        its network: the engine does not ask for that again.
+        its network: the engine has forgotten that, and does not ask again.
         """
-        return not record.block and not record.freed and not self._cluster.in_use(record)
+        listed = self.listed()
+        if record.block or record.freed or listed is None or record.network in listed:
+            return False
+        return not self._cluster.in_use(record)
 
     def _give_back_unused(self, ranges: Sequence[records.Range]) -> list[records.Range]:
         """``ranges``, with those given back now that were claimed for networks and have had none in them for a while."""

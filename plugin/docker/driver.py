@@ -85,11 +85,12 @@ class NetworkDriver:
 
     async def _unmake(self, network_id: str) -> None:
         """Take away what there is of a network that could not be made: the engine never asks for that."""
-        if network_id in self._state.networks:
-            await self._state.drop_network(network_id)
-            self._reconciler.touch(network_id)
-        # What went wrong first is what is told; a range that the disk will not give back now, it gives back later.
+        # What went wrong first is what is told; what the disk will not forget now is forgotten later, as what the engine
+        # does not list.
         with contextlib.suppress(Unavailable):
+            if network_id in self._state.networks:
+                await self._state.drop_network(network_id)
+                self._reconciler.touch(network_id)
             await self._ranges.release(network_id)
 
     async def delete_network(self, request: protocol.NetworkRef) -> dict[str, object]:

@@ -8,6 +8,7 @@ use" where it should, and us with a sentence where somebody was first.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import random
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -109,11 +110,7 @@ class PortReservations:
     def _taken(self, request: PortRequest) -> str:
         ports = request.host_ports
         where = request.host_address or "this node"
-        ours = [
-            endpoint
-            for endpoint, held in self._ports.items()
-            if any(port.host_port in ports and port.protocol == request.protocol for port in held)
-        ]
+        ours = [endpoint for endpoint, held in self._ports.items() if any(_clash(port, request) for port in held)]
         who = "another program (see ss -lnp)"
         if ours:
             name = next(filter(None, map(self.container_of, ours)), "")
@@ -200,3 +197,13 @@ def _bound_once(
 def _close(sockets: Iterable[socket.socket]) -> None:
     for held in sockets:
         held.close()
+
+
+def _clash(held: PublishedPort, request: PortRequest) -> bool:
+    """Whether a port that is held is one of those asked for, at the same address or at all of one of the two."""
+    if held.protocol != request.protocol or held.host_port not in request.host_ports:
+        return False
+    if held.host_address is None or request.host_address is None:
+        return True
+    one, other = map(ipaddress.ip_address, (held.host_address, request.host_address))
+    return one.version == other.version and (one == other or one.is_unspecified or other.is_unspecified)

@@ -46,17 +46,8 @@ import ipaddress
 
 from plugin.kernel.dataplane import PREFIXES
 from plugin.naming import MESH_LINK, RESOLVER, RESOLVER6
+from stackpad.metadata import METADATA4, METADATA6, METADATA_AND_DNS
 from stackpad.upstreams import UPSTREAM4, UPSTREAM6
-
-METADATA4 = ("169.254.0.0/16", "100.100.100.200", "192.0.0.192")
-"""Where clouds tell a machine who it is, often with the keys to prove it: link-local addresses with most of them, and
-those of Alibaba Cloud and Oracle Cloud Classic."""
-
-METADATA_AND_DNS = "168.63.129.16"
-"""Azure's, which is the name server of its machines as well."""
-
-METADATA6 = ("fd00:ec2::254", "fd20:ce::254", "fd00:c1::a9fe:a9fe", "fd00:42::42")
-"""Those of AWS, Google Cloud, Oracle Cloud and Scaleway."""
 
 _WIDTH = {4: 32, 6: 128}
 

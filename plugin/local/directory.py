@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 
 import structlog
@@ -51,6 +51,7 @@ class Directory:
         self._engine, self._state = engine, state
         self._forget_network, self._forget_endpoint = forget_network, forget_endpoint
         self._networks: dict[str, str] = {}
+        self._listed = False
         self._containers: dict[str, str] = {}
         self._missing: dict[str, float] = {}
         self._unwanted = unwanted
@@ -60,6 +61,10 @@ class Directory:
     def network_name(self, network_id: str) -> str | None:
         """The name of a network, ``None`` while it is not known."""
         return self._networks.get(network_id)
+
+    def networks(self) -> Collection[str] | None:
+        """The ids of all networks of the engine's, whoever they are of; ``None`` before it has listed them."""
+        return self._networks.keys() if self._listed else None
 
     def container_name(self, endpoint_id: str) -> str | None:
         """The name of the container an endpoint belongs to, ``None`` while it is not known."""
@@ -106,7 +111,7 @@ class Directory:
         containers = await self._engine.containers()
         self.engine_version = await self._engine.version()
         self._heard()
-        self._networks = {str(network["Id"]): str(network["Name"]) for network in networks}
+        self._networks, self._listed = {str(network["Id"]): str(network["Name"]) for network in networks}, True
         await self._keep_names()
         self._containers = {
             str(attached["EndpointID"]): str(container["Names"][0]).lstrip("/")

@@ -49,7 +49,7 @@ _BUFFER, _SENT = 4 << 20, 16 << 20
 """Bytes of questions, and of answers that wait in the kernel until it knows where their askers are: of those for an
 address that nobody has, as much as :data:`plugin.kernel.dataplane.UNRESOLVED`."""
 
-_STRANGERS = _SENT // 8
+_STRANGERS = _SENT // 2
 """Bytes of answers that may wait while one goes to an address that is not ours: what waits for those has other limits."""
 
 

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from stackpad.cli.daemonjson import RESOLVERS
 from stackpad.cli.render import Grid, clean, duration
 from stackpad.cli.reports import ClusterReport, EndpointReport, NetworkReport, NodeReport, ServiceReport
+from stackpad.metadata import METADATA_AND_DNS, is_closed
 
 EGRESS = "stackpad.egress"
-
-METADATA6 = ("fd00:ec2::254", "fd20:ce::254")
-"""Where clouds tell a machine its secrets by IPv6; the firewall closes them as it does 169.254.0.0/16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +170,10 @@ def _way_out(who: str, whom: str, own: Sequence[tuple[NetworkReport, EndpointRep
     if whom in RESOLVERS:
         yield Step("address", True, f"{whom} is the resolver's: DNS (53) is reached there")
         return
-    if address and (ipaddress.ip_address(whom).is_link_local or whom in METADATA6):
+    if whom == METADATA_AND_DNS:
+        yield Step("address", True, f"{whom} is of a cloud's metadata: DNS (53) is reached there, and nothing else")
+        return
+    if address and is_closed(whom):
         yield Step(
             "address", False, f"{whom} is one of a link, or of cloud metadata", "no container of ours reaches these"
         )

@@ -57,7 +57,8 @@ class _Unanswered(Unavailable):
 class Transport:
     """The connections to the store; an async context manager.
 
-    ``timeout`` bounds one attempt at one endpoint, in seconds; a third of it is for the connection.
+    ``timeout`` bounds each step of an attempt at one endpoint (login, answer, its body), in seconds; a third of it is for
+    the connection.
     """
 
     def __init__(self, endpoints: Sequence[str], *, tls: Tls | None, user: str, password: str, timeout: float) -> None:
@@ -146,9 +147,11 @@ class Transport:
 
     async def _exchange(self, endpoint: Endpoint, path: str, body: bytes) -> bytes:
         try:
-            async with asyncio.timeout(self.timeout), contextlib.AsyncExitStack() as stack:
+            async with contextlib.AsyncExitStack() as stack:
+                # What it takes until there is an answer is bounded there, where it is known whether anything was sent.
                 response = await self._open(endpoint, path, body, stack)
-                return await response.read()
+                async with asyncio.timeout(self.timeout):
+                    return await response.read()
         except TimeoutError as error:
             raise _Unanswered(sentences.silent(endpoint.url, self.timeout)) from error
         except (aiohttp.ClientError, OSError) as error:

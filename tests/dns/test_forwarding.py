@@ -13,12 +13,14 @@ import dns.message
 import dns.rcode
 import pytest
 
+from plugin.resolver import forwarder
 from plugin.resolver.forwarder import Forwarder
 from plugin.resolver.hostservers import AGAIN, HostServers
 from plugin.resolver.server import PENDING, PENDING_EACH, Resolver
 from plugin.resolver.zone import View
 from tests.dns.world import (
     BLOG,
+    BOUND,
     RESOLVER,
     SHOP,
     STRANGER,
@@ -233,7 +235,8 @@ async def test_nobody_takes_all_the_forwarding(world: World) -> None:
         assert {response.rcode() for response in rest} <= {dns.rcode.SERVFAIL, dns.rcode.NOERROR}
 
 
-async def test_no_environment_takes_all_the_forwarding(world: World) -> None:
+async def test_no_environment_takes_all_the_forwarding(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarder, "IN_ALL", BOUND)
     there = view()
     askers = [f"127.53.1.{number}" for number in range(1, 1 + PENDING // PENDING_EACH)]
     world.resolver.update(replace(there, clients={**there.clients, **dict.fromkeys(askers, ("shop-production",))}))

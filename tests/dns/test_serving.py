@@ -13,7 +13,7 @@ import pytest
 
 from plugin.resolver.forwarder import Forwarder
 from plugin.resolver.limits import Pace, Shares
-from plugin.resolver.server import FEW, MADE, PACE, RECORD, Resolver
+from plugin.resolver.server import FEW, MADE, PACE, PACE_TOGETHER, RECORD, Resolver
 from plugin.resolver.zone import View
 from stackpad.errors import Unavailable
 from tests.dns.world import (
@@ -183,6 +183,9 @@ async def test_a_long_answer_has_its_price(world: World) -> None:
 
 async def test_many_of_one_environment_have_one_share(world: World) -> None:
     """Askers who have used up nothing themselves wait for those whom they are with; others, and strangers, do not."""
+    world.resolver.pace = Shares(
+        Pace(PACE, PACE, lambda: 0.0), Pace(PACE_TOGETHER, PACE_TOGETHER, lambda: 0.0), world.resolver.group
+    )
     there = view()
     others = [f"127.53.1.{number}" for number in range(2, 6)]
     world.resolver.update(replace(there, clients={**there.clients, **dict.fromkeys(others, ("shop-production",))}))

@@ -259,12 +259,14 @@ def test_who_does_not_take_its_answers_keeps_nobody_from_theirs(scene: Scene) ->
     def inside(who: str, script: str, *words: object) -> str:
         return bench.docker("exec", who, "python3", "-c", script, *map(str, words))
 
-    with ThreadPoolExecutor(2) as pool:
-        floods = [pool.submit(inside, "deaf", FLOOD, 16), pool.submit(inside, "d1", FLOOD, 16, *nobody)]
-        time.sleep(8)
-        asked, lost = map(int, inside("a1", ASK, 6).split())
-        for flood in floods:
-            flood.result()
-    assert asked > 1
-    assert not lost
-    bench.docker("rm", "--force", "deaf")
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            floods = [pool.submit(inside, "deaf", FLOOD, 16), pool.submit(inside, "d1", FLOOD, 16, *nobody)]
+            time.sleep(8)
+            asked, lost = map(int, inside("a1", ASK, 6).split())
+            for flood in floods:
+                flood.result()
+        assert asked > 1
+        assert not lost
+    finally:
+        bench.docker("rm", "--force", "deaf")

@@ -124,6 +124,7 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         own = await stack.enter_async_context(Etcd([server.url]))
         made = Node(cluster, Claims(cluster, settings), state, settings.state_file.parent, etcd)
+        made.claims.listed = lambda: ()
         store = StoreLoop(own, cluster._memory, cluster._seen, ME, lambda: None, lambda _: made.heard.set())
         cluster._services.store = store
         following = tasks.create_task(store.run())
@@ -266,6 +267,20 @@ async def test_a_range_whose_network_has_gone_is_given_back_after_a_while(
     async with asyncio.timeout(BOUND):
         while not (await node.stored())[NET].freed:  # noqa: ASYNC110 - another's store has no event
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("listed", [None, {network_id(1)}])
+async def test_the_range_of_a_network_that_the_engine_has_is_kept(
+    node: Node, monkeypatch: pytest.MonkeyPatch, listed: set[str] | None
+) -> None:
+    """Its state was lost, and may be put back; or nobody has asked the engine yet."""
+    driver = await _orphaned(node)
+    node.claims.listed = lambda: listed
+    monkeypatch.setattr(claims, "UNUSED", 0.0)
+    await node.claims.collect()
+    assert not (await node.stored())[NET].freed
+    with pytest.raises(Conflict, match="a network of this node"):
+        await driver.create_network(_create(2, NET))
 
 
 @pytest.mark.parametrize("net", [NET, "172.30.7.0/26", "172.30.6.0/23"])

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from plugin import naming
-from plugin.kernel.chains import METADATA6, METADATA_AND_DNS
 from plugin.naming import RESOLVER6
+from stackpad.metadata import METADATA6, METADATA_AND_DNS
 from tests.kernel.frames import (
     A4,
     A6,

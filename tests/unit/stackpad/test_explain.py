@@ -10,6 +10,7 @@ import pytest
 from stackpad.cli.explain import Step, explain, grid
 from stackpad.cli.fleet import services
 from stackpad.cli.reports import ClusterReport, EndpointReport, NetworkReport, NodeReport, PartReport, ServiceReport
+from stackpad.metadata import METADATA6, METADATA_AND_DNS
 
 WEB = EndpointReport(id="e1", container="web", addresses=("10.192.0.66",))
 SHOP = NetworkReport(
@@ -116,7 +117,10 @@ def test_the_outside_is_answered_by_the_networks_egress(whom: str) -> None:
         ("169.254.53.53", True, "DNS (53)"),
         ("10.192.0.65", True, "the gateway of its network"),
         ("169.254.169.254", False, "cloud metadata"),
-        ("fd00:ec2::254", False, "cloud metadata"),
+        ("100.100.100.200", False, "cloud metadata"),
+        ("192.0.0.192", False, "cloud metadata"),
+        *((address, False, "cloud metadata") for address in METADATA6),
+        (METADATA_AND_DNS, True, "DNS (53) is reached there, and nothing else"),
         ("2001:db8::1", False, "no IPv6 address"),
     ],
 )

@@ -14,7 +14,7 @@ from ingress.owners.ledger import Ledger
 from ingress.routes import State, WebContainer
 from ingress.tables import table
 from stackpad import labels
-from stackpad.errors import ENOUGH, InvalidRequest
+from stackpad.errors import ENOUGH, LONG, InvalidRequest
 from stackpad.hosts import host_name
 from stackpad.labels import Kind, WebRequest, Wire, web
 
@@ -66,10 +66,11 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 
 
 def test_what_is_wrong_is_told_up_to_an_end() -> None:
-    given = {f"stackpad.no-{number}": "" for number in range(2000)}
-    with pytest.raises(InvalidRequest) as caught:
-        read(given)
-    assert str(caught.value).count("; also: ") == ENOUGH - 1
+    for label, most in (("port", ENOUGH), ("q" * 40, 2)):
+        with pytest.raises(InvalidRequest) as caught:
+            read({f"stackpad.{label}{number}": "" for number in range(2000)})
+        assert str(caught.value).count("; also: ") == most - 1
+        assert len(str(caught.value)) < 3 * LONG
 
 
 @pytest.mark.parametrize(

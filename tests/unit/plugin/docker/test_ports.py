@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -97,6 +98,27 @@ def test_a_taken_port_names_the_other_container_where_it_is_known(ports: PortRes
     ports.reserve(FOUR, asked(binding(80, 8080)))
     with pytest.raises(Conflict, match="port 8080/tcp of this node is taken by container web; publish another"):
         ports.reserve(OTHER, asked(binding(80, 8080)))
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "who"),
+    [
+        ("127.0.0.2", "127.0.0.2", "container web"),
+        ("0.0.0.0", "127.0.0.2", "container web"),
+        ("127.0.0.3", "127.0.0.2", "another program"),
+        ("::", "127.0.0.2", "another program"),
+    ],
+)
+def test_a_taken_port_accuses_nobody_who_has_it_elsewhere(
+    ports: PortReservations, held: str, wanted: str, who: str
+) -> None:
+    ports.container_of = lambda _: "web"
+    ports.reserve(SIX, asked(binding(80, 8080, address=held)))
+    with contextlib.ExitStack() as stack:
+        if who == "another program":
+            stack.enter_context(closing(server(wanted, 8080)))
+        with pytest.raises(Conflict, match=f"taken by {who}"):
+            ports.reserve(OTHER, asked(binding(80, 8080, address=wanted)))
 
 
 def test_a_taken_port_may_be_another_programs(ports: PortReservations) -> None:
