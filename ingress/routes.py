@@ -31,7 +31,7 @@ class WebContainer:
     end. ``reason`` says why it is not up. ``node`` is the id of the node it runs on, empty for this one; ``network`` and
     ``labels`` are what ``request`` was read from. ``endpoint`` is the engine's id of its attachment to a network whose
     driver is not Docker's own, empty while it is stopped. ``joined`` is the environment that its network's option names,
-    empty without one.
+    empty without one, and ``None`` where that is not known.
     """
 
     id: str
@@ -49,12 +49,14 @@ class WebContainer:
     network: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     endpoint: str = ""
-    joined: str = ""
+    joined: str | None = ""
 
     @property
-    def apart(self) -> str:
-        """What the plugin keeps apart from all else: networks of one environment are one, on whichever node."""
-        return self.joined or self.network
+    def apart(self) -> str | None:
+        """What the plugin keeps apart from all else: networks of one environment are one, on whichever node; ``None``
+        where that is not known.
+        """
+        return None if self.joined is None else self.joined or self.network
 
     @property
     def owner(self) -> Owner:

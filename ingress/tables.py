@@ -164,9 +164,13 @@ def _serve(host: str, claim: Claim, own: list[WebContainer], serving: dict[tuple
 
 
 def _has_its_path(container: WebContainer, claim: Claim) -> bool:
-    """Whether the path a container of the claim's owner asks for is its service's, and served from its network."""
+    """Whether the path a container of the claim's owner asks for is its service's, and served from its network, where
+    that is known.
+    """
     path = container.request.path
-    return claim.paths.get(path) == container.request.service and claim.networks.get(path, "") == container.apart
+    if claim.paths.get(path) != container.request.service:
+        return False
+    return container.apart is None or claim.networks.get(path, "") == container.apart
 
 
 def _above(
@@ -211,7 +215,7 @@ def _not_its_path(host: str, container: WebContainer, claim: Claim) -> str:
     """Who has the path that a container of the same owner asks for, and what to do."""
     path, service, network = container.request.path, container.request.service, claim.networks.get(container.request.path)
     has = claim.paths[path]
-    if network is None or network == container.apart:
+    if network is None or container.apart is None or network == container.apart:
         return (
             f"{host}{path or '/'} is served by {has} of the same environment; "
             f"give {service} a path of its own with {PATH}"

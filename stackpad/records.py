@@ -150,9 +150,9 @@ class Web(Record, frozen=True, kw_only=True):
 
     ``labels`` are its labels that concern us; what they ask for is decided by whoever reads. ``network`` is its
     network's name and ``org`` its node's default organisation; ``environment`` is the one that an option of the network
-    names, empty without one. ``state`` is one of ``up``, ``starting``, ``unhealthy``
-    and ``down``, with its ``reason``; ``since`` is when it was made (Unix time, seconds). Only what is ``up`` is reached
-    from other nodes, at ``address`` and ``port`` and nowhere else.
+    names, empty without one, and ``None`` of a writer that does not say. ``state`` is one of ``up``, ``starting``,
+    ``unhealthy`` and ``down``, with its ``reason``; ``since`` is when it was made (Unix time, seconds). Only what is
+    ``up`` is reached from other nodes, at ``address`` and ``port`` and nowhere else.
     """
 
     id: str
@@ -165,7 +165,7 @@ class Web(Record, frozen=True, kw_only=True):
     port: int = 0
     reason: str = ""
     since: float = 0.0
-    environment: str = ""
+    environment: str | None = None
 
 
 class Host(Record, frozen=True, kw_only=True):

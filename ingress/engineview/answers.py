@@ -179,6 +179,14 @@ def _container(body: bytes) -> bytes:
     return msgspec.json.encode(found)
 
 
+def _networks(body: bytes) -> bytes:
+    """With the options of each, also where there are none: without any, they would be taken for not shown."""
+    found = _read(body, list[_Network])
+    for one in found:
+        one.Options = one.Options or _Options()
+    return msgspec.json.encode(found)
+
+
 def _whole(kind: type[_T]) -> Callable[[bytes], bytes]:
     return lambda body: msgspec.json.encode(_read(body, kind))
 
@@ -198,7 +206,7 @@ _SHOWN: Mapping[Resource, Callable[[bytes], bytes]] = {
     Resource.PING: _ping,
     Resource.VERSION: _whole(_Version),
     Resource.INFO: _whole(_Info),
-    Resource.NETWORKS: _whole(list[_Network]),
+    Resource.NETWORKS: _networks,
     Resource.CONTAINERS: _listed,
     Resource.CONTAINER: _container,
 }

@@ -34,29 +34,38 @@ ASKED_TO_STOP = "it was asked to stop"
 class Surroundings:
     """What a container is read against: networks by id (name, driver), and the operator's settings.
 
-    ``joined`` are the environments of those networks whose option names one, by the network's id.
+    ``joined`` are the environments of those networks whose option names one, by the network's id; ``None`` of a network
+    whose options are not shown, as an engine view from before they were read does.
     """
 
     networks: Mapping[str, tuple[str, str]]
     drivers: frozenset[str]
     org: str
     base_domain: str
-    joined: Mapping[str, str] = field(default_factory=dict)
+    joined: Mapping[str, str | None] = field(default_factory=dict)
 
     def with_networks(self, listed: Iterable[Mapping[str, Any]]) -> Surroundings:
         """The same with the networks that the engine lists."""
-        networks, joined = {}, {}
+        networks: dict[str, tuple[str, str]] = {}
+        joined: dict[str, str | None] = {}
         for one in listed:
             networks[one["Id"]] = one["Name"], one["Driver"]
-            environment = str((one.get("Options") or {}).get(ENVIRONMENT) or "")
-            # To a driver of Docker's own the option means nothing, and such networks are never one.
-            if environment and one["Driver"] not in DOCKERS_OWN:
+            if one["Driver"] in DOCKERS_OWN:
+                continue  # the option means nothing to these, and such networks are never one
+            if "Options" not in one:
+                joined[one["Id"]] = None
+            elif environment := str((one["Options"] or {}).get(ENVIRONMENT) or ""):
                 joined[one["Id"]] = environment
         return replace(self, networks=networks, joined=joined)
 
     def knows(self, raw: Mapping[str, Any]) -> bool:
         """Whether all the container's networks are known, so that reading it gives the whole truth."""
         return all(entry.get("NetworkID") in self.networks for entry in _attached(raw).values())
+
+    @property
+    def vague(self) -> bool:
+        """Whether of any network it is not known which environment it is."""
+        return None in self.joined.values()
 
 
 def concern(entry: Mapping[str, Any]) -> bool:
@@ -125,9 +134,9 @@ def _attached(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return (raw.get("NetworkSettings") or {}).get("Networks") or {}
 
 
-def _attachment(raw: Mapping[str, Any], around: Surroundings) -> tuple[str, str | None, str, str]:
+def _attachment(raw: Mapping[str, Any], around: Surroundings) -> tuple[str, str | None, str, str | None]:
     """Name of the container's network with us, its address there (``None`` while stopped), its endpoint's id, and what
-    environment the network's option names.
+    environment the network's option names (``None``: not known).
 
     Of several it is the one that the container was made with: what it is connected to later changes nothing of where it
     is served. Without that one, the first by name.

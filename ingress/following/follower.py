@@ -182,7 +182,9 @@ class Follower:
             self._become(replace(self.view, stale=True))
 
     async def _learn_networks(self) -> None:
-        self._around = self._around.with_networks(await self._engine.networks())
+        vague, self._around = self._around.vague, self._around.with_networks(await self._engine.networks())
+        if vague and not self._around.vague:
+            self._seen = {}  # an older engine view has made way: what was read through it is read again
 
     async def _inspect(self, container_id: str) -> WebContainer | Problem | None:
         raw = await self._engine.inspect(container_id)

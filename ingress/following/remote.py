@@ -118,7 +118,17 @@ def word(
         kept.update(said)
     told = [record for _, record in said.values()]
     told += [
-        records.Web(owner="", id=p.container, name=p.name, network="", org=org, labels={}, state=REFUSED, reason=p.text)
+        records.Web(
+            owner="",
+            id=p.container,
+            name=p.name,
+            network="",
+            org=org,
+            labels={},
+            state=REFUSED,
+            reason=p.text,
+            environment="",
+        )
         for p in problems
     ]
     return tuple(sorted(told, key=lambda one: one.id))

@@ -31,13 +31,13 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One container's wish for a name: for which of its paths, on which node and which network."""
+    """One container's wish for a name: for which of its paths, on which node and which network (``None``: not known)."""
 
     owner: Owner
     path: str
     service: str
     node: str = HERE
-    network: str = ""
+    network: str | None = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,9 @@ def _claim(asks: Sequence[Ask], claim: Claim, heard: Collection[str]) -> Claim:
     if len(asks) == len(claim.paths) == 1:
         # Mostly nothing is new, and there are thousands of these at every change.
         (ask,) = asks
-        there = claim.owner, claim.paths.get(ask.path), claim.nodes, claim.networks.get(ask.path, "")
-        if (ask.owner, ask.service, (ask.node,), ask.network) == there:
+        network = claim.networks.get(ask.path, "")
+        there = claim.owner, claim.paths.get(ask.path), claim.nodes, network
+        if (ask.owner, ask.service, (ask.node,), network if ask.network is None else ask.network) == there:
             return claim
     own = [ask for ask in asks if ask.owner == claim.owner]
     silent = {node for node in claim.nodes if node not in heard}
@@ -129,10 +130,11 @@ def _claim(asks: Sequence[Ask], claim: Claim, heard: Collection[str]) -> Claim:
     networks = {
         path: network
         for path, network in claim.networks.items()
-        if path in paths and (silent or (path, paths[path], network) in places)
+        # Who does not say on which network it is may be on this one.
+        if path in paths and (silent or not places.isdisjoint((path, paths[path], one) for one in (network, None)))
     }
     for ask in own:
-        if paths.setdefault(ask.path, ask.service) == ask.service:
+        if paths.setdefault(ask.path, ask.service) == ask.service and ask.network is not None:
             networks.setdefault(ask.path, ask.network)
     nodes = tuple(sorted(silent | {ask.node for ask in own}))
     gone = None if own or silent else claim.gone

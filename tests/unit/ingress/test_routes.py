@@ -147,7 +147,7 @@ def upstreams(found: Table) -> dict[str, tuple[str, ...]]:
     return {path.path: path.upstreams for path in host.paths}
 
 
-def on(network: str, number: int, *, joined: str = "", node: str = "", **asks: Any) -> WebContainer:
+def on(network: str, number: int, *, joined: str | None = "", node: str = "", **asks: Any) -> WebContainer:
     """A container on a network; ``number`` is when it was made, and its address."""
     made_then = container(f"c{number}", address=f"10.0.0.{number}", since=float(number), **asks)
     return replace(made_then, network=network, joined=joined, node=node)
@@ -190,6 +190,22 @@ def test_one_network_is_one_whatever_node_it_is_on_and_however_it_is_called_ther
     by_option = made(on("shop-production", 1), on("here", 2, joined="shop-production"))
     assert upstreams(by_option) == {"": ("10.0.0.1:80", "10.0.0.2:80")}
     assert not nodes.problems + by_option.problems
+
+
+@pytest.mark.parametrize("silent_first", [True, False])
+def test_who_does_not_say_on_which_network_it_is_is_a_replica(silent_first: bool) -> None:
+    """As one of a node that is not upgraded yet; it decides nothing, and keeps what is decided."""
+    older = on("here", 1 if silent_first else 3, joined=None)
+    found = made(older, on("there", 2, joined="shop"))
+    assert set(upstreams(found)[""]) == {older.upstream, "10.0.0.2:80"}
+    assert (found.claims[HOST].networks, found.problems) == ({"": "shop"}, ())
+    alone = made(older, before=found)
+    assert (upstreams(alone), alone.claims[HOST].networks) == ({"": (older.upstream,)}, {"": "shop"})
+    twin = made(older, on("other", 4), before=alone)
+    assert upstreams(twin) == {"": (older.upstream,)}
+    assert [problem.name for problem in twin.problems] == ["c4"]
+    (problem,) = made(on("shop", 2), on("here", 3, joined=None, service="app")).problems
+    assert problem.text.startswith(f"{HOST}/ is served by web of the same environment")
 
 
 def test_an_environment_may_be_spread_over_networks_by_paths() -> None:

@@ -17,12 +17,13 @@ from tests.unit.ingress.test_routes import BASE, HOST, container
 CANONICAL = RouteOptions(canonical=HOST)
 NODES = ("", "n2", "n3")
 ONE = st.builds(
-    lambda name, project, service, path, domains, state, node, network, options, since: replace(
+    lambda name, project, service, path, domains, state, node, network, joined, options, since: replace(
         container(
             name, project=project, service=service, path=path, domains=domains, state=state, options=options, since=since
         ),
         node=node,
         network=network,
+        joined=joined,
     ),
     st.sampled_from("abcd"),
     st.sampled_from(("shop", "other", "shop-x")),
@@ -32,6 +33,7 @@ ONE = st.builds(
     st.sampled_from((State.UP, State.DOWN)),
     st.sampled_from(NODES),
     st.sampled_from(("shop", "shop-production")),
+    st.sampled_from(("", "", None)),
     st.sampled_from((NONE, NONE, CANONICAL)),
     st.sampled_from((1.0, 2.0, 3.0)),
 )

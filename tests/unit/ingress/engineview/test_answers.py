@@ -110,6 +110,9 @@ def test_the_rest_is_what_is_read_of_it() -> None:
     assert shown(Resource.NETWORKS, networks) == [
         {"Id": NET, "Name": "a", "Driver": "stackpad", "Options": {"stackpad.environment": "b"}}
     ]
+    for none in ({}, {"Options": None}, {"Options": {"a": HIDDEN}}):
+        bare = {"Id": NET, "Name": "a", "Driver": "stackpad"}
+        assert shown(Resource.NETWORKS, [bare | none]) == [{**bare, "Options": {}}]
     assert shown(Resource.INFO, {"Name": "n1", "HttpProxy": HIDDEN, "Labels": [HIDDEN]}) == {"Name": "n1"}
     version = {"Version": "28.5.2", "ApiVersion": "1.51", "MinAPIVersion": "1.24", "KernelVersion": HIDDEN}
     assert shown(Resource.VERSION, version) == {key: version[key] for key in ("Version", "ApiVersion", "MinAPIVersion")}

@@ -139,7 +139,7 @@ def test_a_networks_option_says_which_environment_it_joins() -> None:
     ]
     around = replace(AROUND, drivers=AROUND.drivers | {"bridge"}).with_networks(listed)
 
-    def apart(name: str, network_id: str) -> str:
+    def apart(name: str, network_id: str) -> str | None:
         there = {name: {"NetworkID": network_id, "IPAddress": "10.192.0.2"}}
         labelled = {"stackpad.type": "web", "stackpad.port": "80", "stackpad.project": "x"}
         found = containers.read(inspected(NetworkSettings__Networks=there, Config__Labels=labelled), around)
@@ -148,6 +148,16 @@ def test_a_networks_option_says_which_environment_it_joins() -> None:
 
     assert apart("here", NET) == apart("here", "") == "my-app-production"
     assert (apart("plain", OTHER), apart("bridged", "b" * 64)) == ("plain", "bridged")
+
+
+def test_an_engine_view_that_shows_no_options_says_nothing_of_environments() -> None:
+    plain = {"Id": NET, "Name": "my-app-production", "Driver": "stackpad"}
+    around = AROUND.with_networks([plain])
+    found = containers.read(inspected(), around)
+    assert isinstance(found, WebContainer)
+    assert (found.joined, found.apart, around.vague) == (None, None, True)
+    assert not AROUND.with_networks([{**plain, "Options": {}}]).vague
+    assert not AROUND.with_networks([{**plain, "Driver": "bridge"}]).vague
 
 
 @pytest.mark.parametrize("there", [{}, {"bridge": {"NetworkID": OTHER, "IPAddress": "172.17.0.2"}}, None])

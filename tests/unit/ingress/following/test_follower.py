@@ -32,6 +32,7 @@ class Script:
         self.broken = False
         self.inspections: list[str] = []
         self.slow: dict[str, asyncio.Event] = {}
+        self.options: dict[str, Any] = {"Options": {}}
         self.queue: asyncio.Queue[Event | Resync] = asyncio.Queue()
         self.filters: dict[str, Any] = {}
 
@@ -55,7 +56,7 @@ class Script:
 
     async def networks(self) -> list[dict[str, Any]]:
         self._check()
-        return [{"Id": NET, "Name": "my-app-production", "Driver": "stackpad"}]
+        return [{"Id": NET, "Name": "my-app-production", "Driver": "stackpad", **self.options}]
 
     async def inspect(self, container_id: str) -> dict[str, Any]:
         self._check()
@@ -229,6 +230,17 @@ async def test_a_list_looks_only_at_what_changed(case: Case) -> None:
         case.engine.queue.put_nowait(RESYNC)
         await case.settle()
         assert (case.engine.inspections, case.changes) == (["b"], before + 1)
+
+
+async def test_what_was_read_through_an_older_engine_view_is_read_again_through_a_newer_one(case: Case) -> None:
+    case.engine.options = {}
+    case.engine.put("a", State=HEALTHY)
+    async with case.running():
+        assert case.follower.view.containers["a"].apart is None
+        case.engine.options = {"Options": {"stackpad.environment": "shop"}}
+        case.engine.queue.put_nowait(RESYNC)
+        await case.settle()
+        assert case.follower.view.containers["a"].apart == "shop"
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,20 @@ def test_which_network_it_is_on_is_heard_as_the_plugins_have_it() -> None:
     assert (heard.network, heard.apart) == ("shop-production", "shop")
 
 
+def test_of_a_node_that_does_not_say_which_environment_it_is_not_known() -> None:
+    """An older plugin, or ingress, leaves the field out; who says that there is none has an empty one."""
+    (said,) = word([container()], [], org="acme")
+    assert said.environment == ""
+    older = {
+        key: msgspec.json.encode({k: v for k, v in msgspec.json.decode(value).items() if k != "environment"})
+        for key, value in stored("b", said).items()
+    }
+    (heard,), _ = Others(BASE).read(cluster(older, "a", "b"), never)
+    assert (heard.joined, heard.apart) == (None, None)
+    (again,) = word([heard], [], org="acme")
+    assert again.environment is None
+
+
 def test_a_nodes_own_records_are_not_heard_twice() -> None:
     assert Others(BASE).read(cluster(stored("a", *word([container()], [], org="acme")), "a"), never) == ([], [])
 

@@ -14,7 +14,7 @@ DNS = Proof(5.0, How.DNS)
 NOW = 100.0
 
 
-def ask(owner: str, node: str = "", path: str = "", service: str = "web", network: str = "") -> Ask:
+def ask(owner: str, node: str = "", path: str = "", service: str = "web", network: str | None = "") -> Ask:
     return Ask(owner, path, service, node, network)
 
 
@@ -147,6 +147,11 @@ def test_nobody_asks_and_nobody_did() -> None:
         ([ask(A, service="other", network="old"), ask(A, network="new")], [""], {"": "new"}),
         ([ask(A, service="other", network="new")], [""], {"": "new"}),
         ([ask(A, network="old"), ask(A, path="/api", network="new")], [""], {"": "old", "/api": "new"}),
+        # Who does not say where it is takes nothing, and what is remembered may be what it is on.
+        ([ask(A, network=None)], [""], {"": "old"}),
+        ([ask(A, network=None), ask(A, network="new")], [""], {"": "old"}),
+        ([ask(A, service="other", network=None), ask(A, network="new")], [""], {"": "new"}),
+        ([ask(A, network="old"), ask(A, path="/api", network=None)], [""], {"": "old"}),
         # Of what nobody asks for any more nothing is left but whose it is.
         ([], [""], {}),
     ],
