@@ -203,6 +203,8 @@ class Ingress:
             again = None
             if running.complete():
                 running.tell(proofs=not self._ownership.believes)
+            if not running.control:
+                running.leave_others()
             if not running.control or (reason := running.waiting_for()) is not None:
                 self._writer.trouble(reason if running.control else None)
                 continue

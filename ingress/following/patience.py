@@ -48,7 +48,7 @@ class Patience:
     def problems(self) -> list[Problem]:
         """Those that have been in trouble for longer than :data:`PATIENCE`."""
         now = self._clock()
-        late = [t for t in self._troubles.values() if t.since <= now - PATIENCE and t.one.state is not State.UP]
+        late = [trouble for trouble in self._troubles.values() if trouble.since <= now - PATIENCE]
         return [Problem(t.one.id, t.one.name, _sentence(t), node=t.one.node) for t in late if not _over(t, now)]
 
 

@@ -72,7 +72,9 @@ class Running:
     @property
     def problems(self) -> list[Problem]:
         """Containers whose labels ask for what cannot be, and those that are not getting ready, here and elsewhere."""
-        slow = [*self._slow.problems(), *self._slow_elsewhere.problems()]
+        # An engine that does not answer may have had them get ready meanwhile.
+        own = [] if self.view.stale else self._slow.problems()
+        slow = [*own, *self._slow_elsewhere.problems()]
         return [*self.view.problems.values(), *self._elsewhere, *slow]
 
     def complete(self) -> bool:
@@ -104,6 +106,11 @@ class Running:
         self._silent.want(self._others.silent)
         self.nodes = {one.upstream: one.node for one in others if one.state is State.UP}
         return [*self._ready.own(self.view.containers.values(), self.seen.node), *others]
+
+    def leave_others(self) -> None:
+        """Forget what is wrong on other nodes, where no visitors come in: nobody looks there for whether it still is."""
+        self._elsewhere = []
+        self._slow_elsewhere.see(())
 
     def carried(self) -> dict[str, str]:
         """By upstream, the endpoint by which the kernel knows it; none for one on another node."""
