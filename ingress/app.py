@@ -212,6 +212,7 @@ class Ingress:
             current.make()
             took = time.monotonic() - began
             wanted, again = await self._switch.place(current.table, running.carried(), running.nodes)
+            again = min((due for due in (again, current.again) if due is not None), default=None)
             self._names.learn(wanted)
             self._writer.want(wanted)
             if took > LONG:

@@ -10,6 +10,7 @@ import structlog
 from ingress.following.running import Running
 from ingress.metrics import Metrics
 from ingress.owners import shared
+from ingress.owners.deciding import until_free
 from ingress.owners.ledger import merge
 from ingress.proving.ownership import Ownership
 from ingress.routes import Table
@@ -23,6 +24,8 @@ class Current:
     def __init__(self, settings: Settings, running: Running, ownership: Ownership, metrics: Metrics) -> None:
         self._base_domain = settings.base_domain
         self._running, self._ownership, self._metrics = running, ownership, metrics
+        self.again: float | None = None
+        """Seconds after which the table is another one, though nothing else has changed."""
         self._hostname = socket.gethostname().lower()
         self.table = Table()
         self.known: frozenset[str] = frozenset(ownership.served)
@@ -32,7 +35,7 @@ class Current:
     def make(self) -> None:
         """Make the table anew."""
         seen = self._running.seen
-        containers = self._running.containers()
+        containers, now = self._running.containers(), time.time()
         before, ledger = self.table, self._ownership.ledger
         if seen.node:
             self._ownership.share(seen.secret)
@@ -41,7 +44,7 @@ class Current:
             containers,
             ledger,
             base_domain=self._base_domain,
-            now=time.time(),
+            now=now,
             # An engine that does not answer may have containers we have not heard of.
             heard=seen.heard(ledger.nodes, own=not self._running.view.stale),
             here=seen.node,
@@ -50,6 +53,7 @@ class Current:
             last=before.made,
         )
         self._ownership.decide(self.table)
+        self.again = until_free(self.table.claims.values(), now)
         self.known = frozenset(host.host for host in self.table.hosts)
         self._metrics.count(self.table)
         for problem in set(self.table.problems) - set(before.problems):

@@ -132,6 +132,7 @@ def _may_be_kept(host: str, claim: Claim, there: list[WebContainer], base_domain
         _is_platform(host, base_domain)
         and all(c.owner == claim.owner and _has_its_path(c, claim) for c in there)
         and not any(container.request.options.canonical for container in there)
+        and not claim.left
         and claim.paths.keys() == {container.request.path for container in there}
         and set(claim.nodes) == {container.node for container in there}
     )
@@ -219,6 +220,12 @@ def _not_its_path(host: str, container: WebContainer, claim: Claim) -> str:
         return (
             f"{host}{path or '/'} is served by {has} of the same environment; "
             f"give {service} a path of its own with {PATH}"
+        )
+    if path in claim.left:
+        return (
+            f"{host}{path or '/'} is kept for {has} on network {network}, whose containers have gone, for five minutes, "
+            f"and this container is on network {container.apart}, which is kept apart from it; wait, or use one network "
+            "for both"
         )
     other = f", have {service} at a path of its own with {PATH}," if has != service else ","
     return (

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from ingress.owners.ledger import Claim, How, Ledger, Proof, Released, Ruling
+from ingress.owners.ledger import Claim, How, Ledger, Proof, Released, Ruling, lean
 from stackpad import files, jsontext
 from stackpad.errors import Unavailable
 
@@ -62,7 +62,8 @@ class Claims:
             return
         self._save_secret()
         ledger = self.current
-        content = _File(SCHEMA, dict(ledger.claims), dict(ledger.rulings), dict(ledger.released))
+        content = msgspec.to_builtins(_File(SCHEMA, dict(ledger.claims), dict(ledger.rulings), dict(ledger.released)))
+        content["claims"] = {host: lean(claim) for host, claim in content["claims"].items()}
         self._replace(self._path, msgspec.json.encode(content))
         self._saved = ledger
 

@@ -56,7 +56,8 @@ class Claim:
     ``nodes`` are the ids of the nodes whose containers asked for it when they were last heard. ``gone`` is since when no
     container does, where it is kept for its owner all the same. ``networks`` says of each path from which network it is
     served; of a path that is not among them the first container says it, as of all paths in a ledger from before that was
-    kept.
+    kept. ``left`` says of a path since when (Unix time, seconds) no container on its network asks for it, while others do
+    and it is kept for that network all the same.
     """
 
     owner: Owner
@@ -66,6 +67,7 @@ class Claim:
     nodes: tuple[str, ...] = (HERE,)
     gone: float | None = None
     networks: Mapping[str, str] = field(default_factory=dict)
+    left: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +274,11 @@ def _one(there: list[Claim], ruling: Ruling | None) -> Claim:
         # That of another service would leave the one that stays without any container of its own.
         if path in paths and claim.paths.get(path) == paths[path]
     }
+    left: dict[str, float] = {}
+    for claim in own:
+        for path, at in claim.left.items():
+            if path in networks and claim.networks.get(path) == networks[path]:
+                left[path] = max(at, left.get(path, at))
     return Claim(
         first.owner,
         own[0].since,
@@ -280,4 +287,10 @@ def _one(there: list[Claim], ruling: Ruling | None) -> Claim:
         tuple(sorted({node for claim in own for node in claim.nodes})),
         max((claim.gone for claim in own if claim.gone is not None), default=None),
         dict(sorted(networks.items())),
+        dict(sorted(left.items())),
     )
+
+
+def lean(claim: dict[str, Any]) -> dict[str, Any]:
+    """A claim's fields as they are stored: as before ``left`` was kept, where there is nothing of it."""
+    return claim if claim["left"] else {name: value for name, value in claim.items() if name != "left"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ingress.owners.ledger import Claim, Ledger, Released, Ruling
+from ingress.owners.ledger import Claim, Ledger, Released, Ruling, lean
 from stackpad import records
 from stackpad.errors import InvalidRequest
 
@@ -50,7 +50,10 @@ def differences(ledger: Ledger, values: Mapping[str, bytes], me: str) -> Iterabl
         before = values.get(records.HOSTS + host)
         entry = _Entry(claim=ledger.claims.get(host), ruling=ledger.rulings.get(host), released=ledger.released.get(host))
         if before is None or _entry(before) != entry:
-            record = records.Host(owner=me, claim=msgspec.to_builtins(entry))
+            fields = msgspec.to_builtins(entry)
+            if fields["claim"] is not None:
+                fields["claim"] = lean(fields["claim"])
+            record = records.Host(owner=me, claim=fields)
             yield host, before, msgspec.json.encode(record)
     for key, value in values.items():
         host = key.removeprefix(records.HOSTS)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ingress.owners.deciding import KEPT_NETWORK
 from ingress.owners.ledger import Claim, Ledger
 from ingress.routes import State, Table, WebContainer
 from ingress.tables import table
@@ -181,7 +182,16 @@ def test_who_was_first_keeps_a_path_also_when_its_containers_are_made_anew() -> 
     stopped = made(on("blog-production", 3, state=State.DOWN), on("blog", 2), before=after)
     assert upstreams(stopped) == {"": ()}, "a stopped one keeps it, as everywhere"
     gone = made(on("blog", 2), before=stopped)
-    assert (upstreams(gone), gone.problems) == ({"": ("10.0.0.2:80",)}, ())
+    assert not gone.hosts
+    (problem,) = gone.problems
+    assert problem.text == (
+        f"{HOST}/ is kept for web on network blog-production, whose containers have gone, for five minutes, and this "
+        "container is on network blog, which is kept apart from it; wait, or use one network for both"
+    )
+    back = made(on("blog", 2), on("blog-production", 4), before=gone, now=101.0)
+    assert upstreams(back) == {"": ("10.0.0.4:80",)}
+    over = made(on("blog", 2), before=gone, now=100.0 + KEPT_NETWORK)
+    assert (upstreams(over), over.problems) == ({"": ("10.0.0.2:80",)}, ())
 
 
 def test_one_network_is_one_whatever_node_it_is_on_and_however_it_is_called_there() -> None:

@@ -50,7 +50,8 @@ CHANGE = st.tuples(
 def test_it_is_the_same_table(changes: list[tuple[str, WebContainer, set[str], bool]]) -> None:
     there: dict[str, WebContainer] = {}
     last, ledger = Table(), Ledger()
-    for now, (what, one, heard, believe) in enumerate(changes, start=10):
+    for number, (what, one, heard, believe) in enumerate(changes, start=1):
+        now = number * 200
         if what == "put":
             there[one.id] = one
         elif what == "drop":

@@ -18,6 +18,7 @@ LEDGER = Ledger(
         "shop.example": CLAIM,
         "new.example": Claim("acme/x/production", 7.0, {"": "web"}),
         "away.example": Claim("acme/x/production", 7.0, {}, Proof(6.0, How.DNS), (), 9.0),
+        "left.example": Claim("acme/x/production", 7.0, {"": "web"}, networks={"": "x"}, left={"": 9.0}),
     },
     {"no.example": Ruling(False, "", 1.0), "yes.example": Ruling(True, "acme/x/production", 2.0)},
     {"old.example": Released("acme/y/production", 3.0), "hand.example": Released("acme/y/production", 3.0, by_hand=True)},
@@ -123,3 +124,4 @@ def test_the_file_says_its_layout(tmp_path: Path) -> None:
         "gone": None,
         "networks": {},
     }
+    assert written["claims"]["left.example"]["left"] == {"": 9.0}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ingress.owners.deciding import KEPT, KEPT_PLATFORM, Ask, Decision, Standing, decide
+from ingress.owners.deciding import KEPT, KEPT_NETWORK, KEPT_PLATFORM, Ask, Decision, Standing, decide, until_free
 from ingress.owners.ledger import Claim, How, Proof, Released, Ruling
+from tests.clock import HOUR
 
 A, B = "acme/a/production", "acme/b/production"
 DNS = Proof(5.0, How.DNS)
@@ -140,17 +142,16 @@ def test_nobody_asks_and_nobody_did() -> None:
     [
         # Who was first keeps the path; in a ledger from before networks were kept, the first to ask has it.
         ([ask(A, network="new"), ask(A, network="old")], [""], {"": "old"}),
-        ([ask(A, network="new")], [""], {"": "new"}),
+        ([ask(A, path="/api", network="new")], [""], {"/api": "new"}),
         # Where a node is not heard, its containers may be there still.
         ([ask(A, network="new")], [], {"": "old"}),
-        # The network goes with the service that has the path.
-        ([ask(A, service="other", network="old"), ask(A, network="new")], [""], {"": "new"}),
-        ([ask(A, service="other", network="new")], [""], {"": "new"}),
+        # Another service on the same network comes before the same one on another.
+        ([ask(A, network="new"), ask(A, service="other", network="old")], [""], {"": "old"}),
         ([ask(A, network="old"), ask(A, path="/api", network="new")], [""], {"": "old", "/api": "new"}),
         # Who does not say where it is takes nothing, and what is remembered may be what it is on.
         ([ask(A, network=None)], [""], {"": "old"}),
         ([ask(A, network=None), ask(A, network="new")], [""], {"": "old"}),
-        ([ask(A, service="other", network=None), ask(A, network="new")], [""], {"": "new"}),
+        ([ask(A, service="other", network=None), ask(A, network="new")], [""], {"": "old"}),
         ([ask(A, network="old"), ask(A, path="/api", network=None)], [""], {"": "old"}),
         # Of what nobody asks for any more nothing is left but whose it is.
         ([], [""], {}),
@@ -160,4 +161,28 @@ def test_from_which_network_a_path_is_served(asks: list[Ask], heard: list[str], 
     before = Claim(A, 1.0, {"": "web"}, DNS, ("",), networks={"": "old"})
     found = made(asks, before, heard=heard).claim
     assert found is not None
-    assert found.networks == networks
+    assert (found.networks, found.left) == (networks, {})
+
+
+@pytest.mark.parametrize("service", ["web", "other"])
+def test_a_path_is_kept_for_its_network_for_a_while(service: str) -> None:
+    """Who takes its containers away to make them anew finds it where it was, whoever else waits for it."""
+    before = Claim(A, 1.0, {"": "web"}, DNS, ("",), networks={"": "old"})
+    twin = ask(A, service=service, network="new")
+    left = made([twin], before).claim
+    assert left == replace(before, left={"": NOW})
+    assert until_free([before, left], NOW + 1.0) == KEPT_NETWORK - 1.0
+    for now in (NOW + KEPT_NETWORK - 1, NOW - HOUR, NOW + KEPT_NETWORK):
+        after = decide([twin], left, now=now, platform=False).claim
+        kept = now < NOW + KEPT_NETWORK and now > NOW - KEPT_NETWORK
+        assert after == (left if kept else Claim(A, 1.0, {"": service}, DNS, ("",), networks={"": "new"}))
+        assert (until_free([left], now) is not None) is kept
+    for back in (ask(A, network="old"), ask(A, network=None)):
+        for asks in ([back], [twin, back]):
+            assert decide(asks, left, now=NOW + 9.0, platform=False).claim == before
+    silent = decide([twin], left, now=NOW + KEPT_NETWORK, platform=False, heard=[]).claim
+    assert silent == left, "those of a node that is not heard may be back"
+    assert made([twin], before, heard=[]).claim == before
+    gone = made([], left).claim
+    assert gone is not None
+    assert (gone.paths, gone.networks, gone.left) == ({}, {}, {})

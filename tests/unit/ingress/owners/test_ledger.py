@@ -44,6 +44,28 @@ def of(claim: Claim | None = None, ruling: Ruling | None = None, released: Relea
             of(Claim(A, 2.0, {"": "new", "/api": "api"}, networks={"": "other", "/api": "back"})),
             of(Claim(A, 1.0, {"": "web", "/api": "api"}, networks={"": "front", "/api": "back"})),
         ),
+        # Since when a path's network has nobody there goes with that network.
+        (
+            of(Claim(A, 1.0, {"": "web", "/api": "api"}, networks={"": "front", "/api": "back"}, left={"": 3.0})),
+            of(
+                Claim(
+                    A,
+                    2.0,
+                    {"": "web", "/api": "api"},
+                    networks={"": "other", "/api": "back"},
+                    left={"": 9.0, "/api": 4.0},
+                )
+            ),
+            of(
+                Claim(
+                    A,
+                    1.0,
+                    {"": "web", "/api": "api"},
+                    networks={"": "front", "/api": "back"},
+                    left={"": 3.0, "/api": 4.0},
+                )
+            ),
+        ),
         # What was released does not come back from a copy, and what came after it stays.
         (of(Claim(A, 1.0, proof=DNS)), of(released=Released(A, 3.0)), of(released=Released(A, 3.0))),
         (
@@ -92,6 +114,7 @@ CLAIMS = st.builds(
     st.sets(st.sampled_from(["", "n1"])).map(lambda nodes: tuple(sorted(nodes))),
     st.none() | TIMES,
     st.dictionaries(st.sampled_from(["", "/a"]), st.sampled_from(["n", "m"]), max_size=2),
+    st.dictionaries(st.sampled_from(["", "/a"]), TIMES, max_size=2),
 )
 HOSTS = st.sampled_from(["a.example", "b.example"])
 LEDGERS = st.builds(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +23,7 @@ CLAIMS = st.builds(
     st.sampled_from([("",), ("n1",), ("n1", "n2")]),
     st.none() | TIMES,
     st.dictionaries(st.sampled_from(["", "/api"]), st.sampled_from(["shop", "Shop"])),
+    st.dictionaries(st.sampled_from(["", "/api"]), TIMES),
 )
 LEDGERS = st.builds(
     Ledger,
@@ -47,6 +50,13 @@ def test_the_store_says_what_the_ledger_says_and_then_nothing_is_left_to_write(f
     values = written(second, written(first, {}))
     assert shared.read(values) == second
     assert list(shared.differences(second, values, "n2")) == []
+
+
+@pytest.mark.parametrize("left", [{}, {"": 5.0}])
+def test_what_is_not_kept_is_not_written(left: dict[str, float]) -> None:
+    claim = Claim("acme/a/production", 1.0, {"": "web"}, networks={"": "shop"}, left=left)
+    (value,) = written(Ledger({"a.example": claim}), {}).values()
+    assert msgspec.json.decode(value)["claim"]["claim"].get("left") == (left or None)
 
 
 @given(LEDGERS, st.sets(HOSTS))
