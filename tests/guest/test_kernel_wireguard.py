@@ -14,7 +14,7 @@ from tests.guest import machine
 from tests.testbed.shell import ROOT
 
 PARTS = ("tests/mesh",)
-TESTS = 31
+TESTS = 32
 """How many tests for the kernel there are in these; none may be left out unseen."""
 
 LONG = 2
