@@ -262,7 +262,7 @@ def _served(socket: Path) -> Routes | None:
     """What the ingress serves; ``None`` where there never was one. One that does not answer is a problem, not the end."""
     if not os.path.exists(socket):
         was = ended(PLACES.state)
-        return Routes(silent=True, problem=f"{was}; {render.INGRESS_REMEDY}") if was else None
+        return Routes(silent=True, problem=f"{was}; {render.START_INGRESS}") if was else None
     try:
         return client.fetch(client.ingress(socket), "/routes", Routes)
     except Unavailable as error:

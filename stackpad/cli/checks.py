@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from stackpad.cli.clusterchecks import cluster
 from stackpad.cli.facts import MAX_NAMED, Check, Facts, Level, Unknown, named, skipped
 from stackpad.cli.machinechecks import machine
-from stackpad.cli.render import CADDY_REMEDY, INGRESS_REMEDY, Grid, clean
+from stackpad.cli.render import START_CADDY, START_INGRESS, Grid, clean
 from stackpad.cli.reports import Routes
 
 OLDEST_ENGINE = (20, 10, 0)
@@ -177,9 +177,9 @@ def _ingress(facts: Facts) -> Iterator[Check]:
     if facts.ingress is None:
         yield skipped("ingress", "none on this node")
     elif isinstance(facts.ingress, Unknown):
-        yield Check("ingress", Level.PROBLEM, facts.ingress.reason, INGRESS_REMEDY)
+        yield Check("ingress", Level.PROBLEM, facts.ingress.reason, START_INGRESS)
     elif facts.ingress.problem is not None:
-        remedy = CADDY_REMEDY if facts.ingress.away else "see the log of Caddy"
+        remedy = START_CADDY if facts.ingress.away else "see the log of Caddy"
         yield Check("ingress", Level.PROBLEM, f"Caddy is not in step: {facts.ingress.problem}", remedy)
     elif facts.ingress.stale:
         yield Check(

@@ -25,13 +25,13 @@ from stackpad.cli.reports import (
 
 NOTHING = "-"
 
-INGRESS_REMEDY = (
+START_INGRESS = (
     "docker start stackpad-ingress, or the container of your Compose file, starts it, and docker logs says why it has "
     "ended; where none is to run any more, move its state away (/var/lib/stackpad/ingress)"
 )
 """What to do about an ingress that does not answer."""
 
-CADDY_REMEDY = (
+START_CADDY = (
     "start it: systemctl start caddy, or its container; where it runs, its admin address has to be the ingress's "
     "CADDY_ADMIN"
 )
@@ -319,7 +319,7 @@ def _ingress(routes_: Routes) -> str:
 
 
 def _ingress_problems(routes_: Routes) -> list[str]:
-    remedy = f"; {CADDY_REMEDY}" if routes_.away else ""
+    remedy = f"; {START_CADDY}" if routes_.away else ""
     lines = [] if routes_.problem is None else [f"ingress: {routes_.problem}{remedy}"]
     if routes_.stale:
         lines.append("ingress: the Docker engine does not answer; the routes are those known last")

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from stackpad import hosts
 from stackpad.cli.explain import Step
-from stackpad.cli.render import CADDY_REMEDY, certificate, duration
+from stackpad.cli.render import START_CADDY, certificate, duration
 from stackpad.cli.reports import ContainerReport, DomainReport, RouteReport, Routes
 from stackpad.errors import InvalidRequest
 
@@ -255,7 +255,7 @@ def _caddy(route: RouteReport, report: Routes) -> Step:
     if route.state == "rejected":
         return Step("Caddy", False, f"Caddy refuses this host: {route.reason or 'no reason known'}")
     if report.away:
-        return Step("Caddy", False, f"does not run: {report.problem or 'no reason known'}", CADDY_REMEDY)
+        return Step("Caddy", False, f"does not run: {report.problem or 'no reason known'}", START_CADDY)
     if report.problem is not None:
         return Step("Caddy", False, f"not in step with the table: {report.problem}", "visitors get what was there before")
     return Step("Caddy", True, "has what the table says")

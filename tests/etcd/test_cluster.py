@@ -195,13 +195,18 @@ async def test_a_wrong_or_missing_password_is_named(
             await anext(etcd.watch("a/", 1))
 
 
+async def strangers(directory: Path) -> Certificates:
+    """Those of another authority."""
+    made = Certificates(directory / "stranger")
+    (directory / "stranger").mkdir()
+    await made.make()
+    return made
+
+
 async def test_what_is_wrong_with_tls_is_named(
     members: Sequence[Server], certificates: Certificates, tmp_path: Path
 ) -> None:
-    stranger = tmp_path / "stranger"
-    stranger.mkdir()
-    other = Certificates(stranger)
-    await other.make()
+    other = await strangers(tmp_path)
     good = certificates.client_tls
     for tls, remedy in (
         (replace(good, ca=other.ca), "set STORE_CA to the file of the authority"),
@@ -274,10 +279,7 @@ class LostAlert:
 async def test_a_refusal_that_a_reset_overtook_is_named(
     members: Sequence[Server], certificates: Certificates, tmp_path: Path
 ) -> None:
-    stranger = tmp_path / "stranger"
-    stranger.mkdir()
-    other = Certificates(stranger)
-    await other.make()
+    other = await strangers(tmp_path)
     tls = replace(certificates.client_tls, certificate=other.client, key=other.client_key)
     way, port = LostAlert(members[0]), free_port()
     async with (
